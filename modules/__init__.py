@@ -1,0 +1,1 @@
+"""Pure PyTorch: models, weights, sampling maths, decoding and video files. Never imports ComfyUI."""

@@ -1,0 +1,111 @@
+"""What distinguishes the CogVideoX checkpoints, read from the shapes of their weights.
+
+CogVideoX (arXiv 2408.06072) and its five releases: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...grid import LatentGrid
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+WIDTH_2B = 1920  # 30 heads of 64; the only release with sin-cos positions and a shifted schedule
+LATENT_SCALE_2B = 1.15258426
+LATENT_SCALE_5B = 0.7
+
+
+@dataclass(frozen=True)
+class CogVideoXConfig:
+    """Sizes and rules of one CogVideoX transformer. Defaults are those of 5B text-to-video."""
+
+    num_layers: int = 42
+    num_heads: int = 48
+    head_dim: int = 64
+    in_channels: int = 16
+    out_channels: int = 16
+    time_embed_dim: int = 512
+    text_dim: int = 4096
+    max_text_tokens: int = 226
+    patch_size: int = 2
+    patch_size_t: int = 1  # 2 for the 1.5 releases, whose patches are cut by a Linear
+    rotary: bool = True
+    learned_positions: int = 0  # rows of the learned table of 5B-I2V: text tokens + image tokens
+    ofs_dim: int = 0  # 512 for 1.5-I2V
+    sample_width: int = 90  # latent cells; the base grid of the positions
+    sample_height: int = 60
+    sample_frames: int = 49  # pixel frames
+    latent_scale: float = LATENT_SCALE_5B
+    image_latent_scale: float = LATENT_SCALE_5B  # 1.0 for 1.5-I2V (zai-org/CogVideo issue 761)
+    snr_shift: float = 1.0  # 3.0 for 2B
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def image_to_video(self) -> bool:
+        """Whether image latents are concatenated to the noise on the channel axis."""
+        return self.in_channels == 2 * self.out_channels
+
+    @property
+    def grid(self) -> LatentGrid:
+        """Pixels to latents of this checkpoint's VAE, and latents to tokens."""
+        return LatentGrid(
+            channels=self.out_channels, stride_t=4, stride_hw=8, lone_first=True, patch_hw=self.patch_size
+        )
+
+    @property
+    def variant(self) -> str:
+        """The published name of this kind of checkpoint: 2B, 5B, 5B-I2V, 1.5-5B or 1.5-5B-I2V."""
+        release = "1.5-5B" if self.patch_size_t > 1 else ("5B" if self.rotary else "2B")
+        return release + ("-I2V" if self.image_to_video else "")
+
+
+def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CogVideoXConfig:
+    """Config of a transformer from its key -> shape list in diffusers naming.
+
+    `settings` are the words of a diffusers `config.json` where one lies beside the weights; they decide
+    only what no shape can tell (text tokens, base grid, kind of positions). Raises ValueError when the
+    shapes belong to no CogVideoX checkpoint that this version knows.
+    """
+    settings = settings or {}
+    projection = shapes["patch_embed.proj.weight"]
+    width, text_dim = shapes["patch_embed.text_proj.weight"]
+    head_dim = shapes["transformer_blocks.0.attn1.norm_q.weight"][0]
+    patch_size = settings.get("patch_size", 2)
+    patch_size_t = 1 if len(projection) == 4 else 2
+    in_channels = projection[1] if patch_size_t == 1 else projection[1] // (patch_size_t * patch_size**2)
+    out_channels = shapes["proj_out.weight"][0] // (patch_size_t * patch_size**2)
+    if in_channels not in (out_channels, 2 * out_channels):
+        raise ValueError(
+            f"CogVideoX transformer with {in_channels} input channels for {out_channels} latent channels: "
+            f"this version knows {out_channels} (text to video) and {2 * out_channels} (image to video)."
+        )
+    ofs = shapes.get("ofs_embedding.linear_1.weight")
+    learned = shapes.get("patch_embed.pos_embedding")
+    rotary = bool(settings.get("use_rotary_positional_embeddings", width != WIDTH_2B))
+    latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
+    return CogVideoXConfig(
+        num_layers=1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("transformer_blocks.")),
+        num_heads=width // head_dim,
+        head_dim=head_dim,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        time_embed_dim=shapes["time_embedding.linear_1.weight"][0],
+        text_dim=text_dim,
+        max_text_tokens=settings.get("max_text_seq_length", 226),
+        patch_size=patch_size,
+        patch_size_t=patch_size_t,
+        rotary=rotary,
+        learned_positions=learned[1] if learned else 0,
+        ofs_dim=ofs[1] if ofs else 0,
+        sample_width=settings.get("sample_width", 90),
+        sample_height=settings.get("sample_height", 60),
+        sample_frames=settings.get("sample_frames", 49),
+        latent_scale=latent_scale,
+        image_latent_scale=1.0 if ofs else latent_scale,
+        snr_shift=1.0 if rotary else 3.0,
+    )

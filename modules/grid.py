@@ -1,0 +1,60 @@
+"""How pixels fold into latents and latents into tokens: sizes, frame counts, and the letters of shapes.
+
+Letters used for tensor names in this project: b batch, c channels, t latent frames, f pixel frames,
+h w height and width, l tokens, d width of a token, n rows.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """How a family's VAE folds pixels into latent cells.
+
+    CogVideoX (arXiv 2408.06072, sec. 2.1) folds 4 frames and 8x8 pixels into one cell and gives the
+    first frame a latent of its own.
+    """
+
+    channels: int
+    stride_t: int  # pixel frames per latent frame
+    stride_hw: int  # pixels per latent cell, both axes
+    lone_first: bool  # causal VAE: frame 0 has a latent of its own
+    patch_hw: int = 1  # latent cells per token, both axes
+    max_frames: int = 8193  # pixel frames; beyond it a request is taken for a mistake
+
+    @property
+    def multiple_hw(self) -> int:
+        """Pixels that height and width must be a multiple of."""
+        return self.stride_hw * self.patch_hw
+
+    def latent_frames(self, num_frames: int) -> int:
+        """Latent frames of `num_frames` pixel frames; ValueError names the nearest legal counts."""
+        lone = int(self.lone_first)
+        folded, rest = divmod(num_frames - lone, self.stride_t)
+        if num_frames < 1 or num_frames > self.max_frames:
+            raise ValueError(f"num_frames must be 1 to {self.max_frames}: got {num_frames}.")
+        if rest:
+            fits = [count for count in (num_frames - rest, num_frames - rest + self.stride_t) if count > 0]
+            raise ValueError(
+                f"This model folds {self.stride_t} frames into one latent frame"
+                f"{' after the first' if lone else ''}: got num_frames={num_frames}, "
+                f"use {' or '.join(map(str, fits))}."
+            )
+        return folded + lone
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames that `latent_frames` stand for; the inverse of `latent_frames`."""
+        lone = int(self.lone_first)
+        return (latent_frames - lone) * self.stride_t + lone
+
+    def latent_size(self, width: int, height: int) -> tuple[int, int]:
+        """Latent (width, height) of a picture in pixels; ValueError names the nearest legal sizes."""
+        for name, pixels in (("width", width), ("height", height)):
+            low = pixels - pixels % self.multiple_hw
+            if pixels < self.multiple_hw or low != pixels:
+                fits = [size for size in (low, low + self.multiple_hw) if size > 0]
+                raise ValueError(
+                    f"{name} must be a multiple of {self.multiple_hw} pixels: got {name}={pixels}, "
+                    f"use {' or '.join(map(str, fits))}."
+                )
+        return width // self.stride_hw, height // self.stride_hw

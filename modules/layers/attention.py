@@ -1,0 +1,21 @@
+"""Attention as a function that a host may replace by its own kernel."""
+
+from typing import Any, Protocol
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+class Attention(Protocol):
+    """Softmax attention over (b, heads, l, d) tensors; returns (b, l, heads * d)."""
+
+    def __call__(
+        self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None
+    ) -> Tensor: ...
+
+
+def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
+    """PyTorch's scaled dot product attention, scale d^-1/2. `transformer_options` is for hosts only."""
+    out_bhld = F.scaled_dot_product_attention(q_bhld, k_bhld, v_bhld)
+    return rearrange(out_bhld, "b h l d -> b l (h d)")

@@ -1,0 +1,49 @@
+"""The layer constructors that a model is built from, so that a host can bring its own.
+
+A host casts, offloads and quantises weights inside its own layer classes. Models here therefore never
+name `torch.nn` layers: they take an `Operations` and build from it.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Operations(Protocol):
+    """Constructors with `torch.nn` signatures, and two ways to reach weights that may live elsewhere."""
+
+    Linear: Any
+    Conv2d: Any
+    Conv3d: Any
+    LayerNorm: Any
+    GroupNorm: Any
+    Embedding: Any
+
+    @staticmethod
+    def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of a layer built from these operations, on the device and in the dtype of `like`."""
+        ...
+
+    @staticmethod
+    def cast(parameter: Tensor, like: Tensor) -> Tensor:
+        """A bare parameter or buffer, on the device and in the dtype of `like`."""
+        ...
+
+
+class TorchOperations:
+    """Plain `torch.nn`: for tests, training and benchmarks."""
+
+    Linear = nn.Linear
+    Conv2d = nn.Conv2d
+    Conv3d = nn.Conv3d
+    LayerNorm = nn.LayerNorm
+    GroupNorm = nn.GroupNorm
+    Embedding = nn.Embedding
+
+    @staticmethod
+    def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        return module.weight, module.bias  # type: ignore[return-value]
+
+    @staticmethod
+    def cast(parameter: Tensor, like: Tensor) -> Tensor:
+        return parameter.to(like)
