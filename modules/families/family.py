@@ -4,13 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
-
 from ..grid import LatentGrid
-from ..weights.keymap import KeyMap
+from ..weights.part import Kind, Part, Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["diffusion_model", "vae", "text_encoder"]
+__all__ = ["Family", "Kind", "NoiseSchedule", "Part", "Shapes"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,6 @@ class NoiseSchedule:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One checkpoint file's worth of a family: how to know it, rename it, size it and build it."""
-
-    kind: Kind
-    signature: tuple[str, ...]  # keys, in our naming, that only this part has together
-    dialects: Mapping[str, KeyMap]  # dialect name -> its keys to ours, most specific first
-    read_config: Callable[[Shapes, Mapping[str, Any] | None], Any]  # shapes in our naming, config.json
-    variant: Callable[[Any], str]  # config -> published name
-    build: type[nn.Module] | None  # build(config, ops=, attention=, dtype=, device=); None: the host builds it
-    folder: str  # the model folder a user puts the file into
-    node: str  # id of the node that loads it
-
-
-@dataclass(frozen=True)
 class Family:
     """One video-diffusion system. The functions take the diffusion model's config."""
 
@@ -53,3 +36,4 @@ class Family:
     grid: Callable[[Any], LatentGrid]
     schedule: Callable[[Any], NoiseSchedule]
     latent_scale: Callable[[Any], float]
+    memory_factor: Callable[[Any], float]  # activation memory of a step, in units of the host's estimate

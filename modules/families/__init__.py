@@ -1,0 +1,6 @@
+"""The video-diffusion systems this project knows. A new one is one folder and one line here."""
+
+from .cogvideox import FAMILY as COGVIDEOX
+from .family import Family
+
+FAMILIES: tuple[Family, ...] = (COGVIDEOX,)

@@ -1,0 +1,69 @@
+"""CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V."""
+
+from ..family import Family, NoiseSchedule, Part
+from ..t5 import t5_encoder
+from .config import CogVideoXConfig, read_config
+from .keys import COMFY, DIFFUSERS, VAE
+from .model import CogVideoXTransformer
+from .vae import CogVideoXVAE, read_vae_config
+
+LOADER = "KinetographCogVideoXLoader"
+
+
+def schedule(config: CogVideoXConfig) -> NoiseSchedule:
+    """v-prediction with zero terminal SNR; only 2B also shifts the SNR (CogVideoX, sec. 3.3)."""
+    return NoiseSchedule(
+        prediction="v",
+        beta_start=0.00085,
+        beta_end=0.012,
+        kind="scaled_linear",
+        snr_shift=config.snr_shift,
+        zero_terminal_snr=True,
+    )
+
+
+def memory_factor(config: CogVideoXConfig) -> float:
+    """ComfyUI's default of 2.0 for the 3072-wide releases; activations grow with the width of a token."""
+    return 2.0 * config.width / 3072
+
+
+TRANSFORMER = Part(
+    kind="diffusion_model",
+    signature=(
+        "patch_embed.proj.weight",
+        "patch_embed.text_proj.weight",
+        "time_embedding.linear_1.weight",
+        "transformer_blocks.0.attn1.norm_q.weight",
+        "proj_out.weight",
+    ),
+    dialects={"diffusers": DIFFUSERS, "comfy": COMFY},
+    read_config=read_config,
+    variant=lambda config: config.variant,
+    build=CogVideoXTransformer,
+    folder="diffusion_models",
+    node=LOADER,
+)
+CAUSAL_VAE = Part(
+    kind="vae",
+    signature=(
+        "encoder.conv_in.conv.weight",
+        "encoder.conv_out.conv.weight",
+        "decoder.conv_in.conv.weight",
+        "decoder.up_blocks.0.resnets.0.norm1.conv_y.conv.weight",
+    ),
+    dialects={"diffusers": VAE},
+    read_config=read_vae_config,
+    variant=lambda config: "VAE",
+    build=CogVideoXVAE,
+    folder="vae",
+    node=LOADER,
+)
+FAMILY = Family(
+    id="cogvideox",
+    label="CogVideoX",
+    parts={"diffusion_model": TRANSFORMER, "vae": CAUSAL_VAE, "text_encoder": t5_encoder(LOADER)},
+    grid=lambda config: config.grid,
+    schedule=schedule,
+    latent_scale=lambda config: config.latent_scale,
+    memory_factor=memory_factor,
+)

@@ -1,0 +1,66 @@
+"""State-dict keys of CogVideoX checkpoints, by who published them. Ours are those of diffusers.
+
+Raw fp8 casts as in kijai's repositories keep the diffusers keys and need no table of their own.
+"""
+
+from ...weights.keymap import KeyMap
+
+BLOCK = "transformer_blocks.{i}."
+NATIVE = "blocks.{i}."
+
+
+def _same(*patterns: str) -> tuple[tuple[str, str], ...]:
+    """Rows for keys that keep their name."""
+    return tuple((pattern, pattern) for pattern in patterns)
+
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k")
+AROUND_BLOCKS = _same(
+    "patch_embed.proj.{p}",
+    "patch_embed.text_proj.{p}",
+    "patch_embed.pos_embedding",  # 5B-I2V learns it
+    "norm_final.{p}",
+    "norm_out.linear.{p}",
+    "norm_out.norm.{p}",
+    "proj_out.{p}",
+)
+DIFFUSERS = KeyMap(
+    *AROUND_BLOCKS,
+    *_same("time_embedding.linear_{n}.{p}", "ofs_embedding.linear_{n}.{p}"),
+    *_same(BLOCK + "norm{n}.linear.{p}", BLOCK + "norm{n}.norm.{p}"),
+    *_same(*(f"{BLOCK}attn1.{name}.{{p}}" for name in ATTENTION)),
+    *_same(BLOCK + "ff.net.0.proj.{p}", BLOCK + "ff.net.2.{p}"),
+)
+COMFY = KeyMap(  # ComfyUI 0.30, comfy/ldm/cogvideo/model.py
+    *AROUND_BLOCKS,
+    ("time_embedding_linear_{n}.{p}", "time_embedding.linear_{n}.{p}"),
+    ("ofs_embedding_linear_{n}.{p}", "ofs_embedding.linear_{n}.{p}"),
+    (NATIVE + "norm{n}.linear.{p}", BLOCK + "norm{n}.linear.{p}"),
+    (NATIVE + "norm{n}.norm.{p}", BLOCK + "norm{n}.norm.{p}"),
+    (NATIVE + "q.{p}", BLOCK + "attn1.to_q.{p}"),
+    (NATIVE + "k.{p}", BLOCK + "attn1.to_k.{p}"),
+    (NATIVE + "v.{p}", BLOCK + "attn1.to_v.{p}"),
+    (NATIVE + "attn_out.{p}", BLOCK + "attn1.to_out.0.{p}"),
+    (NATIVE + "norm_q.{p}", BLOCK + "attn1.norm_q.{p}"),
+    (NATIVE + "norm_k.{p}", BLOCK + "attn1.norm_k.{p}"),
+    (NATIVE + "ff_proj.{p}", BLOCK + "ff.net.0.proj.{p}"),
+    (NATIVE + "ff_out.{p}", BLOCK + "ff.net.2.{p}"),
+)
+
+RESNETS = ("encoder.down_blocks.{i}.resnets.{j}.", "encoder.mid_block.resnets.{j}.")
+SPATIAL_RESNETS = (
+    "decoder.up_blocks.{i}.resnets.{j}.",
+    "decoder.mid_block.resnets.{j}.",
+)  # normed by latents
+SPATIAL_NORM = ("norm_layer", "conv_y.conv", "conv_b.conv")
+VAE = KeyMap(
+    *_same(
+        *(f"{half}.{conv}.conv.{{p}}" for half in ("encoder", "decoder") for conv in ("conv_in", "conv_out"))
+    ),
+    *_same("encoder.norm_out.{p}", *(f"decoder.norm_out.{name}.{{p}}" for name in SPATIAL_NORM)),
+    *_same("encoder.down_blocks.{i}.downsamplers.0.conv.{p}", "decoder.up_blocks.{i}.upsamplers.0.conv.{p}"),
+    *_same(*(resnet + "conv{n}.conv.{p}" for resnet in (*RESNETS, *SPATIAL_RESNETS))),
+    *_same(*(resnet + "conv_shortcut.{p}" for resnet in (*RESNETS, *SPATIAL_RESNETS))),
+    *_same(*(resnet + "norm{n}.{p}" for resnet in RESNETS)),
+    *_same(*(f"{resnet}norm{{n}}.{name}.{{p}}" for resnet in SPATIAL_RESNETS for name in SPATIAL_NORM)),
+)

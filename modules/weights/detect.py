@@ -1,0 +1,224 @@
+"""Which family, variant and dialect a checkpoint is of, from its keys and shapes alone."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from .files import Header, main_dtype
+from .keymap import doubled_keys
+from .part import Kind, Part, Shapes
+from .trouble import CheckpointError
+
+# Prefixes under which programs store the parts of a pipeline, longest first: with them one file may hold several.
+PREFIXES = (
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "first_stage_model.",
+    "vae.",
+    "text_encoders.t5xxl.transformer.",
+    "text_encoders.t5xxl.",
+    "t5xxl.transformer.",
+    "text_encoder.",
+)
+NEAR = 0.5  # share of the keys that must fit a part's table before it is called likely
+
+
+class HasParts(Protocol):
+    """What detection needs of a Family record."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def parts(self) -> Mapping[Kind, Part]: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one part of a checkpoint turned out to be. Key lists are in our naming but for `unexpected`."""
+
+    name: str  # of the file or folder
+    family: str = "unknown"
+    label: str = "unknown"
+    kind: Kind | None = None
+    variant: str = "unknown"
+    dialect: str = "unknown"
+    prefix: str = ""
+    part: Part | None = None
+    config: Any = None
+    renames: Mapping[str, str | None] = field(default_factory=dict)  # the file's key -> ours, None: dropped
+    matched: int = 0
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()  # the file's own names
+    misshapen: tuple[str, ...] = ()  # "key: (got) for (wanted)"
+    problem: str | None = None  # why a recognised file is of no use
+    parameters: int = 0
+    dtype: str = "none"
+    keys: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Every key is used or dropped knowingly, none is missing, every shape fits."""
+        return self.config is not None and not (
+            self.missing or self.unexpected or self.misshapen or self.problem
+        )
+
+    def check(self) -> "Finding":
+        """Itself when complete; otherwise CheckpointError with counts, the first five keys and the family."""
+        if not self.complete:
+            raise CheckpointError(self.complaint())
+        return self
+
+    def complaint(self) -> str:
+        """Why this is not a complete checkpoint, for a user."""
+        if self.part is None:
+            return (
+                f"{self.name} is of no kind known here: {self.keys} keys, such as "
+                f"{_first(self.unexpected)}. Choose another file."
+            )
+        what = f"{self.label} {self.variant}" if self.config is not None else f"{self.label} {self.part.kind}"
+        if self.problem:
+            return f"{self.name} looks like {what}, but: {self.problem}"
+        lists = {"missing": self.missing, "unexpected": self.unexpected, "misshapen": self.misshapen}
+        faults = "; ".join(f"{len(keys)} {word} ({_first(keys)})" for word, keys in lists.items() if keys)
+        return (
+            f"{self.name} looks like {what} ({self.dialect} keys), {self.matched} keys fit, but not all: "
+            f"{faults}. Use the file as it was published."
+        )
+
+
+def detect(header: Header, families: Iterable[HasParts], kind: Kind | None = None) -> Finding:
+    """The part of a checkpoint that is of `kind`, or its largest part when no kind is asked for.
+
+    Never raises for a strange file: see `Finding.complete` and `Finding.check`.
+    """
+    findings = detect_all(header, families)
+    wanted = [finding for finding in findings if kind is None or finding.kind == kind]
+    if wanted:
+        return wanted[0]
+    found = ", ".join(f"{finding.label} {finding.kind}" for finding in findings if finding.part)
+    problem = f"it holds {found}, and a {kind} is wanted here." if found else None
+    return replace(findings[0], problem=problem)
+
+
+def detect_all(header: Header, families: Iterable[HasParts]) -> tuple[Finding, ...]:
+    """One Finding per part that the file holds, largest first; a single unknown one for a strange file."""
+    families = tuple(families)
+    groups: dict[str, list[str]] = {}
+    for key in header.shapes:
+        prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
+        groups.setdefault(prefix, []).append(key)
+    findings = [_examine(header, prefix, keys, families) for prefix, keys in groups.items()]
+    findings.sort(key=lambda finding: (finding.part is None, -finding.parameters))
+    return tuple(findings) or (Finding(header.name),)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One dialect of one part, tried on a group of keys."""
+
+    family: HasParts
+    part: Part
+    dialect: str
+    renames: dict[str, str | None]
+    unknown: tuple[str, ...]
+
+    @property
+    def ours(self) -> dict[str, str]:
+        """Our key -> the group's key."""
+        return {ours: key for key, ours in self.renames.items() if ours is not None}
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        ours = self.ours
+        return tuple(key for key in self.part.signature if key not in ours)
+
+
+def _examine(header: Header, prefix: str, keys: list[str], families: tuple[HasParts, ...]) -> Finding:
+    """Try every table on the keys of one prefix and weigh the one that explains most."""
+    bare = [key.removeprefix(prefix) for key in keys]
+    shapes = {key: header.shapes[key] for key in keys}
+    count = sum(_numel(shape) for shape in shapes.values())
+    size: dict[str, Any] = {
+        "parameters": count,
+        "dtype": main_dtype(shapes, header.dtypes),
+        "keys": len(keys),
+    }
+    readings = [
+        _Reading(family, part, dialect, *keymap.match(bare))
+        for family in families
+        for part in family.parts.values()
+        for dialect, keymap in part.dialects.items()
+    ]
+    best = max(readings, key=lambda reading: (not reading.lacking, len(reading.renames)), default=None)
+    if best is None or (best.lacking and len(best.renames) < NEAR * len(keys)):
+        return Finding(header.name, prefix=prefix, unexpected=tuple(keys), **size)
+    return _weigh(header, prefix, best, size)
+
+
+def _weigh(header: Header, prefix: str, reading: _Reading, size: dict[str, Any]) -> Finding:
+    """Compare what the file holds with what its config asks for."""
+    part, ours = reading.part, reading.ours
+    extras, unknown = part.extras.match(reading.unknown)
+    unexpected = [prefix + key for key in unknown]
+    doubled = doubled_keys(reading.renames)
+    found = {key: header.shapes[prefix + theirs] for key, theirs in ours.items()}
+    config, expected, missing, problem = _configure(reading, found, header)
+    if config is not None:
+        missing = tuple(key for key in expected if key not in found)
+        unexpected += [prefix + ours[key] for key in found if key not in expected]
+    misshapen = tuple(
+        f"{key}: {found[key]} for {shape}"
+        for key, shape in expected.items()
+        if found.get(key, shape) != shape
+    )
+    if doubled:
+        problem = f"two of its keys stand for {doubled[0]}."
+    dialect = reading.dialect + ("-fp8" if size["dtype"].startswith("float8") else "")
+    return Finding(
+        name=header.name,
+        family=reading.family.id,
+        label=reading.family.label,
+        kind=part.kind,
+        variant=part.variant(config) if config is not None else "unknown",
+        dialect=dialect,
+        prefix=prefix,
+        part=part,
+        config=config,
+        renames={prefix + key: new for key, new in {**reading.renames, **extras}.items()},
+        matched=len(found) - len(misshapen) - sum(key not in expected for key in found if config is not None),
+        missing=missing,
+        unexpected=tuple(unexpected),
+        misshapen=misshapen,
+        problem=problem,
+        **size,
+    )
+
+
+def _configure(
+    reading: _Reading, found: Shapes, header: Header
+) -> tuple[Any, Shapes, tuple[str, ...], str | None]:
+    """(config, shapes it asks for, keys it needed and did not find, what is wrong in words)."""
+    if reading.lacking:
+        return None, {}, reading.lacking, None
+    try:
+        config = reading.part.read_config(found, header.settings)
+        return config, reading.part.shapes(config), (), None
+    except KeyError as error:
+        return None, {}, (str(error.args[0]),), None
+    except ValueError as error:
+        return None, {}, (), str(error)
+    except (IndexError, ZeroDivisionError, TypeError, RuntimeError) as error:
+        return None, {}, (), f"its shapes fit no known size ({error})."
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def _first(keys: tuple[str, ...]) -> str:
+    return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")

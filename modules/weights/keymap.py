@@ -1,0 +1,91 @@
+"""Pattern tables that turn one publisher's state-dict keys into ours."""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+HOLE = re.compile(r"\{(\w+)\}")
+WORDS = {"p": "weight|bias"}  # a hole of any other name holds a number
+
+
+class UnknownKeys(ValueError):
+    """Keys of a file for which a table has no row."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.keys = tuple(keys)
+        shown = ", ".join(self.keys[:5])
+        more = ", ..." if len(self.keys) > 5 else ""
+        super().__init__(f"{len(self.keys)} keys are in no row of the key table: {shown}{more}")
+
+
+class KeyMap:
+    """Rows (pattern of the file's key, pattern of ours).
+
+    Holes: `{p}` is "weight" or "bias", any other name is a number. None instead of our pattern drops the
+    key, knowingly. The first row that fits decides.
+    """
+
+    def __init__(self, *rows: tuple[str, str | None]) -> None:
+        self.rows = rows
+
+    @cached_property
+    def _compiled(self) -> tuple[tuple[re.Pattern[str], str | None], ...]:
+        return tuple((_compile(pattern), ours) for pattern, ours in self.rows)
+
+    def find(self, key: str) -> tuple[bool, str | None]:
+        """(whether a row fits, our name for the key or None where the row drops it)."""
+        for pattern, ours in self._compiled:
+            if fit := pattern.fullmatch(key):
+                return True, ours.format(**fit.groupdict()) if ours is not None else None
+        return False, None
+
+    def match(self, keys: Iterable[str]) -> tuple[dict[str, str | None], tuple[str, ...]]:
+        """({file key: our key or None}, the keys no row fits)."""
+        renames: dict[str, str | None] = {}
+        unknown = []
+        for key in keys:
+            fits, ours = self.find(key)
+            if fits:
+                renames[key] = ours
+            else:
+                unknown.append(key)
+        return renames, tuple(unknown)
+
+    def rename(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """{file key: our key, or None for a dropped one}; UnknownKeys when a key fits no row.
+
+        ValueError when two file keys claim one of ours, which would lose a tensor silently.
+        """
+        renames, unknown = self.match(keys)
+        if unknown:
+            raise UnknownKeys(unknown)
+        if doubled := doubled_keys(renames):
+            raise ValueError(f"Two keys of the file stand for the same weight: {', '.join(doubled[:5])}")
+        return renames
+
+    def reverse(self) -> "KeyMap":
+        """The table from our names back to the file's; dropped keys are gone."""
+        return KeyMap(*((ours, theirs) for theirs, ours in self.rows if ours is not None))
+
+
+def doubled_keys(renames: Mapping[str, str | None]) -> list[str]:
+    """Our keys that more than one file key claims."""
+    seen: set[str] = set()
+    doubled = []
+    for ours in renames.values():
+        if ours is not None and ours in seen:
+            doubled.append(ours)
+        elif ours is not None:
+            seen.add(ours)
+    return doubled
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    """A regular expression with one named group per hole; a repeated hole must repeat its text."""
+    text, seen, end = "", set(), 0
+    for hole in HOLE.finditer(pattern):
+        text += re.escape(pattern[end : hole.start()])
+        name, end = hole.group(1), hole.end()
+        text += f"(?P={name})" if name in seen else f"(?P<{name}>{WORDS.get(name, '[0-9]+')})"
+        seen.add(name)
+    return re.compile(text + re.escape(pattern[end:]))

@@ -1,0 +1,41 @@
+"""What this project knows of one kind of checkpoint file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .keymap import KeyMap
+
+Shapes = Mapping[str, tuple[int, ...]]
+Kind = Literal["diffusion_model", "vae", "text_encoder"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One checkpoint file's worth of a family: how to know it, rename it, size it and build it."""
+
+    kind: Kind
+    signature: tuple[
+        str, ...
+    ]  # keys, in our naming, that only this part has together; read_config needs no other
+    dialects: Mapping[str, KeyMap]  # dialect name -> its keys to ours, most specific first
+    read_config: Callable[[Shapes, Mapping[str, Any] | None], Any]  # shapes in our naming, config.json
+    variant: Callable[[Any], str]  # config -> published name
+    build: type[nn.Module] | None  # build(config, ops=, dtype=, device=); None: the host builds it
+    folder: str  # the model folder a user puts the file into
+    node: str  # id of the node that loads it
+    host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
+    extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
+
+    def shapes(self, config: Any) -> Shapes:
+        """Key -> shape of every weight that a checkpoint of this config holds, in our naming."""
+        if self.host_shapes is not None:
+            return self.host_shapes(config)
+        if self.build is None:
+            raise ValueError(f"This {self.kind} part has neither build nor host_shapes.")
+        with torch.device("meta"):
+            state = self.build(config, device="meta").state_dict()
+        return {key: tuple(value.shape) for key, value in state.items()}
