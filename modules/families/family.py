@@ -33,7 +33,7 @@ class Family:
     id: str
     label: str
     parts: Mapping[Kind, Part]
-    grid: Callable[[Any], LatentGrid]
+    grid: LatentGrid
     schedule: Callable[[Any], NoiseSchedule]
     latent_scale: Callable[[Any], float]
     memory_factor: Callable[[Any], float]  # activation memory of a step, in units of the host's estimate

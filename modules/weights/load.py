@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from .detect import Finding, HasParts, detect
@@ -16,7 +17,12 @@ def read_part(
 ) -> tuple[Finding, dict[str, Tensor]]:
     """(what the file is, its memory-mapped tensors in our naming); CheckpointError unless every key fits."""
     finding = detect(read_header(path), families, kind).check()
-    return finding, rename(open_weights(path), finding.renames)
+    return finding, open_part(path, finding)
+
+
+def open_part(path: str | Path, finding: Finding) -> dict[str, Tensor]:
+    """The memory-mapped tensors of a part that `detect` found complete, in our naming."""
+    return rename(open_weights(path), finding.renames)
 
 
 def rename(tensors: Mapping[str, Tensor], renames: Mapping[str, str | None]) -> dict[str, Tensor]:
@@ -38,6 +44,34 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], name: str = "The
             f"{type(module).__name__} keeps tensors that no checkpoint holds: {', '.join(empty[:5])}"
         )
     return module
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """Give a host's meta module the weights of a complete part; those of another dtype are cast.
+
+    Tensors already in `dtype` stay mapped from disk. A host may hold its layers' weights back until this
+    call, so shapes are not asked of the module: `Finding.check` has compared them. CheckpointError when the
+    module did not take every tensor.
+    """
+    cast = {key: tensor.to(storage_dtype(key, tensor, dtype)) for key, tensor in tensors.items()}
+    missing, unexpected = module.load_state_dict(cast, strict=False, assign=True)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{type(module).__name__} did not take the checkpoint: {len(missing)} weights missing "
+            f"({', '.join(missing[:5])}), {len(unexpected)} unexpected ({', '.join(unexpected[:5])})."
+        )
+    return module.requires_grad_(False)
+
+
+def storage_dtype(key: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """What a tensor is kept in when the model is kept in `dtype`.
+
+    8-bit floats hold only the matrices inside the blocks: embeddings, norms and biases keep their own dtype, as in
+    the published fp8 files of kijai's repositories.
+    """
+    if dtype.itemsize > 1:
+        return dtype
+    return dtype if tensor.ndim == 2 and "blocks." in key else tensor.dtype
 
 
 def check_against(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:

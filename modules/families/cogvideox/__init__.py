@@ -2,7 +2,7 @@
 
 from ..family import Family, NoiseSchedule, Part
 from ..t5 import t5_encoder
-from .config import CogVideoXConfig, read_config
+from .config import GRID, CogVideoXConfig, read_config
 from .keys import COMFY, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
 from .vae import CogVideoXVAE, read_vae_config
@@ -62,7 +62,7 @@ FAMILY = Family(
     id="cogvideox",
     label="CogVideoX",
     parts={"diffusion_model": TRANSFORMER, "vae": CAUSAL_VAE, "text_encoder": t5_encoder(LOADER)},
-    grid=lambda config: config.grid,
+    grid=GRID,
     schedule=schedule,
     latent_scale=lambda config: config.latent_scale,
     memory_factor=memory_factor,

@@ -9,6 +9,28 @@ from typing import Any
 
 from ...grid import LatentGrid
 
+# The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
+GRID = LatentGrid(channels=16, stride_t=4, stride_hw=8, lone_first=True, patch_hw=2)
+# Latents to RGB for previews, one row a channel: figures fitted by kijai/ComfyUI-CogVideoXWrapper
+# (latent_preview.py), to four decimals.
+RGB_FACTORS = (
+    (0.1195, 0.0992, -0.0048),
+    (-0.0012, 0.0550, 0.0213),
+    (-0.0141, -0.0087, -0.0210),
+    (0.0306, 0.1219, 0.0140),
+    (0.0927, 0.0303, 0.0508),
+    (0.0379, 0.0494, 0.0586),
+    (0.0177, 0.0088, 0.0360),
+    (0.1061, 0.0234, 0.0572),
+    (0.1274, -0.0110, 0.0433),
+    (-0.0187, 0.0822, 0.1061),
+    (0.0084, 0.0762, 0.0930),
+    (0.1294, 0.1236, 0.0448),
+    (0.0457, 0.0411, -0.0177),
+    (0.0002, -0.0140, 0.0533),
+    (0.0808, 0.1155, -0.0215),
+    (-0.0152, -0.0058, 0.0722),
+)
 Shapes = Mapping[str, tuple[int, ...]]
 
 WIDTH_2B = 1920  # 30 heads of 64; the only release with sin-cos positions and a shifted schedule
@@ -39,6 +61,7 @@ class CogVideoXConfig:
     latent_scale: float = LATENT_SCALE_5B
     image_latent_scale: float = LATENT_SCALE_5B  # 1.0 for 1.5-I2V (zai-org/CogVideo issue 761)
     snr_shift: float = 1.0  # 3.0 for 2B
+    rgb_factors: tuple[tuple[float, ...], ...] = RGB_FACTORS  # (channels, 3), for previews only
 
     @property
     def width(self) -> int:
@@ -49,13 +72,6 @@ class CogVideoXConfig:
     def image_to_video(self) -> bool:
         """Whether image latents are concatenated to the noise on the channel axis."""
         return self.in_channels == 2 * self.out_channels
-
-    @property
-    def grid(self) -> LatentGrid:
-        """Pixels to latents of this checkpoint's VAE, and latents to tokens."""
-        return LatentGrid(
-            channels=self.out_channels, stride_t=4, stride_hw=8, lone_first=True, patch_hw=self.patch_size
-        )
 
     @property
     def variant(self) -> str:
@@ -108,4 +124,5 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         latent_scale=latent_scale,
         image_latent_scale=1.0 if ofs else latent_scale,
         snr_shift=1.0 if rotary else 3.0,
+        rgb_factors=settings.get("latent_rgb_factors", RGB_FACTORS),
     )

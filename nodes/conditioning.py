@@ -1,0 +1,134 @@
+"""What goes into a sampler besides the model: empty latents of the right size, and images to start from."""
+
+import torch
+
+from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_posterior
+from ..modules.families import FAMILIES
+from .host import values
+from .host.api import io
+
+BY_ID = {family.id: family for family in FAMILIES}
+
+
+class VideoLatent(io.ComfyNode):
+    """An empty clip in a family's latent layout, told in pixels and frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographVideoLatent",
+            display_name="Video Latent",
+            category="kinetograph/conditioning",
+            description="Empty latent clip. Sizes and frame counts that the family cannot make are refused.",
+            search_aliases=["empty latent video", "cogvideox empty latent"],
+            inputs=[
+                io.Combo.Input("family", options=list(BY_ID), tooltip="Family of the model that will sample."),
+                io.Int.Input("width", default=720, min=16, max=4096, tooltip="Pixels, a multiple of 16."),
+                io.Int.Input("height", default=480, min=16, max=4096, tooltip="Pixels, a multiple of 16."),
+                io.Int.Input(
+                    "num_frames",
+                    default=49,
+                    min=1,
+                    max=8193,
+                    tooltip="Pixel frames. CogVideoX: 1, 5, 9, ... 49 (1.5: 81 or 161).",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
+            ],
+            outputs=[io.Latent.Output("LATENT", tooltip="Zeros of (batch, channels, frames, height, width).")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, family: str, width: int, height: int, num_frames: int) -> bool | str:
+        """Refuse sizes and counts that do not fold, naming the nearest that do, when the prompt is posted."""
+        try:
+            _latent_shape(family, width, height, num_frames)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, family: str, width: int, height: int, num_frames: int, batch_size: int
+    ) -> io.NodeOutput:
+        shape = (batch_size, *_latent_shape(family, width, height, num_frames))
+        return io.NodeOutput({"samples": torch.zeros(shape)})
+
+
+def _latent_shape(family: str, width: int, height: int, num_frames: int) -> tuple[int, int, int, int]:
+    """(channels, frames, height, width) in latent cells; linked inputs arrive as None and pass."""
+    grid = BY_ID[family or FAMILIES[0].id].grid
+    cells_w, cells_h = grid.latent_size(width or grid.multiple_hw, height or grid.multiple_hw)
+    return grid.channels, grid.latent_frames(num_frames or 1), cells_h, cells_w
+
+
+class ImageToVideoConditioning(io.ComfyNode):
+    """Gives an image-to-video checkpoint the picture that the clip starts from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographImageToVideoConditioning",
+            display_name="Image To Video Conditioning",
+            category="kinetograph/conditioning",
+            description="Encode a first frame and attach it to both prompts, for I2V checkpoints.",
+            search_aliases=["i2v", "first frame", "start image"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="Prompt of what to show."),
+                io.Conditioning.Input("negative", tooltip="Prompt of what to avoid; may be empty."),
+                io.Vae.Input("vae", tooltip="VAE of the model's family."),
+                io.Image.Input("image", tooltip="The first frame. Of several images only the first is used."),
+                io.Latent.Input("latent", tooltip="The latent that will be sampled: it tells size and length."),
+                io.Combo.Input(
+                    "fit",
+                    options=["crop", "stretch", "exact"],
+                    default="crop",
+                    tooltip="crop: cover the size and cut what hangs over; stretch: squeeze to the size; "
+                    "exact: refuse an image of another size.",
+                ),
+                io.DynamicCombo.Input(
+                    "posterior",
+                    options=[
+                        io.DynamicCombo.Option(
+                            "sample",
+                            [io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="Seed of the draw.")],
+                        ),
+                        io.DynamicCombo.Option("mean", []),
+                    ],
+                    tooltip="How the VAE's answer is read: a draw, as CogVideoX was trained, or its mean.",
+                ),
+                io.Float.Input(
+                    "latent_gain",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.0001,
+                    advanced=True,
+                    tooltip="Multiplies the image latents. 1.0 is as trained; diffusers feeds 1.5-5B-I2V "
+                    "1/0.7 = 1.4286.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", tooltip="Positive prompt with the image."),
+                io.Conditioning.Output("negative", tooltip="Negative prompt with the image."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, posterior: dict) -> bool | str:
+        """Present because the host asks for it wherever a DynamicCombo is; its parts have bounds."""
+        return True
+
+    @classmethod
+    def execute(cls, positive, negative, vae, image, latent, fit, posterior, latent_gain) -> io.NodeOutput:
+        *_, latent_frames, height, width = latent["samples"].shape
+        grid = values.vae_grid(vae, cls.__name__)
+        pixels = fit_image(image[:1], width * grid.stride_hw, height * grid.stride_hw, fit)
+        first = sample_posterior(*vae.encode_moments(pixels), seed=posterior.get("seed"))
+        image_latents = pad_frames(first, latent_frames) * latent_gain
+        return io.NodeOutput(
+            values.set_conditioning(positive, concat_latent_image=image_latents),
+            values.set_conditioning(negative, concat_latent_image=image_latents),
+        )
+
+
+NODES = [VideoLatent, ImageToVideoConditioning]

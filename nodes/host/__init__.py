@@ -1,0 +1,1 @@
+"""The only code of this pack that imports ComfyUI."""

@@ -1,0 +1,45 @@
+"""What the host gives our models to compute with: its layer classes, its attention, its casts."""
+
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor, nn
+
+
+class HostOperations:
+    """The host's layer classes in the shape that `modules/layers/operations.py` asks for.
+
+    `layers` is one of the classes of `comfy.ops` (plain, manual cast, fp8 or mixed precision), as the
+    host picks it for a dtype and device.
+    """
+
+    def __init__(self, layers: Any):
+        self.Linear = layers.Linear
+        self.Conv2d = layers.Conv2d
+        self.Conv3d = layers.Conv3d
+        self.LayerNorm = layers.LayerNorm
+        self.GroupNorm = layers.GroupNorm
+        self.Embedding = layers.Embedding
+
+    @staticmethod
+    def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias with the host's casts, offload and low-VRAM patches applied."""
+        return comfy.ops.cast_bias_weight(module, like)
+
+    @staticmethod
+    def cast(parameter: Tensor, like: Tensor) -> Tensor:
+        return comfy.model_management.cast_to(parameter, like.dtype, like.device)
+
+
+def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
+    """The attention kernel the user chose for the host; (b, heads, l, d) in, (b, l, heads * d) out."""
+    return optimized_attention(
+        q_bhld,
+        k_bhld,
+        v_bhld,
+        heads=q_bhld.shape[1],
+        skip_reshape=True,
+        transformer_options=transformer_options or {},
+    )

@@ -1,0 +1,18 @@
+"""Every probe for a host version, each with the version that needs it."""
+
+import comfy.model_management
+import torch
+
+
+def intermediate_dtype() -> torch.dtype:
+    """Dtype of tensors that travel between nodes. 0.30 lets the user choose it, 0.16.3 means float32."""
+    choose = getattr(comfy.model_management, "intermediate_dtype", None)
+    return choose() if choose else torch.float32
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out. 0.30 knows more kinds of it than 0.16.3 does."""
+    probe = getattr(comfy.model_management, "is_oom", None)
+    if probe is not None:
+        return bool(probe(error))
+    return isinstance(error, comfy.model_management.OOM_EXCEPTION)

@@ -1,0 +1,32 @@
+"""Progress, previews and interruption, through the host."""
+
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+
+
+class Progress:
+    """A progress bar on the running node; every move of it also lets the user's Cancel through."""
+
+    def __init__(self, total: int):
+        self.done = 0
+        self.total = max(1, total)
+        self._bar = comfy.utils.ProgressBar(self.total)
+
+    def advance(self, count: int = 1, preview: Any = None) -> None:
+        """Move by `count`; `preview` is a PIL image. Raises the host's interruption when Cancel was pressed."""
+        check_interrupted()
+        self.done += count
+        shown = None if preview is None else ("JPEG", preview, 512)
+        self._bar.update_absolute(min(self.done, self.total), self.total, shown)
+
+
+def steps(total: int) -> Progress:
+    """A progress bar over `total` steps, frames or chunks."""
+    return Progress(total)
+
+
+def check_interrupted() -> None:
+    """Raise the host's interruption when Cancel was pressed (an Exception in 0.16.3, BaseException in 0.30)."""
+    comfy.model_management.throw_exception_if_processing_interrupted()

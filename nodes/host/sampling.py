@@ -1,0 +1,135 @@
+"""Sampling through the host: its samplers and schedulers, guidance that may change over the run."""
+
+import bisect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from . import compat
+
+SAMPLERS = comfy.samplers.KSampler.SAMPLERS
+SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
+
+Guidance = Callable[[float, int], "float | Tensor"]  # (progress 0..1, frames) -> scale, or one per frame
+StepCallback = Callable[[int, Tensor, Tensor, int], None]  # step, denoised, x, total
+
+
+class ScheduledGuider(comfy.samplers.CFGGuider):
+    """Classifier-free guidance whose scale follows a schedule; a guider of the host like its own."""
+
+    def __init__(self, model: Any, guidance: Guidance):
+        super().__init__(model)
+        self.guidance = guidance
+        self._falling: list[float] = []  # negated sigmas of this run, rising for bisect
+
+    def sample(self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._falling = [-sigma for sigma in sigmas.tolist()]
+        return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
+        scale = self.guidance(self.progress(float(timestep.flatten()[0])), x.shape[2])
+        options = model_options or {}
+        if isinstance(scale, Tensor):
+            options = {**options, "sampler_cfg_function": per_frame_cfg(scale), "disable_cfg1_optimization": True}
+            scale = float(scale.max())
+        conds = self.conds.get("negative"), self.conds.get("positive")
+        return comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, *conds, scale, model_options=options, seed=seed
+        )
+
+    def progress(self, sigma: float) -> float:
+        """Share of the steps done at `sigma`; between two steps (second-order samplers) in log sigma."""
+        steps = len(self._falling) - 1
+        at = bisect.bisect_left(self._falling, -sigma)
+        if at > steps or at == 0 or self._falling[at] == -sigma:
+            return min(at, steps) / steps
+        above, below = -self._falling[at - 1], -self._falling[at]
+        if below <= 0:
+            return (at - 1) / steps
+        return (at - 1 + math.log(above / sigma) / math.log(above / below)) / steps
+
+
+def per_frame_cfg(scale_t: Tensor) -> Callable[[dict[str, Any]], Tensor]:
+    """The host's CFG hook with one scale per latent frame."""
+
+    def blend(args: dict[str, Any]) -> Tensor:
+        scale = scale_t.to(args["cond"]).view(1, 1, -1, 1, 1)
+        return args["uncond"] + (args["cond"] - args["uncond"]) * scale
+
+    return blend
+
+
+def sample_latents(
+    model: Any,
+    latent: dict[str, Any],
+    positive: Any,
+    negative: Any,
+    guider: comfy.samplers.CFGGuider,
+    sampler: str,
+    scheduler: str,
+    steps: int,
+    denoise: float,
+    seed: int,
+    callback: StepCallback,
+) -> Tensor:
+    """The same run that the host's KSampler makes, with our guider and callback; returns latents."""
+    samples = latent["samples"]
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    plan = comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=model.load_device,
+        sampler=sampler,
+        scheduler=scheduler,
+        denoise=denoise,
+        model_options=model.model_options,
+    )
+    guider.set_conds(positive, negative)
+    result = guider.sample(
+        noise,
+        samples,
+        comfy.samplers.sampler_object(sampler),
+        plan.sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=True,
+        seed=seed,
+    )
+    return result.to(comfy.model_management.intermediate_device(), compat.intermediate_dtype())
+
+
+def constant_guider(model: Any, cfg: float) -> comfy.samplers.CFGGuider:
+    """The host's own guider at one scale: exactly what KSampler uses."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def model_recipe(model: Any, node: str) -> Any:
+    """The recipe of a MODEL that this pack loaded; ValueError for others."""
+    recipe = getattr(model.model, "recipe", None)
+    if recipe is None:
+        raise ValueError(
+            f"{node} samples video models loaded by this pack: got {type(model.model).__name__}. Load the "
+            "checkpoint with CogVideoXLoader, or sample with KSampler."
+        )
+    return recipe
+
+
+def non_finite_weight(model: Any) -> str | None:
+    """Name of the first weight of a MODEL that holds a NaN or infinity; None when all are finite."""
+    for key, weight in model.model.diffusion_model.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight.float()).all():
+            return key
+    return None
+
+
+def inference_dtype(model: Any) -> torch.dtype:
+    """The dtype a MODEL computes in."""
+    return model.model.get_dtype_inference()

@@ -1,0 +1,122 @@
+"""A family's video VAE as a host VAE, streaming inside: whole clips never lie on the device.
+
+The host's VAEDecode, VAEEncode and their tiled forms work on it, and our decoding nodes reach the
+frame stream through `stream_frames`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import torch
+from torch import Tensor, nn
+
+from ...modules.families.family import Part
+from ...modules.grid import LatentGrid
+from . import compat
+from .backend import HostOperations
+from .progress import check_interrupted
+
+WORKING_DTYPES = [torch.bfloat16, torch.float32]  # fp16 overflows in the decoder of CogVideoX
+
+
+@dataclass(frozen=True)
+class VAERecipe:
+    """Everything needed to build a VAE, and to build it once more when the host asks."""
+
+    part: Part
+    config: Any
+    grid: LatentGrid
+    fill: Callable[[nn.Module, torch.dtype], None]
+
+
+class VideoVAE(comfy.sd.VAE):
+    """The host's VAE around a causal video VAE of ours. Pixels are (frames, h, w, 3) in 0..1."""
+
+    def __init__(self, recipe: VAERecipe, disable_dynamic: bool = False):
+        super().__init__(sd={})  # the defaults of this host version; it logs one warning of no weights
+        self.recipe, grid = recipe, recipe.grid
+        self.latent_channels, self.latent_dim, self.output_channels = grid.channels, 3, 3
+        self._set_ratios(grid)
+        numbers = recipe.part.build.numbers_per_pixel  # live at the peak of a chunk, whatever the length
+        size = comfy.model_management.dtype_size
+        self.memory_used_decode = lambda shape, dtype: (
+            numbers * shape[-1] * shape[-2] * grid.stride_hw**2 * size(dtype)
+        )
+        self.memory_used_encode = lambda shape, dtype: numbers * shape[-1] * shape[-2] * size(dtype)
+        self.working_dtypes = WORKING_DTYPES
+        self.device = comfy.model_management.vae_device()
+        self.vae_dtype = comfy.model_management.vae_dtype(self.device, WORKING_DTYPES)
+        self.output_device = comfy.model_management.intermediate_device()
+        self.crop_input = False
+        self._build(disable_dynamic)
+
+    def _set_ratios(self, grid: LatentGrid) -> None:
+        """Strides as the host writes them: a function of frames, and two spatial numbers."""
+        stride, space = grid.stride_t, grid.stride_hw
+        self.upscale_ratio = (lambda frames: max(0, frames * stride - (stride - 1)), space, space)
+        self.upscale_index_formula = (stride, space, space)
+        self.downscale_ratio = (lambda frames: max(0, (frames + stride - 1) // stride), space, space)
+        self.downscale_index_formula = (stride, space, space)
+
+    def _build(self, disable_dynamic: bool) -> None:
+        ops = HostOperations(comfy.ops.manual_cast)
+        meta = torch.device("meta")
+        model = self.recipe.part.build(self.recipe.config, ops=ops, dtype=self.vae_dtype, device=meta).eval()
+        self.first_stage_model = model
+        comfy.model_management.archive_model_dtypes(model)
+        static, usual = comfy.model_patcher.ModelPatcher, comfy.model_patcher.CoreModelPatcher
+        self.patcher = (static if disable_dynamic else usual)(
+            model, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
+        )
+        self.recipe.fill(model, self.vae_dtype)
+        model.device = self.patcher.offload_device
+        self.patcher.cached_patcher_init = (_load_vae_patcher, (self.recipe,))
+
+    def reserve(self, bytes_needed: float) -> None:
+        """Load the weights and free that much memory on the device."""
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=int(bytes_needed))
+
+    def frame_stream(self, latents_bcthw: Tensor, **options: Any) -> Iterator[Tensor]:
+        """Decode one clip: yields (f, h, w, 3) in 0..1 on the output device, chunk by chunk.
+
+        `options` go to the family's `decode_stream`.
+        """
+        self.reserve(self.memory_used_decode(latents_bcthw.shape, self.vae_dtype))
+        latents = latents_bcthw.to(self.device, self.vae_dtype)
+        for pixels_bcfhw in self.first_stage_model.decode_stream(latents, **options):
+            check_interrupted()
+            pixels = self.process_output(pixels_bcfhw.to(self.output_device, compat.intermediate_dtype()))
+            yield pixels[0].movedim(0, -1)
+
+    def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
+        """(b, c, t, h, w) latents to (b, f, h, w, 3) pixels, the host's VAEDecode."""
+        return torch.stack([torch.cat(list(self.frame_stream(clip[None]))) for clip in samples_in])
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """(f, h, w, 3) pixels of one clip to (1, c, t, h, w) latents (posterior mean), the host's VAEEncode."""
+        mean, _ = self.encode_moments(pixel_samples)
+        return mean
+
+    def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance (1, c, t, h, w) of the posterior of a clip (f, h, w, 3) or (1, f, h, w, 3).
+
+        Raises ValueError when the frame count or the size does not fold, naming those that do.
+        """
+        frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
+        self.recipe.grid.latent_frames(frames.shape[0])
+        self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
+        shape = (1, 3, *frames.shape[:-1])
+        self.reserve(self.memory_used_encode(shape, self.vae_dtype))
+        x_bcfhw = self.process_input(frames.movedim(-1, 0)[None]).to(self.device, self.vae_dtype)
+        moments = self.first_stage_model.encode_moments(x_bcfhw)
+        mean, log_variance = (m.to(self.output_device, compat.intermediate_dtype()) for m in moments)
+        return mean, log_variance
+
+
+def _load_vae_patcher(recipe: VAERecipe, disable_dynamic: bool = False) -> Any:
+    return VideoVAE(recipe, disable_dynamic).patcher

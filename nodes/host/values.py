@@ -1,0 +1,71 @@
+"""IMAGE, LATENT, CONDITIONING and VIDEO of the host, to and from the layouts of this pack."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import node_helpers
+import torch
+from torch import Tensor
+
+from ...modules.grid import LatentGrid
+from .api import InputImpl
+from .vae import VideoVAE
+
+
+def read_latent(latent: dict[str, Any], grid: LatentGrid, label: str) -> Tensor:
+    """The (b, c, t, h, w) samples of a LATENT, checked against a family; ValueError says what fits."""
+    samples = latent["samples"]
+    if samples.ndim != 5 or samples.shape[1] != grid.channels:
+        raise ValueError(
+            f"{label} samples latents of shape (batch, {grid.channels}, frames, height, width): got "
+            f"{tuple(samples.shape)}. Make the latent with VideoLatent, or encode frames with this model's VAE."
+        )
+    for name, cells in (("height", samples.shape[3]), ("width", samples.shape[4])):
+        if cells % grid.patch_hw:
+            low = (cells - cells % grid.patch_hw) * grid.stride_hw
+            raise ValueError(
+                f"{label} needs sizes in multiples of {grid.multiple_hw} pixels: got {name} "
+                f"{cells * grid.stride_hw}, use {low} or {low + grid.multiple_hw}."
+            )
+    return samples
+
+
+def set_conditioning(conditioning: Any, **values: Any) -> Any:
+    """A copy of a CONDITIONING with `values` added to every entry."""
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def is_video_vae(vae: Any) -> bool:
+    """Whether a VAE socket carries one of this pack's streaming video VAEs."""
+    return isinstance(vae, VideoVAE)
+
+
+def frame_stream(vae: Any, samples: Tensor, **options: Any) -> Iterator[Tensor]:
+    """Frames (f, h, w, 3) of every clip of a latent batch, chunk by chunk, one clip after the other."""
+    for clip in samples:
+        yield from vae.frame_stream(clip[None], **options)
+
+
+def video_from_file(path: Path) -> Any:
+    """A VIDEO of the host that reads the finished file."""
+    return InputImpl.VideoFromFile(str(path))
+
+
+def to_cpu(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", torch.float32)
+
+
+def vae_grid(vae: Any, node: str) -> LatentGrid:
+    """The grid of a video VAE of this pack; ValueError when another VAE is connected."""
+    if not isinstance(vae, VideoVAE):
+        raise ValueError(
+            f"{node} needs the VAE output of a loader of this pack: got {type(vae).__name__}. Connect the VAE "
+            "of CogVideoXLoader."
+        )
+    return vae.recipe.grid
+
+
+def rgb_factors(model: Any) -> Any:
+    """The (channels, 3) colours of a MODEL's latents, for previews; None when nobody knows them."""
+    return model.get_model_object("latent_format").latent_rgb_factors

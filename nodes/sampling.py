@@ -1,0 +1,148 @@
+"""Sampling whole clips with the host's samplers and schedulers."""
+
+from ..modules.sampling import guidance as rules
+from ..modules.sampling.previews import filmstrip
+from .host import progress, sampling, values
+from .host.api import io
+
+CFG_TIP = "Classifier-free guidance scale; 1 turns it off and halves the work."
+
+
+def _scale(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
+
+
+def guider_for(model, options: dict):
+    """The host's guider for a choice of the guidance DynamicCombo."""
+    kind = options["guidance"]
+    if kind == "constant":
+        return sampling.constant_guider(model, options["cfg"])
+    if kind == "dynamic cosine":
+        rule = rules.dynamic_cosine(options["cfg"], clock=options["clock"])
+    else:
+        rule = rules.per_frame_linear(options["min_cfg"], options["max_cfg"])
+    return sampling.ScheduledGuider(model, rule)
+
+
+def step_callback(model, label: str, steps: int, preview: bool):
+    """Called by the sampler after each step: stops at the first bad value, moves the bar, shows a filmstrip."""
+    bar = progress.steps(steps)
+    factors = values.rgb_factors(model) if preview else None
+
+    def callback(step, denoised, x, total):
+        if not bool(denoised.isfinite().all()):
+            raise ValueError(non_finite_message(model, label, step + 1, total))
+        bar.advance(1, filmstrip(denoised[0], factors) if factors is not None else None)
+
+    return callback
+
+
+def non_finite_message(model, label: str, step: int, total: int) -> str:
+    """Why a run went non-finite, as far as it can be told: a damaged weight, or the dtype's range."""
+    start = f"{label} gave a NaN or infinity at step {step} of {total}"
+    if (key := sampling.non_finite_weight(model)) is not None:
+        return f"{start}: the weight {key} is not finite. The checkpoint is damaged: get the file again."
+    dtype = str(sampling.inference_dtype(model)).removeprefix("torch.")
+    remedy = "choose weight_dtype bf16 or fp32 in the loader" if dtype != "float32" else "lower the guidance"
+    return f"{start} while computing in {dtype}, with finite weights: {remedy}, or check LoRAs and prompts."
+
+
+class VideoSampler(io.ComfyNode):
+    """KSampler for clips: the same numbers at equal settings, plus guidance schedules and a film preview."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographVideoSampler",
+            display_name="Video Sampler",
+            category="kinetograph/sampling",
+            description="Sample a clip. Stops at the first value that is not finite and says why.",
+            search_aliases=["ksampler video", "cogvideo sampler"],
+            inputs=[
+                io.Model.Input("model", tooltip="Video model of a loader of this pack."),
+                io.Conditioning.Input("positive", tooltip="What to show."),
+                io.Conditioning.Input("negative", tooltip="What to avoid; an empty prompt for CogVideoX."),
+                io.Latent.Input("latent", tooltip="Empty latent, or an encoded clip for video to video."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise.",
+                ),
+                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps; CogVideoX: 50."),
+                io.DynamicCombo.Input(
+                    "guidance",
+                    options=[
+                        io.DynamicCombo.Option("constant", [_scale("cfg", 6.0, CFG_TIP)]),
+                        io.DynamicCombo.Option(
+                            "dynamic cosine",
+                            [
+                                _scale("cfg", 6.0, "Guidance rises from 1 to 1 + cfg over the run."),
+                                io.Combo.Input(
+                                    "clock",
+                                    options=list(rules.CLOCKS),
+                                    tooltip="step: by the share of steps done, as CogVideoX's own code; "
+                                    "timestep: as diffusers.",
+                                ),
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
+                            "per-frame linear",
+                            [
+                                _scale("min_cfg", 1.0, "Scale at the first frame."),
+                                _scale("max_cfg", 6.0, "Scale at the last frame."),
+                            ],
+                        ),
+                    ],
+                    tooltip="How strongly the prompt pulls, and how that changes over steps or frames.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=list(sampling.SAMPLERS),
+                    default="ddim",
+                    tooltip="Any sampler of ComfyUI; CogVideoX 2B: ddim, 5B: dpmpp_2m_sde.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=list(sampling.SCHEDULERS),
+                    default="simple",
+                    tooltip="Any scheduler of ComfyUI; simple gives CogVideoX its trailing timesteps.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Video to video: share of the noise schedule that is run. 1 ignores the clip.",
+                ),
+                io.Boolean.Input("preview", default=True, tooltip="Show a filmstrip of the clip as it forms."),
+            ],
+            outputs=[io.Latent.Output("LATENT", tooltip="The sampled clip.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, guidance: dict) -> bool | str:
+        """Refuse scales that are no numbers: the host's bounds let NaN through."""
+        scales = [value for key, value in guidance.items() if key.endswith("cfg") and value is not None]
+        if any(scale != scale for scale in scales):
+            return "guidance scales must be numbers: got NaN."
+        return True
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, latent, seed, steps, guidance, sampler_name, scheduler, denoise, preview
+    ) -> io.NodeOutput:
+        recipe = sampling.model_recipe(model, cls.__name__)
+        label = f"{recipe.family.label} {recipe.part.variant(recipe.config)}"
+        samples = values.read_latent(latent, recipe.family.grid, label)
+        result = sampling.sample_latents(
+            model, {**latent, "samples": samples}, positive, negative, guider_for(model, guidance),
+            sampler_name, scheduler, steps, denoise, seed, step_callback(model, label, steps, preview),
+        )  # fmt: skip
+        return io.NodeOutput({**latent, "samples": result})
+
+
+NODES = [VideoSampler]
