@@ -74,6 +74,13 @@ class CogVideoXConfig:
         return self.in_channels == 2 * self.out_channels
 
     @property
+    def native_size(self) -> tuple[int, int, int]:
+        """(width, height, frames) in pixels that the checkpoint was trained on."""
+        if self.patch_size_t > 1:  # the 1.5 releases' config.json names a base grid, not their size
+            return 1360, 768, 81
+        return self.sample_width * GRID.stride_hw, self.sample_height * GRID.stride_hw, self.sample_frames
+
+    @property
     def variant(self) -> str:
         """The published name of this kind of checkpoint: 2B, 5B, 5B-I2V, 1.5-5B or 1.5-5B-I2V."""
         release = "1.5-5B" if self.patch_size_t > 1 else ("5B" if self.rotary else "2B")
@@ -102,6 +109,11 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         )
     ofs = shapes.get("ofs_embedding.linear_1.weight")
     learned = shapes.get("patch_embed.pos_embedding")
+    if in_channels > out_channels and not (ofs or learned):
+        raise ValueError(
+            "CogVideoX transformer with image channels, but neither patch_embed.pos_embedding (5B-I2V) nor "
+            "ofs_embedding (1.5-5B-I2V): a key is missing, or it is a Control checkpoint, which this version does not know."
+        )
     rotary = bool(settings.get("use_rotary_positional_embeddings", width != WIDTH_2B))
     latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
     return CogVideoXConfig(
