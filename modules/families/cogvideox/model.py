@@ -1,0 +1,325 @@
+"""The CogVideoX diffusion transformer: 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V.
+
+CogVideoX (arXiv 2408.06072, sec. 2.2). Text and image tokens are one sequence, text first, in one tensor
+from the first block to the last. Parameter names are those of the published checkpoints (diffusers naming).
+Tensors are changed in place wherever no graph is being recorded.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ...layers import positions
+from ...layers.attention import Attention, attend
+from ...layers.norms import add_gated, modulate
+from ...layers.operations import Operations, TorchOperations
+from .config import CogVideoXConfig
+
+NORM_EPS = 1e-5
+QK_NORM_EPS = 1e-6
+SINCOS_SCALE = 1.875  # cells of the latent plane per unit of the sin-cos positions
+OFS = 2.0  # the only value 1.5-I2V was trained with
+FEED_FORWARD_ROWS = 4096  # tokens whose four-fold wider activations live at once
+
+
+class ExpertNorm(nn.Module):
+    """Layer norm shared by both streams, and the projection that gives each its own modulation."""
+
+    def __init__(self, width: int, time_dim: int, num_rows: int, ops: Operations, **place):
+        super().__init__()
+        self.num_rows = num_rows
+        self.linear = ops.Linear(time_dim, num_rows * width, **place)
+        self.norm = ops.LayerNorm(width, eps=NORM_EPS, **place)
+
+    def rows(self, condition_bd: Tensor) -> Tensor:
+        """Shift, scale, gate of the image, then of the text: (b, num_rows, d)."""
+        return self.linear(condition_bd).unflatten(1, (self.num_rows, -1))
+
+
+class JointAttention(nn.Module):
+    """Self-attention over text and image tokens; rotary positions on the image tokens only."""
+
+    def __init__(self, width: int, head_dim: int, ops: Operations, attention: Attention, **place):
+        super().__init__()
+        self.head_dim = head_dim
+        self.attention = attention
+        self.to_q = ops.Linear(width, width, **place)
+        self.to_k = ops.Linear(width, width, **place)
+        self.to_v = ops.Linear(width, width, **place)
+        self.to_out = nn.ModuleList([ops.Linear(width, width, **place)])
+        self.norm_q = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
+        self.norm_k = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
+
+    def heads(self, y_bld: Tensor, table: Tensor | None, text_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (b, heads, l, head_dim)."""
+        heads = []
+        for project, norm in ((self.to_q, self.norm_q), (self.to_k, self.norm_k)):
+            x_blhd = norm(project(y_bld).unflatten(2, (-1, self.head_dim)))
+            heads.append(x_blhd if table is None else positions.rotate(x_blhd, table, text_tokens))
+        heads.append(self.to_v(y_bld).unflatten(2, (-1, self.head_dim)))
+        q, k, v = (x_blhd.transpose(1, 2) for x_blhd in heads)
+        return q, k, v
+
+    def forward(self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any) -> Tensor:
+        return self.attention(q_bhld, k_bhld, v_bhld, transformer_options=transformer_options)
+
+
+class Widen(nn.Module):
+    """The first half of the feed-forward; a module of its own for the name it has in checkpoints."""
+
+    def __init__(self, width: int, ops: Operations, **place):
+        super().__init__()
+        self.proj = ops.Linear(width, 4 * width, **place)
+
+    def forward(self, y_bld: Tensor) -> Tensor:
+        return F.gelu(self.proj(y_bld), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a tanh-GELU, block of tokens by block of tokens when there are many."""
+
+    def __init__(self, width: int, ops: Operations, **place):
+        super().__init__()
+        self.ops = ops
+        self.net = nn.ModuleList(
+            [Widen(width, ops, **place), nn.Identity(), ops.Linear(4 * width, width, **place)]
+        )
+
+    def forward(self, y_bld: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
+            return self.net[2](self.net[0](y_bld))
+        # Weights are fetched once: a host that streams them would move them again for every block.
+        wide = self.ops.weights(self.net[0].get_submodule("proj"), y_bld)
+        narrow = self.ops.weights(self.net[2], y_bld)
+        for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
+            rows_nd.copy_(F.linear(F.gelu(F.linear(rows_nd, *wide), approximate="tanh"), *narrow))
+        return y_bld
+
+
+class Block(nn.Module):
+    """One transformer block ("expert adaLN"): joint attention, then a joint feed-forward."""
+
+    def __init__(self, config: CogVideoXConfig, ops: Operations, attention: Attention, **place):
+        super().__init__()
+        width, time_dim = config.width, config.time_embed_dim
+        self.norm1 = ExpertNorm(width, time_dim, 6, ops, **place)
+        self.attn1 = JointAttention(width, config.head_dim, ops, attention, **place)
+        self.norm2 = ExpertNorm(width, time_dim, 6, ops, **place)
+        self.ff = FeedForward(width, ops, **place)
+
+    def forward(
+        self,
+        x_bld: Tensor,
+        text_tokens: int,
+        condition_bd: Tensor,
+        table: Tensor | None,
+        transformer_options: Any = None,
+    ) -> Tensor:
+        rows = self.norm1.rows(condition_bd).tensor_split(2, dim=1)
+        # No name is kept on the normed tokens: they are freed before attention, at the peak of memory.
+        qkv = self.attn1.heads(modulate(self.norm1.norm(x_bld), text_tokens, *rows), table, text_tokens)
+        y_bld = self.attn1(*qkv, transformer_options)
+        del qkv
+        y_bld = self.attn1.to_out[0](y_bld)
+        x_bld = add_gated(x_bld, y_bld, text_tokens, *rows)
+        rows = self.norm2.rows(condition_bd).tensor_split(2, dim=1)
+        y_bld = self.ff(modulate(self.norm2.norm(x_bld), text_tokens, *rows))
+        return add_gated(x_bld, y_bld, text_tokens, *rows)
+
+
+class PatchEmbed(nn.Module):
+    """Latent cells and text features to tokens. The learned positions of 5B-I2V rest here."""
+
+    def __init__(self, config: CogVideoXConfig, ops: Operations, **place):
+        super().__init__()
+        self.ops = ops
+        p, width = config.patch_size, config.width
+        if config.patch_size_t == 1:
+            self.proj = ops.Conv2d(config.in_channels, width, kernel_size=p, stride=p, **place)
+        else:
+            self.proj = ops.Linear(config.in_channels * p * p * config.patch_size_t, width, **place)
+        self.text_proj = ops.Linear(config.text_dim, width, **place)
+        if config.learned_positions:
+            self.pos_embedding = nn.Parameter(torch.empty(1, config.learned_positions, width, **place))
+
+    def image(self, patches_bln: Tensor) -> Tensor:
+        """Tokens of patches whose cells are in the order c, t, h, w; the convolution is a linear map too."""
+        weight, bias = self.ops.weights(self.proj, patches_bln)
+        return F.linear(patches_bln, weight.flatten(1), bias)
+
+
+class Embedding(nn.Module):
+    """Two linear layers around a SiLU, from a sinusoid to the width of the conditioning."""
+
+    def __init__(self, width: int, time_dim: int, ops: Operations, **place):
+        super().__init__()
+        self.width = width
+        self.linear_1 = ops.Linear(width, time_dim, **place)
+        self.linear_2 = ops.Linear(time_dim, time_dim, **place)
+
+    def forward(self, value_b: Tensor, dtype: torch.dtype) -> Tensor:
+        sinusoid_bd = positions.sinusoid(value_b, self.width).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(sinusoid_bd)))
+
+
+class CogVideoXTransformer(nn.Module):
+    """Predicts v from noisy latents, text features and a timestep."""
+
+    def __init__(
+        self,
+        config: CogVideoXConfig,
+        ops: Operations = TorchOperations,  # type: ignore[assignment]
+        attention: Attention = attend,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        place = {"dtype": dtype, "device": device}
+        self.config, self.ops = config, ops
+        self.dtype = dtype or torch.get_default_dtype()
+        self.patch_embed = PatchEmbed(config, ops, **place)
+        self.time_embedding = Embedding(config.width, config.time_embed_dim, ops, **place)
+        if config.ofs_dim:
+            self.ofs_embedding = Embedding(config.ofs_dim, config.time_embed_dim, ops, **place)
+        self.transformer_blocks = nn.ModuleList(
+            Block(config, ops, attention, **place) for _ in range(config.num_layers)
+        )
+        self.norm_final = ops.LayerNorm(config.width, eps=NORM_EPS, **place)
+        self.norm_out = ExpertNorm(config.width, config.time_embed_dim, 2, ops, **place)
+        patch = config.patch_size**2 * config.patch_size_t
+        self.proj_out = ops.Linear(config.width, patch * config.out_channels, **place)
+        self._tables = positions.TableCache()
+
+    def forward(
+        self,
+        x_bcthw: Tensor,
+        timestep_b: Tensor,
+        context_bld: Tensor,
+        transformer_options: Any = None,
+        ofs_b: Tensor | None = None,
+    ) -> Tensor:
+        """v of (b, in_channels, t, h, w) latents at timesteps 0 to 999; (b, out_channels, t, h, w).
+
+        `context_bld` are T5 features, without mask. Raises ValueError for sizes that do not fill patches
+        and, with learned positions, for pictures of another size than the model's own.
+        """
+        grid = self._token_grid(x_bcthw)
+        text_tokens = context_bld.shape[1]
+        condition_bd = F.silu(self._condition(timestep_b, ofs_b, x_bcthw.dtype))
+        table = self._rotary(grid, x_bcthw.device) if self.config.rotary else None
+        x_bld = self._embed(x_bcthw, context_bld, grid)
+        for block in self.transformer_blocks:
+            x_bld = block(x_bld, text_tokens, condition_bd, table, transformer_options)
+        return self._unpatch(self._head(x_bld[:, text_tokens:], condition_bd), grid)
+
+    def _token_grid(self, x_bcthw: Tensor) -> tuple[int, int, int]:
+        """Tokens along time, height and width."""
+        p, p_t = self.config.patch_size, self.config.patch_size_t
+        channels, t, h, w = x_bcthw.shape[1:]
+        if channels != self.config.in_channels:
+            raise ValueError(
+                f"CogVideoX {self.config.variant} takes {self.config.in_channels} latent channels: got {channels}."
+            )
+        if h % p or w % p:
+            raise ValueError(
+                f"CogVideoX needs latents whose height and width are multiples of {p}: got {h}x{w}. "
+                f"Use pictures whose sides are multiples of {8 * p} pixels."
+            )
+        if t % p_t:
+            raise ValueError(
+                f"CogVideoX {self.config.variant} needs a multiple of {p_t} latent frames: got {t}, "
+                f"use {t - t % p_t or p_t} or {t + p_t - t % p_t}."
+            )
+        return t // p_t, h // p, w // p
+
+    def _condition(self, timestep_b: Tensor, ofs_b: Tensor | None, dtype: torch.dtype) -> Tensor:
+        condition_bd = self.time_embedding(timestep_b, dtype)
+        if self.config.ofs_dim:
+            if ofs_b is None:
+                ofs_b = torch.full_like(timestep_b, OFS, dtype=torch.float32)
+            condition_bd = condition_bd + self.ofs_embedding(ofs_b, dtype)
+        return condition_bd
+
+    def _embed(self, x_bcthw: Tensor, context_bld: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        p, p_t = self.config.patch_size, self.config.patch_size_t
+        patches_bln = rearrange(x_bcthw, "b c (t r) (h p) (w q) -> b (t h w) (c r p q)", r=p_t, p=p, q=p)
+        image_bld = self.patch_embed.image(patches_bln)
+        text_bld = self.patch_embed.text_proj(context_bld)
+        if self.config.learned_positions:
+            text_ld, image_ld = self._learned(grid, text_bld)
+            return torch.cat([text_bld + text_ld, image_bld + image_ld], dim=1)
+        if not self.config.rotary:
+            image_bld = image_bld + self._sincos(grid, image_bld)
+        return torch.cat([text_bld, image_bld], dim=1)
+
+    def _head(self, x_bld: Tensor, condition_bd: Tensor) -> Tensor:
+        rows = self.norm_out.rows(condition_bd)
+        y_bld = self.norm_out.norm(self.norm_final(x_bld))
+        return self.proj_out(modulate(y_bld, 0, rows, rows))
+
+    def _unpatch(self, y_bln: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        p, (t, h, w) = self.config.patch_size, grid
+        return rearrange(
+            y_bln,
+            "b (t h w) (c r p q) -> b c (t r) (h p) (w q)",
+            t=t,
+            h=h,
+            w=w,
+            p=p,
+            q=p,
+            r=self.config.patch_size_t,
+        )
+
+    def _rotary(self, grid: tuple[int, int, int], device: torch.device) -> Tensor:
+        """Rotations of the image tokens; 1.5 counts cells, 1.0 fits the picture into its base grid."""
+        return self._tables.get(("rotary", grid, device), partial(self._build_rotary, grid, device))[0]
+
+    def _build_rotary(self, grid: tuple[int, int, int], device: torch.device) -> tuple[Tensor]:
+        t, h, w = grid
+        rows, columns = np.arange(h), np.arange(w)
+        if self.config.patch_size_t == 1:
+            p = self.config.patch_size
+            base = (self.config.sample_height // p, self.config.sample_width // p)
+            rows, columns = positions.crop_coordinates((h, w), base)
+        angles = positions.rotary_angles(np.arange(t), rows, columns, self.config.head_dim)
+        return (positions.rotary_table(angles, device),)
+
+    def _sincos(self, grid: tuple[int, int, int], like: Tensor) -> Tensor:
+        """Fixed positions of the image tokens of 2B: a quarter of the channels time, the rest the plane."""
+        key = ("sincos", grid, like.device, like.dtype)
+        time_td, plane_nd = self._tables.get(key, partial(self._build_sincos, grid, like))
+        t, n = len(time_td), len(plane_nd)
+        table = [time_td[:, None].expand(-1, n, -1), plane_nd[None].expand(t, -1, -1)]
+        return torch.cat(table, dim=-1).flatten(0, 1)
+
+    def _build_sincos(self, grid: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+        t, h, w = grid
+        channels = self.config.width // 4
+        time_td = positions.sincos_axis(np.arange(t), channels)
+        plane_nd = positions.sincos_plane(h, w, self.config.width - channels, SINCOS_SCALE)
+        time_td, plane_nd = (
+            torch.from_numpy(table.astype(np.float32)).to(like.device, like.dtype)
+            for table in (time_td, plane_nd)
+        )
+        return time_td, plane_nd
+
+    def _learned(self, grid: tuple[int, int, int], text_bld: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the learned table for text and image tokens; only the model's own picture size has any."""
+        t, h, w = grid
+        p, text_rows = self.config.patch_size, self.config.max_text_tokens
+        own = (self.config.sample_height // p, self.config.sample_width // p)
+        most = (self.config.learned_positions - text_rows) // (own[0] * own[1])
+        tokens = text_bld.shape[1]
+        if (h, w) != own or t > most or tokens > text_rows:
+            raise ValueError(
+                f"CogVideoX {self.config.variant} has learned positions for {own[1] * 8 * p}x{own[0] * 8 * p} "
+                f"pixels, at most {4 * most - 3} frames and {text_rows} text tokens: got {w * 8 * p}x{h * 8 * p}, "
+                f"{4 * t - 3} frames, {tokens} text tokens."
+            )
+        table_ld = self.ops.cast(self.patch_embed.pos_embedding, text_bld)[0]
+        return table_ld[:tokens], table_ld[text_rows : text_rows + t * h * w]
