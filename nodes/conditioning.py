@@ -4,7 +4,7 @@ import torch
 
 from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_posterior
 from ..modules.families import FAMILIES
-from .host import values
+from .host import sampling, values
 from .host.api import io
 
 BY_ID = {family.id: family for family in FAMILIES}
@@ -23,16 +23,18 @@ class VideoLatent(io.ComfyNode):
             search_aliases=["empty latent video", "cogvideox empty latent"],
             inputs=[
                 io.Combo.Input("family", options=list(BY_ID), tooltip="Family of the model that will sample."),
-                io.Int.Input("width", default=720, min=16, max=4096, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input("height", default=480, min=16, max=4096, tooltip="Pixels, a multiple of 16."),
+                _size("width", 720, "Pixels, a multiple of 16. 0: what the model was trained on."),
+                _size("height", 480, "Pixels, a multiple of 16. 0: what the model was trained on."),
                 io.Int.Input(
                     "num_frames",
                     default=49,
-                    min=1,
+                    min=0,
                     max=8193,
-                    tooltip="Pixel frames. CogVideoX: 1, 5, 9, ... 49 (1.5: 81 or 161).",
+                    tooltip="Pixel frames, one more than a multiple of 4: CogVideoX 49, 1.5 81 or 161. "
+                    "0: what the model was trained on.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
+                io.Model.Input("model", optional=True, tooltip="Only needed where a size is 0."),
             ],
             outputs=[io.Latent.Output("LATENT", tooltip="Zeros of (batch, channels, frames, height, width).")],
         )
@@ -41,22 +43,33 @@ class VideoLatent(io.ComfyNode):
     def validate_inputs(cls, family: str, width: int, height: int, num_frames: int) -> bool | str:
         """Refuse sizes and counts that do not fold, naming the nearest that do, when the prompt is posted."""
         try:
-            _latent_shape(family, width, height, num_frames)
+            latent_shape(family or FAMILIES[0].id, (width, height, num_frames))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
-    def execute(
-        cls, family: str, width: int, height: int, num_frames: int, batch_size: int
-    ) -> io.NodeOutput:
-        shape = (batch_size, *_latent_shape(family, width, height, num_frames))
-        return io.NodeOutput({"samples": torch.zeros(shape)})
+    def execute(cls, family, width, height, num_frames, batch_size, model=None) -> io.NodeOutput:
+        asked = (width, height, num_frames)
+        if 0 in asked:
+            if model is None:
+                raise ValueError(f"A size of 0 means the model's own: connect a model, or set {asked} by hand.")
+            native = sampling.model_recipe(model, cls.__name__).config.native_size
+            asked = tuple(number or own for number, own in zip(asked, native, strict=True))
+        return io.NodeOutput({"samples": torch.zeros((batch_size, *latent_shape(family, asked)))})
 
 
-def _latent_shape(family: str, width: int, height: int, num_frames: int) -> tuple[int, int, int, int]:
-    """(channels, frames, height, width) in latent cells; linked inputs arrive as None and pass."""
-    grid = BY_ID[family or FAMILIES[0].id].grid
+def _size(name: str, default: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=0, max=4096, tooltip=tooltip)
+
+
+def latent_shape(family: str, asked: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """(channels, frames, height, width) in latent cells of (width, height, num_frames) in pixels.
+
+    Sizes of 0 or None (taken from the model, or linked) pass unchecked. ValueError names the nearest legal ones.
+    """
+    grid = BY_ID[family].grid
+    width, height, num_frames = asked
     cells_w, cells_h = grid.latent_size(width or grid.multiple_hw, height or grid.multiple_hw)
     return grid.channels, grid.latent_frames(num_frames or 1), cells_h, cells_w
 
