@@ -47,7 +47,7 @@ def run_comfy(wish: argparse.Namespace) -> int:
 def run_doctor(wish: argparse.Namespace) -> int:
     environment.prepare()
     options = ["--json"] * wish.json
-    return _inside("tools/pack.py", "kinetograph.modules.weights.doctor", wish.file, *options)
+    return _inside("tools/pack.py", "kinetograph.modules.doctor", wish.file, *options)
 
 
 def run_bench(wish: argparse.Namespace) -> int:

@@ -64,6 +64,11 @@ class Finding:
             self.missing or self.unexpected or self.misshapen or self.problem
         )
 
+    @property
+    def num_dropped(self) -> int:
+        """Keys of the file that are known and not needed."""
+        return sum(ours is None for ours in self.renames.values())
+
     def check(self) -> "Finding":
         """Itself when complete; otherwise CheckpointError with counts, the first five keys and the family."""
         if not self.complete:

@@ -1,0 +1,124 @@
+"""What a weight file is, whether it is complete, and where it belongs: from its header, in milliseconds.
+
+Run by `python dev.py doctor FILE [--json]` as this module's `main`, and by the node ModelDoctor.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .families import FAMILIES
+from .weights.detect import Finding, detect_all
+from .weights.files import component_folders, read_header, weight_files
+from .weights.trouble import CheckpointError
+
+SHOWN = 5  # keys named per fault
+SEVERAL_PARTS_FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings on one file, or on the component folders of one diffusers pipeline."""
+
+    name: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is known, whole and loadable."""
+        return all(finding.complete for finding in self.findings)
+
+    def to_json(self) -> dict[str, str | int]:
+        """The report for programs. A key of the wrong shape counts as missing and as unexpected."""
+        known = [finding for finding in self.findings if finding.part] or list(self.findings[:1])
+        parts = [finding.part for finding in known if finding.part]
+        folders = {part.folder for part in parts}
+        return {
+            "family": " + ".join(dict.fromkeys(finding.family for finding in known)),
+            "variant": " + ".join(dict.fromkeys(finding.variant for finding in known)),
+            "dialect": " + ".join(dict.fromkeys(finding.dialect for finding in known)),
+            "keys": sum(finding.keys for finding in self.findings),
+            "matched": sum(finding.matched for finding in self.findings),
+            "missing": sum(len(finding.missing) + len(finding.misshapen) for finding in self.findings),
+            "unexpected": sum(len(finding.unexpected) + len(finding.misshapen) for finding in self.findings),
+            "dtype": self.findings[0].dtype,
+            "parameters": sum(finding.parameters for finding in self.findings),
+            "folder": SEVERAL_PARTS_FOLDER if len(folders) > 1 else "".join(folders) or "unknown",
+            "node": " + ".join(dict.fromkeys(part.node for part in parts)) or "unknown",
+        }
+
+    def to_text(self) -> str:
+        """The report for people."""
+        return "\n".join([self.name, *(line for finding in self.findings for line in _lines(finding))])
+
+
+def _lines(finding: Finding) -> list[str]:
+    """One part's share of the report."""
+    lines = [
+        f"  family      {finding.label}" + (f" ({finding.kind})" if finding.kind else ""),
+        f"  variant     {finding.variant}",
+        f"  dialect     {finding.dialect}" + (f", under {finding.prefix}" if finding.prefix else ""),
+        f"  keys        {finding.keys}: {finding.matched} matched, {len(finding.missing)} missing, "
+        f"{len(finding.unexpected)} unexpected, {len(finding.misshapen)} of another shape, "
+        f"{finding.num_dropped} not needed",
+        f"  dtype       {finding.dtype}",
+        f"  parameters  {finding.parameters:,}",
+    ]
+    if finding.part is not None:
+        lines += [f"  folder      {finding.part.folder}", f"  node        {finding.part.node}"]
+    faults = {
+        "missing": finding.missing,
+        "unexpected": finding.unexpected,
+        "another shape": finding.misshapen,
+    }
+    for fault, keys in faults.items():
+        lines += [f"  {fault}: {key}" for key in keys[:SHOWN]]
+        lines += [f"  {fault}: ... {len(keys) - SHOWN} more"] * (len(keys) > SHOWN)
+    return [*lines, "  " + (_praise(finding) if finding.complete else finding.complaint())]
+
+
+def _praise(finding: Finding) -> str:
+    return f"Complete: {finding.label} {finding.variant}, every key is used or known not to be needed."
+
+
+def examine(path: str | Path) -> Report:
+    """Report on a file, a sharded set, a component folder or a diffusers pipeline folder.
+
+    Reads headers only. CheckpointError when the file cannot be opened; a file of no known kind is a report
+    with the family "unknown".
+    """
+    path = Path(path)
+    components = component_folders(path)
+    if not components or _holds_weights(path):
+        return Report(path.name, detect_all(read_header(path), FAMILIES))
+    findings = [detect_all(read_header(folder), FAMILIES) for folder in components.values()]
+    return Report(path.name, tuple(finding for found in findings for finding in found))
+
+
+def _holds_weights(path: Path) -> bool:
+    try:
+        return bool(weight_files(path))
+    except CheckpointError:
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report. 0: known and complete; 1: unknown or incomplete; 2: cannot be opened."""
+    parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
+    parser.add_argument("file", type=Path, help="a .safetensors file, an index, or a diffusers folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    wish = parser.parse_args(arguments)
+    try:
+        report = examine(wish.file)
+    except CheckpointError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write((json.dumps(report.to_json(), indent=2) if wish.json else report.to_text()) + "\n")
+    return 0 if report.complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
