@@ -1,0 +1,81 @@
+"""A real ComfyUI with this pack and tiny checkpoints, once per session.
+
+KINETOGRAPH_HOST chooses it: a version that `dev.py` has fetched, or a ComfyUI folder.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from kinetograph.tests import tiny
+from kinetograph.tools import hosts
+from kinetograph.tools.server import Server
+
+
+@pytest.fixture(scope="session")
+def host():
+    """The ComfyUI folder under test."""
+    wish = os.environ.get("KINETOGRAPH_HOST", hosts.NEWEST)
+    folder = hosts.CACHE / f"comfyui-{wish}" if wish in hosts.CARRIERS else Path(wish)
+    if not (folder / "main.py").exists():
+        pytest.fail(f"No ComfyUI at {folder}: run `python dev.py test` once, it fetches one.")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """ComfyUI's base directory; every tiny pipeline lies in models/CogVideo/tiny-VARIANT."""
+    base = tmp_path_factory.mktemp("base")
+    for variant in tiny.VARIANTS:
+        tiny.write_pipeline(base / "models" / "CogVideo" / f"tiny-{variant}", variant)
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(host, base):
+    with Server(Path(sys.executable), host, base) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    """A browser tab; fails the test when the server did not survive it."""
+    yield server.client
+    assert server.is_running(), server.tail()
+
+
+@pytest.fixture
+def start_server(host, tmp_path):
+    """A function that starts one more server on a base directory of its own, for tests that harm it."""
+    started = []
+
+    def start(*arguments, models_of=None):
+        base = tmp_path / f"base{len(started)}"
+        if models_of is not None:
+            shutil.copytree(models_of / "models", base / "models")
+        started.append(Server(Path(sys.executable), host, base, arguments=arguments).__enter__())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def comfy_here(host, base):
+    """ComfyUI imported into this process, on the CPU, with `base` as its base directory."""
+    command = ["main.py", "--cpu", "--base-directory", str(base)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        sys.path.insert(0, str(host))
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.model_management  # reads the arguments on import
+        import nodes  # noqa: F401  the host's, which needs them as well
+    import comfy
+
+    return comfy

@@ -1,0 +1,247 @@
+"""The rules of the house that can be read off the source: who imports whom, and what nobody does."""
+
+import ast
+import json
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACK = "kinetograph"
+HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
+HOST_PACKAGES |= {"execution", "latent_preview", "node_helpers", "comfy_api_nodes", "app"}
+TEST_ONLY = {"diffusers", "diffsynth", "pytest"}
+STAGES = ("conditioning", "sampling", "decoding", "video")
+ROOMS_OPEN_TO = {
+    "layers": {"grid", "layers"},
+    "weights": {"grid", "layers", "weights"},
+    "families": {"grid", "layers", "weights", "families"},
+    **{stage: {"grid", "layers", stage} for stage in STAGES},
+}
+VAGUE_NAMES = {"utils", "util", "helper", "helpers", "misc", "common", "new", "v2"}
+FILE_LINES, FUNCTION_LINES = 300, 40
+
+
+def sources(*folders):
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in paths if "runs" not in path.parts]
+
+
+SHIPPED = [ROOT / "__init__.py", *sources("modules", "nodes")]
+EVERYTHING = [ROOT / "dev.py", *SHIPPED, *sources("pocket", "benchmarks", "tools", "tests")]
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return (PACK, *(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+def parse(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports_of(path):
+    """(dotted name as a tuple, line) of everything a file imports, relative imports resolved."""
+    package = dotted(path) if path.name == "__init__.py" else dotted(path)[:-1]
+    for statement in ast.walk(parse(path)):
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield tuple(alias.name.split(".")), statement.lineno
+        elif isinstance(statement, ast.ImportFrom):
+            start = package[: len(package) - statement.level + 1] if statement.level else ()
+            module = (*start, *(statement.module.split(".") if statement.module else ()))
+            for alias in statement.names:
+                yield (*module, alias.name), statement.lineno
+
+
+def complaints(paths, forbidden):
+    """Every import for which `forbidden(name)` gives a reason, as file:line reason."""
+    found = []
+    for path in paths:
+        for name, line in imports_of(path):
+            if reason := forbidden(name):
+                found.append(f"{path.relative_to(ROOT)}:{line}: {reason}: {'.'.join(name)}")
+    return found
+
+
+def test_modules_never_import_the_host():
+    def forbidden(name):
+        if name[0] in HOST_PACKAGES or name[:2] == (PACK, "nodes"):
+            return "modules/ must not know ComfyUI"
+
+    assert complaints(sources("modules"), forbidden) == []
+
+
+def test_only_nodes_host_imports_comfyui():
+    others = [path for path in EVERYTHING if path not in sources("nodes/host", "tests")]
+
+    def forbidden(name):
+        if name[0] in HOST_PACKAGES:
+            return "only nodes/host may import ComfyUI"
+
+    # __init__.py names a host type for type checkers alone
+    assert complaints([path for path in others if path != ROOT / "__init__.py"], forbidden) == []
+
+
+@pytest.mark.parametrize("room", ROOMS_OPEN_TO)
+def test_rooms_of_modules_import_only_what_is_open_to_them(room):
+    allowed = ROOMS_OPEN_TO[room]
+
+    def forbidden(name):
+        if name[:2] == (PACK, "modules") and name[2] not in allowed:
+            return f"{room}/ may import {sorted(allowed)} only"
+
+    assert complaints(sources(f"modules/{room}"), forbidden) == []
+
+
+def test_grid_stands_alone():
+    def forbidden(name):
+        if name[0] == PACK:
+            return "grid imports nothing of the pack"
+
+    assert complaints([ROOT / "modules" / "grid.py"], forbidden) == []
+
+
+def test_nodes_host_knows_only_the_grid_and_the_family_record():
+    open_to_host = {("grid",), ("families", "family")}
+
+    def forbidden(name):
+        inside = name[2:] if name[:2] == (PACK, "modules") else None
+        if inside is not None and not {inside[:1], inside[:2]} & open_to_host:
+            return "nodes/host may import grid and families.family only"
+        if name[:2] == (PACK, "nodes") and name[2] != "host" and name[2] != "NODES":
+            return "nodes/host must not import node files"
+
+    assert complaints(sources("nodes/host"), forbidden) == []
+
+
+def test_node_files_never_import_each_other():
+    files = [path for path in (ROOT / "nodes").glob("*.py") if path.name != "__init__.py"]
+
+    def forbidden(name):
+        if name[:2] == (PACK, "nodes") and name[2] != "host":
+            return "a node file imports host and modules, no other node file"
+
+    assert complaints(files, forbidden) == []
+
+
+def test_references_are_for_tests_and_benchmarks_only():
+    def forbidden(name):
+        if name[0] in TEST_ONLY:
+            return "a test-only package"
+
+    assert complaints([*SHIPPED, *sources("pocket", "tools"), ROOT / "dev.py"], forbidden) == []
+
+
+def test_imports_inside_the_pack_are_relative():
+    def forbidden(name):
+        if name[0] in ("modules", "pocket"):
+            return "import by relative path, the pack root is never on sys.path"
+
+    assert complaints(SHIPPED, forbidden) == []
+    absolute = [
+        path for path in SHIPPED if re.search(r"^\s*(from|import) kinetograph", path.read_text(), re.M)
+    ]
+    assert absolute == []
+
+
+def test_importing_a_module_does_nothing():
+    """Only definitions, constants and guarded blocks stand at the top of a file."""
+    quiet = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
+    quiet += (ast.AnnAssign, ast.If, ast.Try, ast.AugAssign)
+    loud = []
+    for path in SHIPPED:
+        for statement in parse(path).body:
+            is_words = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            if not is_words and not isinstance(statement, quiet):
+                loud.append(f"{path.relative_to(ROOT)}:{statement.lineno}")
+    assert loud == []
+
+
+def calls(path):
+    for expression in ast.walk(parse(path)):
+        if isinstance(expression, ast.Call):
+            yield (
+                ast.unparse(expression.func),
+                {word.arg: word.value for word in expression.keywords},
+                expression,
+            )
+
+
+def is_constant(value, wanted):
+    return isinstance(value, ast.Constant) and value.value is wanted
+
+
+def test_no_code_comes_from_data():
+    """Pickles only with weights_only=True, no eval or exec, no shell, nothing that loosens torch's guard."""
+    wrong = []
+    for path in EVERYTHING:
+        for name, words, call in calls(path):
+            where = f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
+            if name == "torch.load" and not is_constant(words.get("weights_only"), True):
+                wrong.append(f"{where} without weights_only=True")
+            if name in ("eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads"):
+                wrong.append(where)
+            if "add_safe_globals" in name or "trust_remote_code" in words:
+                wrong.append(where)
+            if "shell" in words and not is_constant(words["shell"], False):
+                wrong.append(f"{where} through a shell")
+    assert wrong == []
+
+
+def test_the_shipped_pack_opens_no_connection():
+    networks = {"requests", "urllib", "http", "socket", "aiohttp", "huggingface_hub", "ftplib"}
+
+    def forbidden(name):
+        if name[0] in networks:
+            return "the pack never goes to the network"
+
+    assert complaints(SHIPPED, forbidden) == []
+
+
+def test_names_say_what_a_file_is_about():
+    assert [path for path in EVERYTHING if path.stem in VAGUE_NAMES] == []
+
+
+def test_sizes_stay_readable():
+    """Warns, for these are aims: some forwards and some tables are better whole."""
+    for path in EVERYTHING:
+        if len(path.read_text(encoding="utf-8").splitlines()) > FILE_LINES:
+            warnings.warn(f"{path.relative_to(ROOT)} has more than {FILE_LINES} lines", stacklevel=1)
+        for part in ast.walk(parse(path)):
+            if isinstance(part, ast.FunctionDef) and part.name != "define_schema":
+                if part.end_lineno - part.lineno >= FUNCTION_LINES:
+                    warnings.warn(
+                        f"{path.relative_to(ROOT)}: {part.name} has {part.end_lineno - part.lineno + 1} lines",
+                        stacklevel=1,
+                    )
+
+
+def test_every_file_says_what_it_is():
+    silent = [path for path in EVERYTHING if not ast.get_docstring(parse(path)) and path.read_text().strip()]
+    assert [str(path.relative_to(ROOT)) for path in silent] == []
+
+
+def test_torch_is_never_asked_for():
+    wishes = (ROOT / "requirements.txt").read_text().split()
+    assert wishes and not [wish for wish in wishes if re.match(r"torch|diffusers|transformers", wish)]
+
+
+def test_licence_is_apache():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+
+
+@pytest.mark.parametrize("node_id", json.loads((ROOT / "tests" / "node_ids.json").read_text()))
+def test_every_node_has_a_help_page(node_id):
+    page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    assert page.startswith("# ") and len(page) > 200
+
+
+def test_importing_the_pack_needs_no_host():
+    import sys
+
+    assert "kinetograph" in sys.modules
+    assert callable(sys.modules["kinetograph"].comfy_entrypoint)
