@@ -1,0 +1,215 @@
+"""The video formats users know from VideoHelperSuite, as one table."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .options import Amount, Argv, Choice, Option, Switch
+from .trouble import VideoError
+
+MAX_RATE = 240.0  # frames per second
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """One way to store a clip: container, encoder, what a user may choose, and what it can hold."""
+
+    name: str
+    suffix: str
+    muxer: str
+    codec: Argv
+    options: tuple[Option, ...]
+    container: Argv = ()
+    audio: Argv = ()  # empty: holds no sound
+    tags: Literal["mp4", "matroska", "exif", "comment"] = "mp4"  # where the workflow is kept
+    loops: bool = False  # repeats are a number in the file, not repeated frames
+    even_420: bool = False  # the encoder refuses odd sizes with halved chroma
+    min_side: int = 1
+    max_side: int = 16384
+    max_rate: float = MAX_RATE
+
+    def size_problem(self, pix_fmt: str, width: int, height: int) -> str | None:
+        """Why a picture size does not fit, with the nearest sizes that do; None when it does."""
+        even = self.even_420 and is_420(pix_fmt)
+        if even and (width % 2 or height % 2):
+            fits = " or ".join(f"{width + dw}x{height + dh}" for dw, dh in _to_even(width, height))
+            return (
+                f"{self.name} with {pix_fmt} needs even width and height: frames are {width}x{height}, "
+                f"resize or crop them to {fits}, or choose a pix_fmt without halved chroma."
+            )
+        if min(width, height) < self.min_side or max(width, height) > self.max_side:
+            return (
+                f"{self.name} holds pictures of {self.min_side} to {self.max_side} pixels a side: frames are "
+                f"{width}x{height}. Resize them or choose another format."
+            )
+        return None
+
+
+def is_420(pix_fmt: str) -> bool:
+    """Whether a pixel format halves chroma in both directions."""
+    return pix_fmt.startswith(("yuv420", "p010"))
+
+
+def _to_even(width: int, height: int) -> list[tuple[int, int]]:
+    smaller, larger = (-(width % 2), -(height % 2)), (width % 2, height % 2)
+    return [change for change in (smaller, larger) if width + change[0] > 0 and height + change[1] > 0]
+
+
+def _pix_fmt(*names: str) -> Choice:
+    words = {name: ("-pix_fmt", name) for name in names}
+    return Choice("pix_fmt", words, "Pixel format. yuv420p plays everywhere; 10le keeps smooth gradients.")
+
+
+def _crf(high: int, default: int, flag: str = "-crf") -> Amount:
+    text = f"Quality: 0 is best and largest, {high} is worst and smallest."
+    return Amount("crf", flag, 0, high, default, text)
+
+
+_MP4 = ("-movflags", "use_metadata_tags+faststart")
+_HVC1 = (*_MP4, "-tag:v", "hvc1")  # the tag that Apple's players ask for
+_AAC = ("-c:a", "aac", "-b:a", "192k")
+_OPUS = ("-c:a", "libopus", "-b:a", "128k")
+_VP9 = ("-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1")
+_FFV1 = ("-c:v", "ffv1", "-level", "3", "-slices", "4", "-slicecrc", "1", "-g", "1")
+_NVENC = ("-preset", "p5", "-rc", "vbr", "-b:v", "0")
+_X265 = ("-c:v", "libx265", "-preset", "medium", "-x265-params", "log-level=error")
+_PRORES_422 = {name: ("-profile:v", name, "-pix_fmt", "yuv422p10le") for name in ("hq", "standard", "lt")}
+_PRORES_444 = {name: ("-profile:v", name, "-pix_fmt", "yuv444p10le") for name in ("4444", "4444xq")}
+_DITHERS = ("bayer", "sierra2_4a", "floyd_steinberg", "none")
+
+FORMATS: tuple[VideoFormat, ...] = (
+    VideoFormat(
+        "video/h264-mp4",
+        ".mp4",
+        "mp4",
+        ("-c:v", "libx264", "-preset", "medium"),
+        (_crf(51, 19), _pix_fmt("yuv420p", "yuv444p", "yuv420p10le")),
+        _MP4,
+        _AAC,
+        even_420=True,
+    ),
+    VideoFormat(
+        "video/h265-mp4",
+        ".mp4",
+        "mp4",
+        _X265,
+        (_crf(51, 22), _pix_fmt("yuv420p10le", "yuv420p", "yuv444p")),
+        _HVC1,
+        _AAC,
+        even_420=True,
+        min_side=16,
+    ),
+    VideoFormat(
+        "video/webm",
+        ".webm",
+        "webm",
+        _VP9,
+        (_crf(63, 20), _pix_fmt("yuv420p", "yuv444p")),
+        audio=_OPUS,
+        tags="matroska",
+    ),
+    VideoFormat(
+        "video/av1-webm",
+        ".webm",
+        "webm",
+        ("-c:v", "libsvtav1", "-preset", "8"),
+        (_crf(63, 23), _pix_fmt("yuv420p10le", "yuv420p")),
+        audio=_OPUS,
+        tags="matroska",
+        min_side=16,
+    ),
+    VideoFormat(
+        "video/ProRes",
+        ".mov",
+        "mov",
+        ("-c:v", "prores_ks", "-vendor", "apl0"),
+        (Choice("profile", _PRORES_422 | _PRORES_444, "ProRes flavour; 4444 keeps full chroma."),),
+        ("-movflags", "use_metadata_tags+faststart"),
+        ("-c:a", "pcm_s16le"),
+    ),
+    VideoFormat(
+        "video/ffv1-mkv",
+        ".mkv",
+        "matroska",
+        _FFV1,
+        (_pix_fmt("bgr0", "gbrp16le", "yuv444p10le"),),
+        audio=("-c:a", "flac"),
+        tags="matroska",
+        min_side=2,
+    ),
+    VideoFormat(
+        "image/gif",
+        ".gif",
+        "gif",
+        ("-c:v", "gif"),
+        (
+            Choice(
+                "dither",
+                dict.fromkeys(_DITHERS, ()),  # goes into a filter, see commands.py
+                "How 256 colours stand in for all: bayer is small and steady.",
+            ),
+        ),
+        tags="comment",
+        loops=True,
+        max_rate=50.0,  # players slow delays below 2/100 s down to 10/100 s
+    ),
+    VideoFormat(
+        "image/webp",
+        ".webp",
+        "webp",
+        ("-c:v", "libwebp_anim", "-pix_fmt", "bgra"),
+        (
+            Amount("quality", "-quality", 0, 100, 80, "0 is smallest, 100 is best."),
+            Switch(
+                "lossless",
+                False,
+                ("-lossless", "1", "-compression_level", "2"),
+                ("-lossless", "0"),
+                "Keep every pixel exactly; quality then means effort.",
+            ),
+        ),
+        tags="exif",
+        loops=True,
+        max_side=16383,
+    ),
+    VideoFormat(
+        "video/nvenc_h264-mp4",
+        ".mp4",
+        "mp4",
+        ("-c:v", "h264_nvenc", *_NVENC),
+        (_crf(51, 19, "-cq"), _pix_fmt("yuv420p", "yuv444p")),
+        _MP4,
+        _AAC,
+        even_420=True,
+        max_side=4096,
+    ),
+    VideoFormat(
+        "video/nvenc_hevc-mp4",
+        ".mp4",
+        "mp4",
+        ("-c:v", "hevc_nvenc", *_NVENC),
+        (_crf(51, 22, "-cq"), _pix_fmt("yuv420p", "p010le")),
+        _HVC1,
+        _AAC,
+        even_420=True,
+        max_side=8192,
+    ),
+    VideoFormat(
+        "video/nvenc_av1-mp4",
+        ".mp4",
+        "mp4",
+        ("-c:v", "av1_nvenc", *_NVENC),
+        (_crf(51, 27, "-cq"), _pix_fmt("yuv420p", "p010le")),
+        _MP4,
+        _AAC,
+        even_420=True,
+        max_side=8192,
+    ),
+)
+
+
+def find_format(name: object) -> VideoFormat:
+    """The format of that name; VideoError lists the names there are."""
+    for entry in FORMATS:
+        if entry.name == name:
+            return entry
+    raise VideoError(f"format must be one of {', '.join(entry.name for entry in FORMATS)}: got {name!r}.")
