@@ -47,7 +47,7 @@ def run_comfy(wish: argparse.Namespace) -> int:
 def run_doctor(wish: argparse.Namespace) -> int:
     environment.prepare()
     options = ["--json"] * wish.json
-    return _inside("tools/pack.py", "kinetograph.modules.doctor", wish.file, *options)
+    return _inside("tools/pack.py", "kinetograph.modules.doctor", str(wish.file.absolute()), *options)
 
 
 def run_bench(wish: argparse.Namespace) -> int:
@@ -81,7 +81,7 @@ def read_wish() -> argparse.Namespace:
     command.set_defaults(run=run_test)
 
     command = commands.add_parser("doctor", help="say what a weight file is and whether it is complete")
-    command.add_argument("file", help="a weight file or a diffusers folder")
+    command.add_argument("file", type=Path, help="a weight file or a diffusers folder")
     command.add_argument("--json", action="store_true", help="answer in JSON")
     command.set_defaults(run=run_doctor)
 
