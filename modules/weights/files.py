@@ -175,10 +175,9 @@ def _nothing_in(folder: Path) -> str:
 
 
 def _indexed_files(index: Path) -> tuple[Path, ...]:
-    names = sorted(set(_weight_map(index).values()))
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-            raise CheckpointError(f"{index.name} points outside its folder. Download the index again.")
+    names = sorted({str(name) for name in _weight_map(index).values()})
+    if any(Path(name).name != name or "\\" in name for name in names):
+        raise CheckpointError(f"{index.name} points outside its folder. Download the index again.")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(

@@ -1,0 +1,73 @@
+"""Weight files for tests: key lists of published checkpoints, headers over no data, and damaged files."""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kinetograph.modules.weights.files import Header
+
+KEYS = Path(__file__).parent / "keys"
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
+PUBLISHED = {  # spec: the number of keys of every published CogVideoX file
+    "cogvideox-2b": 736,
+    "cogvideox-5b": 1024,
+    "cogvideox-5b-i2v": 1025,
+    "cogvideox-1.5-5b": 1024,
+    "cogvideox-1.5-5b-i2v": 1028,
+    "cogvideox-vae": 436,
+}
+
+
+@dataclass(frozen=True)
+class KeyList:
+    """One file of tests/keys: its first line says family, kind and variant, the others key and shape."""
+
+    name: str
+    family: str
+    kind: str
+    variant: str
+    shapes: dict
+
+
+def read_key_list(path):
+    lines = path.read_text().splitlines()
+    family, kind, variant = lines[0].removeprefix("# ").split(":")[0].split(" ", 2)
+    rows = [line.split() for line in lines if not line.startswith("#")]
+    return KeyList(path.stem, family, kind, variant, {key: _shape(shape) for key, shape in rows})
+
+
+def _shape(text):
+    return tuple(int(length) for length in text.split("x"))
+
+
+KEY_LISTS = [read_key_list(path) for path in sorted(KEYS.glob("*.txt"))]
+BY_NAME = {listed.name: listed for listed in KEY_LISTS}
+
+
+def header(shapes, name="model.safetensors", dtype="BF16", settings=None):
+    """What `read_header` gives for a file of these shapes."""
+    return Header(name, (), shapes, dict.fromkeys(shapes, dtype), {}, settings)
+
+
+def header_bytes(shapes, dtype="BF16", metadata=None):
+    """(header of a safetensors file with its length in front, bytes of data that follow)."""
+    entries, end = {}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + SIZES[dtype] * torch.Size(shape).numel()
+        entries[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    if metadata is not None:
+        entries["__metadata__"] = metadata
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text, end
+
+
+def write_sparse(path, shapes, dtype="BF16", metadata=None):
+    """A safetensors file of any size that takes no disk space: its weights are a hole."""
+    head, size = header_bytes(shapes, dtype, metadata)
+    with path.open("wb") as stream:
+        stream.write(head)
+        stream.truncate(len(head) + size)
+    return path

@@ -1,0 +1,201 @@
+"""Detection: the published checkpoints strictly, every dialect and prefix, and what is wrong with others."""
+
+import random
+import re
+
+import pytest
+
+from kinetograph.modules.families import FAMILIES
+from kinetograph.modules.weights import detect as detection
+from kinetograph.modules.weights.detect import detect, detect_all
+from kinetograph.modules.weights.trouble import CheckpointError
+from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, PUBLISHED, header
+
+I2V = BY_NAME["cogvideox-5b-i2v"]
+T2V = BY_NAME["cogvideox-2b"]
+VAE = BY_NAME["cogvideox-vae"]
+T5 = BY_NAME["t5-v1_1-xxl-encoder"]
+NATIVE = "model.diffusion_model."
+
+
+def find(shapes, kind=None, **options):
+    return detect(header(shapes, **options), FAMILIES, kind)
+
+
+def under(prefix, shapes):
+    return {prefix + key: shape for key, shape in shapes.items()}
+
+
+def native(listed):
+    table = FAMILIES[0].parts["diffusion_model"].dialects["comfy"].reverse()
+    return {table.find(key)[1]: shape for key, shape in listed.shapes.items()}
+
+
+@pytest.mark.parametrize("listed", KEY_LISTS, ids=lambda listed: listed.name)
+def test_every_published_file_matches_our_model_strictly(listed):
+    finding = find(listed.shapes).check()
+    assert (finding.family, finding.kind, finding.variant) == (listed.family, listed.kind, listed.variant)
+    assert finding.matched + finding.num_dropped == finding.keys == len(listed.shapes)
+    assert not (finding.missing or finding.unexpected or finding.misshapen)
+
+
+def test_the_lists_have_the_published_numbers_of_keys():
+    assert {name: len(BY_NAME[name].shapes) for name in PUBLISHED} == PUBLISHED
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
+def test_every_part_of_every_family_has_a_key_list(family):
+    listed = {(listed.family, listed.kind) for listed in KEY_LISTS}
+    assert {(family.id, kind) for kind in family.parts} <= listed
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "cogvideox-vae"])
+@pytest.mark.parametrize("prefix", [NATIVE, "diffusion_model.", ""])
+def test_native_keys_under_every_prefix(name, prefix):
+    listed = BY_NAME[name]
+    finding = find(under(prefix, native(listed))).check()
+    assert (finding.variant, finding.dialect, finding.prefix) == (listed.variant, "comfy", prefix)
+    assert {ours: finding.renames[key] for key, ours in zip(finding.renames, listed.shapes, strict=True)} == {
+        ours: ours for ours in listed.shapes
+    }
+
+
+@pytest.mark.parametrize("prefix", ["vae.", "first_stage_model.", ""])
+def test_vae_under_every_prefix(prefix):
+    assert find(under(prefix, VAE.shapes), "vae").check().prefix == prefix
+
+
+def test_kijai_fp8_file_keeps_the_diffusers_keys():
+    dtypes = {key: "F8_E4M3" if len(shape) == 2 else "BF16" for key, shape in I2V.shapes.items()}
+    head = header(I2V.shapes)
+    finding = detect(type(head)(head.name, (), head.shapes, dtypes, {}), FAMILIES).check()
+    assert (finding.dialect, finding.dtype, finding.variant) == ("diffusers-fp8", "float8_e4m3fn", "5B-I2V")
+
+
+def test_text_encoder_files_of_the_host():
+    without_copy = {key: shape for key, shape in T5.shapes.items() if "embed_tokens" not in key}
+    assert find(without_copy).check().num_dropped == 0
+    assert find(under("text_encoders.t5xxl.transformer.", without_copy)).check().kind == "text_encoder"
+    scales = {
+        key.removesuffix("weight") + "scale_weight": () for key in without_copy if "SelfAttention.q" in key
+    }
+    extended = find({**without_copy, **scales, "scaled_fp8": (0,), "spiece_model": (791656,)}).check()
+    assert set(scales) < set(extended.renames.values()), "the host reads the scales beside the weights"
+
+
+def test_a_file_that_holds_a_whole_pipeline():
+    parts = {NATIVE: I2V, "vae.": VAE, "text_encoders.t5xxl.transformer.": T5}
+    shapes = {
+        key: shape for prefix, listed in parts.items() for key, shape in under(prefix, listed.shapes).items()
+    }
+    findings = detect_all(header(shapes), FAMILIES)
+    assert [finding.kind for finding in findings] == ["diffusion_model", "text_encoder", "vae"]
+    assert all(finding.complete for finding in findings)
+    for prefix, listed in parts.items():
+        finding = find(shapes, listed.kind).check()
+        assert (finding.variant, finding.prefix) == (listed.variant, prefix)
+
+
+def test_the_wrong_kind_is_named():
+    with pytest.raises(CheckpointError, match="it holds CogVideoX vae, and a diffusion_model is wanted"):
+        find(VAE.shapes, "diffusion_model").check()
+
+
+def sample(listed, count, seed=0):
+    generator = random.Random(seed)
+    config_keys = FAMILIES[0].parts[listed.kind].signature
+    return [*config_keys, *generator.sample(sorted(listed.shapes), count)]
+
+
+@pytest.mark.parametrize(
+    "listed", [I2V, VAE, T5, BY_NAME["cogvideox-1.5-5b-i2v"]], ids=lambda listed: listed.name
+)
+def test_each_dropped_key_is_reported(listed, monkeypatch):
+    remember_shapes(monkeypatch)
+    for key in sample(listed, 25):
+        if "embed_tokens" in key:
+            continue
+        finding = find({other: shape for other, shape in listed.shapes.items() if other != key})
+        assert not finding.complete
+        with pytest.raises(CheckpointError, match="CogVideoX") as caught:
+            finding.check()
+        assert key in str(caught.value) or "ofs_embedding" in key
+
+
+@pytest.mark.parametrize("listed", [I2V, VAE, T5], ids=lambda listed: listed.name)
+def test_each_misshapen_key_is_reported(listed, monkeypatch):
+    """Or read as another size, where a length is in one key only, such as the width of the text."""
+    remember_shapes(monkeypatch)
+    published = find(listed.shapes).config
+    for key in sample(listed, 15, seed=1):
+        shape = listed.shapes[key]
+        for wrong in [(*shape[:-1], shape[-1] + 1), (*shape, 1), shape[:-1]]:
+            if "embed_tokens" not in key:
+                finding = find({**listed.shapes, key: wrong})
+                if finding.complete:
+                    assert finding.config != published, (key, wrong)
+                    continue
+                with pytest.raises(CheckpointError):
+                    finding.check()
+
+
+def remember_shapes(monkeypatch):
+    """Build each configuration's meta module once: hundreds of files here share one."""
+    known = {}
+    original = detection.Part.shapes
+
+    def shapes(part, config):
+        if (part.kind, repr(config)) not in known:
+            known[part.kind, repr(config)] = original(part, config)
+        return known[part.kind, repr(config)]
+
+    monkeypatch.setattr(detection.Part, "shapes", shapes)
+
+
+def test_counts_first_five_and_family_are_in_the_message():
+    gone = [key for key in I2V.shapes if "blocks.7." in key]
+    with pytest.raises(CheckpointError) as caught:
+        find(
+            {key: shape for key, shape in I2V.shapes.items() if key not in gone} | {"strange.weight": (1,)}
+        ).check()
+    message = str(caught.value)
+    assert f"{len(gone)} missing" in message
+    assert "1 unexpected (strange.weight)" in message
+    assert "CogVideoX 5B-I2V" in message
+    assert len(re.findall(r"transformer_blocks\.7\.", message)) == 5
+
+
+def test_image_channels_without_their_key_are_no_image_to_video_checkpoint():
+    control = {key: shape for key, shape in I2V.shapes.items() if key != "patch_embed.pos_embedding"}
+    with pytest.raises(CheckpointError, match="Control"):
+        find(control).check()
+    inpaint = {**I2V.shapes, "patch_embed.proj.weight": (3072, 33, 2, 2)}
+    with pytest.raises(CheckpointError, match="33 input channels"):
+        find(inpaint).check()
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {},
+        {"a": (1,)},
+        {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3), "cond_stage_model.logit_scale": ()},
+        {"transformer_blocks.0.attn1.to_q.weight": (64, 64), **{f"x.{i}.weight": (1, 1) for i in range(9)}},
+    ],
+)
+def test_strange_files_are_unknown(shapes):
+    finding = find(shapes)
+    assert (finding.family, finding.complete) == ("unknown", False)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        finding.check()
+
+
+def test_settings_decide_what_no_shape_tells():
+    finding = find(T2V.shapes, settings={"sample_width": 8, "sample_height": 8, "max_text_seq_length": 16})
+    assert (finding.config.sample_width, finding.config.max_text_tokens) == (8, 16)
+
+
+@pytest.mark.parametrize("settings", [{"patch_size": 0}, {"patch_size": "2"}, {"patch_size": 7}])
+def test_settings_that_make_no_sense_are_an_error_in_words(settings):
+    with pytest.raises(CheckpointError, match="CogVideoX"):
+        find(T2V.shapes, settings=settings).check()
