@@ -22,7 +22,9 @@ class VideoLatent(io.ComfyNode):
             description="Empty latent clip. Sizes and frame counts that the family cannot make are refused.",
             search_aliases=["empty latent video", "cogvideox empty latent"],
             inputs=[
-                io.Combo.Input("family", options=list(BY_ID), tooltip="Family of the model that will sample."),
+                io.Combo.Input(
+                    "family", options=list(BY_ID), tooltip="Family of the model that will sample."
+                ),
                 _size("width", 720, "Pixels, a multiple of 16. 0: what the model was trained on."),
                 _size("height", 480, "Pixels, a multiple of 16. 0: what the model was trained on."),
                 io.Int.Input(
@@ -33,10 +35,14 @@ class VideoLatent(io.ComfyNode):
                     tooltip="Pixel frames, one more than a multiple of 4: CogVideoX 49, 1.5 81 or 161. "
                     "0: what the model was trained on.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."
+                ),
                 io.Model.Input("model", optional=True, tooltip="Only needed where a size is 0."),
             ],
-            outputs=[io.Latent.Output("LATENT", tooltip="Zeros of (batch, channels, frames, height, width).")],
+            outputs=[
+                io.Latent.Output("LATENT", tooltip="Zeros of (batch, channels, frames, height, width).")
+            ],
         )
 
     @classmethod
@@ -53,7 +59,9 @@ class VideoLatent(io.ComfyNode):
         asked = (width, height, num_frames)
         if 0 in asked:
             if model is None:
-                raise ValueError(f"A size of 0 means the model's own: connect a model, or set {asked} by hand.")
+                raise ValueError(
+                    f"A size of 0 means the model's own: connect a model, or set {asked} by hand."
+                )
             native = sampling.model_recipe(model, cls.__name__).config.native_size
             asked = tuple(number or own for number, own in zip(asked, native, strict=True))
         return io.NodeOutput({"samples": torch.zeros((batch_size, *latent_shape(family, asked)))})
@@ -90,7 +98,9 @@ class ImageToVideoConditioning(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="Prompt of what to avoid; may be empty."),
                 io.Vae.Input("vae", tooltip="VAE of the model's family."),
                 io.Image.Input("image", tooltip="The first frame. Of several images only the first is used."),
-                io.Latent.Input("latent", tooltip="The latent that will be sampled: it tells size and length."),
+                io.Latent.Input(
+                    "latent", tooltip="The latent that will be sampled: it tells size and length."
+                ),
                 io.Combo.Input(
                     "fit",
                     options=["crop", "stretch", "exact"],
@@ -103,7 +113,11 @@ class ImageToVideoConditioning(io.ComfyNode):
                     options=[
                         io.DynamicCombo.Option(
                             "sample",
-                            [io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="Seed of the draw.")],
+                            [
+                                io.Int.Input(
+                                    "seed", default=0, min=0, max=2**64 - 1, tooltip="Seed of the draw."
+                                )
+                            ],
                         ),
                         io.DynamicCombo.Option("mean", []),
                     ],

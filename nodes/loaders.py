@@ -10,7 +10,7 @@ import torch
 from ..modules.families import COGVIDEOX
 from ..modules.sampling.schedules import alphas_cumprod
 from ..modules.weights.detect import Finding, detect
-from ..modules.weights.files import DTYPES, read_header
+from ..modules.weights.files import read_header
 from ..modules.weights.load import assign, open_part
 from ..modules.weights.part import Kind
 from .host import clip, diffusion, files, vae
@@ -144,7 +144,9 @@ class CogVideoXLoader(io.ComfyNode):
     def execute(cls, model: str, text_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:
         patcher = load_model(model, weight_dtype)
         max_tokens = patcher.model.recipe.config.max_text_tokens
-        return io.NodeOutput(patcher, load_text_encoder(model, text_encoder, max_tokens), load_vae(model, vae))
+        return io.NodeOutput(
+            patcher, load_text_encoder(model, text_encoder, max_tokens), load_vae(model, vae)
+        )
 
 
 NODES = [CogVideoXLoader]

@@ -1,6 +1,7 @@
 """Sampling whole clips with the host's samplers and schedulers."""
 
 from ..modules.sampling import guidance as rules
+from ..modules.sampling import samplers
 from ..modules.sampling.previews import filmstrip
 from .host import progress, sampling, values
 from .host.api import io
@@ -12,16 +13,28 @@ def _scale(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
 
 
-def guider_for(model, options: dict):
+def guider_for(model, options: dict, steps: int):
     """The host's guider for a choice of the guidance DynamicCombo."""
     kind = options["guidance"]
     if kind == "constant":
         return sampling.constant_guider(model, options["cfg"])
     if kind == "dynamic cosine":
-        rule = rules.dynamic_cosine(options["cfg"], clock=options["clock"])
+        rule = rules.dynamic_cosine(options["cfg"], steps, options["clock"])
     else:
         rule = rules.per_frame_linear(options["min_cfg"], options["max_cfg"])
     return sampling.ScheduledGuider(model, rule)
+
+
+def sampler_for(model, name: str):
+    """The host's sampler of that name, or one of ours wrapped for the host."""
+    if name not in samplers.SAMPLERS:
+        return name
+
+    def start(x, denoise, sigmas, terminal, report, seed):
+        draw = samplers.seeded_draws(x, seed)
+        return samplers.SAMPLERS[name](x, samplers.Run(denoise, sigmas, terminal, draw, report))
+
+    return sampling.wrap_sampler(model, start)
 
 
 def step_callback(model, label: str, steps: int, preview: bool):
@@ -100,9 +113,10 @@ class VideoSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "sampler_name",
-                    options=list(sampling.SAMPLERS),
-                    default="ddim",
-                    tooltip="Any sampler of ComfyUI; CogVideoX 2B: ddim, 5B: dpmpp_2m_sde.",
+                    options=[*samplers.SAMPLERS, *sampling.SAMPLERS],
+                    default="cogvideox_ddim",
+                    tooltip="CogVideoX 2B: cogvideox_ddim, 5B and 1.5: cogvideox_dpm, both exact where the noise "
+                    "schedule holds no signal; or any sampler of ComfyUI.",
                 ),
                 io.Combo.Input(
                     "scheduler",
@@ -118,7 +132,9 @@ class VideoSampler(io.ComfyNode):
                     step=0.01,
                     tooltip="Video to video: share of the noise schedule that is run. 1 ignores the clip.",
                 ),
-                io.Boolean.Input("preview", default=True, tooltip="Show a filmstrip of the clip as it forms."),
+                io.Boolean.Input(
+                    "preview", default=True, tooltip="Show a filmstrip of the clip as it forms."
+                ),
             ],
             outputs=[io.Latent.Output("LATENT", tooltip="The sampled clip.")],
         )
@@ -133,16 +149,27 @@ class VideoSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, negative, latent, seed, steps, guidance, sampler_name, scheduler, denoise, preview
+        cls,
+        model,
+        positive,
+        negative,
+        latent,
+        seed,
+        steps,
+        guidance,
+        sampler_name,
+        scheduler,
+        denoise,
+        preview,
     ) -> io.NodeOutput:
         recipe = sampling.model_recipe(model, cls.__name__)
         label = f"{recipe.family.label} {recipe.part.variant(recipe.config)}"
-        samples = values.read_latent(latent, recipe.family.grid, label)
-        result = sampling.sample_latents(
-            model, {**latent, "samples": samples}, positive, negative, guider_for(model, guidance),
-            sampler_name, scheduler, steps, denoise, seed, step_callback(model, label, steps, preview),
-        )  # fmt: skip
-        return io.NodeOutput({**latent, "samples": result})
+        values.read_latent(latent, recipe.family.grid, label)
+        plan = sampling.Plan(sampler_for(model, sampler_name), scheduler, steps, denoise, seed)
+        guider = guider_for(model, guidance, steps)
+        callback = step_callback(model, label, steps, preview)
+        samples = sampling.sample_latents(model, latent, positive, negative, guider, plan, callback)
+        return io.NodeOutput({**latent, "samples": samples})
 
 
 NODES = [VideoSampler]

@@ -61,6 +61,12 @@ class FamilySampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sam
         alphas = alphas_cumprod.double().clamp(min=TERMINAL_ALPHA_BAR)
         self.set_sigmas(((1 - alphas) / alphas).sqrt())
 
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """x0 from v; where the schedule has no signal left it is -v exactly, whatever stands in for sigma."""
+        denoised = super().calculate_denoised(sigma, model_output, model_input)
+        terminal = comfy.model_sampling.reshape_sigma(sigma >= self.sigma_max * (1 - 1e-6), denoised.ndim)
+        return torch.where(terminal, -model_output, denoised)
+
 
 class FamilyConfig(comfy.supported_models_base.BASE):
     """The host's model configuration, filled from a recipe."""
@@ -149,7 +155,13 @@ class HostedForward:
     """Mixed in before a family's network: the host's call, its wrappers, then the network's own forward."""
 
     def forward(
-        self, x: Tensor, timestep: Tensor, context: Any = None, control: Any = None, transformer_options: Any = None, **conds: Any
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **conds: Any,
     ) -> Tensor:
         options = transformer_options or {}
         executor = WrapperExecutor.new_class_executor(

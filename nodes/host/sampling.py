@@ -3,6 +3,7 @@
 import bisect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -28,15 +29,23 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         self.guidance = guidance
         self._falling: list[float] = []  # negated sigmas of this run, rising for bisect
 
-    def sample(self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def sample(
+        self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         self._falling = [-sigma for sigma in sigmas.tolist()]
         return super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None
+    ) -> Tensor:
         scale = self.guidance(self.progress(float(timestep.flatten()[0])), x.shape[2])
         options = model_options or {}
         if isinstance(scale, Tensor):
-            options = {**options, "sampler_cfg_function": per_frame_cfg(scale), "disable_cfg1_optimization": True}
+            options = {
+                **options,
+                "sampler_cfg_function": per_frame_cfg(scale),
+                "disable_cfg1_optimization": True,
+            }
             scale = float(scale.max())
         conds = self.conds.get("negative"), self.conds.get("positive")
         return comfy.samplers.sampling_function(
@@ -65,41 +74,70 @@ def per_frame_cfg(scale_t: Tensor) -> Callable[[dict[str, Any]], Tensor]:
     return blend
 
 
+def wrap_sampler(model: Any, start: Callable[..., Tensor]) -> comfy.samplers.KSAMPLER:
+    """A sampler of `modules/sampling/samplers.py` as a SAMPLER of the host.
+
+    `start(x, denoise, sigmas, terminal, report, seed)` runs it; sigmas are floats and the terminal one, which
+    stands for infinity, is the largest of the model's schedule.
+    """
+    terminal = float(model.get_model_object("model_sampling").sigma_max) * (1 - 1e-6)
+
+    def run(network: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, disable: Any) -> Tensor:
+        ones = x.new_ones([x.shape[0]])
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return network(x, sigma * ones, **extra_args)
+
+        def report(step: int, x0: Tensor, x: Tensor) -> None:
+            if callback is not None:
+                sigma = sigmas[step]
+                callback({"i": step, "denoised": x0, "x": x, "sigma": sigma, "sigma_hat": sigma})
+
+        return start(x, denoise, sigmas.tolist(), terminal, report, extra_args.get("seed") or 0)
+
+    return comfy.samplers.KSAMPLER(run)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The widgets of KSampler but for the guidance."""
+
+    sampler: "str | comfy.samplers.KSAMPLER"  # a name of the host, or a wrapped sampler of ours
+    scheduler: str
+    steps: int
+    denoise: float
+    seed: int
+
+    def sigmas(self, model: Any) -> Tensor:
+        """The noise levels KSampler would take; a sampler of ours takes its steps as DDIM does."""
+        name = self.sampler if isinstance(self.sampler, str) else "ddim"
+        host = comfy.samplers.KSampler(
+            model, self.steps, model.load_device, name, self.scheduler, self.denoise, model.model_options
+        )
+        return host.sigmas
+
+
 def sample_latents(
     model: Any,
     latent: dict[str, Any],
     positive: Any,
     negative: Any,
     guider: comfy.samplers.CFGGuider,
-    sampler: str,
-    scheduler: str,
-    steps: int,
-    denoise: float,
-    seed: int,
+    plan: Plan,
     callback: StepCallback,
 ) -> Tensor:
     """The same run that the host's KSampler makes, with our guider and callback; returns latents."""
-    samples = latent["samples"]
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    plan = comfy.samplers.KSampler(
-        model,
-        steps=steps,
-        device=model.load_device,
-        sampler=sampler,
-        scheduler=scheduler,
-        denoise=denoise,
-        model_options=model.model_options,
-    )
+    samples, sampler = latent["samples"], plan.sampler
     guider.set_conds(positive, negative)
     result = guider.sample(
-        noise,
+        comfy.sample.prepare_noise(samples, plan.seed, latent.get("batch_index")),
         samples,
-        comfy.samplers.sampler_object(sampler),
-        plan.sigmas,
+        comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else sampler,
+        plan.sigmas(model),
         denoise_mask=latent.get("noise_mask"),
         callback=callback,
         disable_pbar=True,
-        seed=seed,
+        seed=plan.seed,
     )
     return result.to(comfy.model_management.intermediate_device(), compat.intermediate_dtype())
 
