@@ -5,14 +5,27 @@ the last two frames it saw, so that the next chunk continues where this one ende
 of the published checkpoints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers.operations import Operations
+from .vae_frames import (
+    Affine,
+    Copy,
+    allocate,
+    collect,
+    convolve_by_taps,
+    frames_at_once,
+    group_statistics,
+    latent_frame_of,
+    mix_channels,
+    over_blocks,
+    time_taps,
+    widen,
+)
 
 EPS = 1e-6
 KEPT_FRAMES = 2  # a kernel three frames long looks two frames back
@@ -40,9 +53,7 @@ class CausalCache:
 
     def put(self, layer: nn.Module, frames_bcthw: Tensor) -> None:
         """Remember copies of the last frames that `layer` saw."""
-        device = self.device or frames_bcthw.device
-        kept = frames_bcthw.to(device)
-        self._frames[layer] = kept.clone() if kept.data_ptr() == frames_bcthw.data_ptr() else kept
+        self._frames[layer] = frames_bcthw.to(self.device or frames_bcthw.device, copy=True)
 
 
 class CausalConv(nn.Module):
@@ -50,9 +61,11 @@ class CausalConv(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
         super().__init__()
+        self.ops = ops
         self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=3, padding=(0, 1, 1), **place)
 
     def forward(self, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
+        """The whole chunk at once, differentiable."""
         past = cache.take(self, x_bcthw)
         if past is None:
             past = x_bcthw[:, :, :1].expand(-1, -1, KEPT_FRAMES, -1, -1)
@@ -60,22 +73,47 @@ class CausalConv(nn.Module):
         cache.put(self, x_bcthw[:, :, -KEPT_FRAMES:])
         return self.conv(x_bcthw)
 
+    def sweep(
+        self, x_bcthw: Tensor, prepare: Affine | Copy, cache: CausalCache
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """A few output frames at a time, with their place, of `prepare` applied to x; no gradient.
+
+        Frames of x before the end of a place that was handed out are not read again.
+        """
+        num_frames, step = x_bcthw.shape[2], min(x_bcthw.shape[2], frames_at_once(x_bcthw))
+        room = allocate(x_bcthw, x_bcthw.shape[1], KEPT_FRAMES + step)
+        past = cache.take(self, x_bcthw)
+        convolve = self._convolution(x_bcthw)
+        for start in range(0, num_frames, step):
+            place = slice(start, min(start + step, num_frames))
+            frames = room[:, :, : KEPT_FRAMES + place.stop - start]
+            prepare.write(x_bcthw[:, :, place], place, frames[:, :, KEPT_FRAMES:])
+            if start == 0:
+                frames[:, :, :KEPT_FRAMES] = frames[:, :, KEPT_FRAMES:][:, :, :1] if past is None else past
+            yield place, convolve(frames, past is None and start == 0)
+            last = frames[:, :, -KEPT_FRAMES:]
+            if place.stop < num_frames:
+                room[:, :, :KEPT_FRAMES] = last.clone() if step < KEPT_FRAMES else last
+        cache.put(self, last)
+
+    def _convolution(self, like: Tensor) -> Callable[[Tensor, bool], Tensor]:
+        if like.device.type != "cpu":
+            return lambda frames, begins: self.conv(frames)
+        weight, bias = self.ops.weights(self.conv, like)
+        taps = time_taps(weight)
+        return lambda frames, begins: convolve_by_taps(frames, taps, bias, begins)
+
 
 class PointConv(nn.Module):
     """A 1x1x1 convolution under the name that the checkpoints give it."""
 
     def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
         super().__init__()
+        self.ops = ops
         self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=1, **place)
 
-
-def mix_channels(conv: nn.Module, x_bcthw: Tensor, ops: Operations) -> Tensor:
-    """A 1x1x1 convolution as one matrix product: CPU kernels for pointwise conv3d are slow."""
-    weight, bias = ops.weights(conv, x_bcthw)
-    y_bcn = torch.matmul(weight.flatten(1), x_bcthw.flatten(2))
-    if bias is not None:
-        y_bcn = y_bcn + bias[:, None]
-    return y_bcn.unflatten(2, x_bcthw.shape[2:])
+    def forward(self, x_bcthw: Tensor) -> Tensor:
+        return mix_channels(x_bcthw, *self.ops.weights(self.conv, x_bcthw))
 
 
 class LatentNorm(nn.Module):
@@ -93,40 +131,53 @@ class LatentNorm(nn.Module):
         self.conv_b = PointConv(latent_channels, channels, ops, **place)
 
     def forward(self, x_bcthw: Tensor, z_bcthw: Tensor) -> Tensor:
-        scale = mix_channels(self.conv_y.conv, z_bcthw, self.ops)
-        shift = mix_channels(self.conv_b.conv, z_bcthw, self.ops)
-        return modulate(self.norm_layer(x_bcthw), scale, shift)
+        """Differentiable, without the SiLU that follows."""
+        columns = x_bcthw.shape[4] // z_bcthw.shape[4]
+        chosen = latent_frame_of(x_bcthw.shape[2], z_bcthw.shape[2])
+        # The width is repeated, not broadcast: short innermost axes are slow on CPU.
+        scale, shift = (
+            conv(z_bcthw)[:, :, chosen].repeat_interleave(columns, dim=4)
+            for conv in (self.conv_y, self.conv_b)
+        )
+        blocks = over_blocks(self.norm_layer(x_bcthw), scale)
+        return torch.addcmul(widen(shift), blocks, widen(scale)).flatten(5).flatten(3, 4)
+
+    def affine(self, x_bcthw: Tensor, z_bcthw: Tensor) -> Affine:
+        """The same norm of x as one scale and one shift."""
+        scale, shift = _group_affine(self.norm_layer, x_bcthw, self.ops)
+        y_bcthw, b_bcthw = self.conv_y(z_bcthw).to(scale.dtype), self.conv_b(z_bcthw).to(scale.dtype)
+        chosen = latent_frame_of(x_bcthw.shape[2], z_bcthw.shape[2])
+        return Affine(y_bcthw * scale, torch.addcmul(b_bcthw, y_bcthw, shift), chosen)
 
 
-def modulate(x_bcthw: Tensor, scale_bcthw: Tensor, shift_bcthw: Tensor) -> Tensor:
-    """x * scale + shift with both maps resized to x by nearest neighbour.
-
-    An odd number of frames above one starts with a frame that has a latent frame of its own.
-    """
-    frames = x_bcthw.shape[2]
-    if frames == 1 or frames % 2 == 0:
-        return _modulate_blocks(x_bcthw, scale_bcthw, shift_bcthw)
-    parts = [
-        _modulate_blocks(x_bcthw[:, :, part], scale_bcthw[:, :, part], shift_bcthw[:, :, part])
-        for part in (slice(0, 1), slice(1, None))
-    ]
-    return torch.cat(parts, dim=2)
+def _group_affine(norm: nn.Module, x_bcthw: Tensor, ops: Operations) -> tuple[Tensor, Tensor]:
+    """Scale and shift (b, c, 1, 1, 1) that a group norm applies to x."""
+    mean_bg, rstd_bg = group_statistics(x_bcthw, norm.num_groups, norm.eps)
+    weight, bias = (value.to(mean_bg.dtype) for value in ops.weights(norm, x_bcthw))
+    per_group = x_bcthw.shape[1] // norm.num_groups
+    mean, rstd = (moment.repeat_interleave(per_group, dim=1) for moment in (mean_bg, rstd_bg))
+    scale = rstd * weight
+    shift = bias - mean * scale
+    return scale[:, :, None, None, None], shift[:, :, None, None, None]
 
 
-def _modulate_blocks(x_bcthw: Tensor, scale_bcthw: Tensor, shift_bcthw: Tensor) -> Tensor:
-    _, _, t, h, _ = scale_bcthw.shape
-    columns = x_bcthw.shape[4] // scale_bcthw.shape[4]
-    blocks = rearrange(x_bcthw, "b c (t i) (h j) w -> b c t i h j w", t=t, h=h)
-    scale, shift = (
-        maps.repeat_interleave(columns, dim=4)[:, :, :, None, :, None] for maps in (scale_bcthw, shift_bcthw)
-    )
-    return torch.addcmul(shift, blocks, scale).view(x_bcthw.shape)
+def _normalised(norm: nn.Module, x_bcthw: Tensor, z_bcthw: Tensor | None) -> Tensor:
+    """Norm and SiLU, differentiable."""
+    return F.silu(norm(x_bcthw) if z_bcthw is None else norm(x_bcthw, z_bcthw))
+
+
+def _affine(norm: nn.Module, x_bcthw: Tensor, z_bcthw: Tensor | None, ops: Operations) -> Affine:
+    """Norm and SiLU of x, to be applied a few frames at a time."""
+    if z_bcthw is not None:
+        return norm.affine(x_bcthw, z_bcthw)
+    return Affine(*_group_affine(norm, x_bcthw, ops), map_frame=[0] * x_bcthw.shape[2])
 
 
 class ResnetBlock(nn.Module):
     """Norm, SiLU and causal convolution, twice, around a shortcut.
 
-    `latent_channels` makes the norms functions of the latent; None leaves plain group norms.
+    `latent_channels` makes the norms functions of the latent; None leaves plain group norms. Without a
+    gradient the input is used up: its memory may hold the output.
     """
 
     def __init__(
@@ -155,18 +206,27 @@ class ResnetBlock(nn.Module):
             self.conv_shortcut = ops.Conv3d(channels_in, channels_out, kernel_size=1, **place)
 
     def forward(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
-        latent = () if z_bcthw is None else (z_bcthw,)
-        shortcut = (
-            x_bcthw if self.conv_shortcut is None else mix_channels(self.conv_shortcut, x_bcthw, self.ops)
-        )
-        hidden = self.conv1(F.silu(self.norm1(x_bcthw, *latent)), cache)
-        hidden = self.conv2(F.silu(self.norm2(hidden, *latent)), cache)
-        return hidden + shortcut
+        if not torch.is_grad_enabled():
+            return self._reuse_memory(x_bcthw, z_bcthw, cache)
+        hidden = self.conv1(_normalised(self.norm1, x_bcthw, z_bcthw), cache)
+        hidden = self.conv2(_normalised(self.norm2, hidden, z_bcthw), cache)
+        return hidden + self._shortcut(x_bcthw)
 
+    def _shortcut(self, x_bcthw: Tensor) -> Tensor:
+        if self.conv_shortcut is None:
+            return x_bcthw
+        return mix_channels(x_bcthw, *self.ops.weights(self.conv_shortcut, x_bcthw))
 
-def _per_frame(conv: nn.Module, x_bcthw: Tensor) -> Tensor:
-    frames = rearrange(x_bcthw, "b c t h w -> (b t) c h w")
-    return rearrange(conv(frames), "(b t) c h w -> b c t h w", b=x_bcthw.shape[0])
+    def _reuse_memory(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
+        affine = _affine(self.norm1, x_bcthw, z_bcthw, self.ops)
+        hidden = collect(self.conv1.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])
+        affine = _affine(self.norm2, hidden, z_bcthw, self.ops)
+        for place, part in self.conv2.sweep(hidden, affine, cache):
+            if self.conv_shortcut is None:
+                x_bcthw[:, :, place] += part
+            else:
+                hidden[:, :, place] = part.add_(self._shortcut(x_bcthw[:, :, place]))
+        return x_bcthw if self.conv_shortcut is None else hidden
 
 
 class Downsample(nn.Module):
@@ -178,19 +238,14 @@ class Downsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **place)
 
     def forward(self, x_bcthw: Tensor) -> Tensor:
-        if self.fold_time:
-            x_bcthw = average_pairs(x_bcthw)
-        return _per_frame(self.conv, F.pad(x_bcthw, (0, 1, 0, 1)))
-
-
-def average_pairs(x_bcthw: Tensor) -> Tensor:
-    """The mean of every two frames; an odd count keeps frame 0 as it is."""
-    lone = x_bcthw.shape[2] % 2
-    pairs = x_bcthw[:, :, lone:].unflatten(2, (-1, 2)) if x_bcthw.shape[2] > 1 else None
-    if pairs is None:
-        return x_bcthw
-    means = pairs.mean(dim=3)
-    return torch.cat([x_bcthw[:, :, :1], means], dim=2) if lone else means
+        """Frame by frame, so that no second copy of the input is needed."""
+        num_frames = x_bcthw.shape[2]
+        step = 2 if self.fold_time else 1
+        lone = num_frames % step
+        starts = [0] * lone + list(range(lone, num_frames, step))
+        stops = starts[1:] + [num_frames]
+        averages = (x_bcthw[:, :, start:stop].mean(dim=2) for start, stop in zip(starts, stops, strict=True))
+        return torch.stack([self.conv(F.pad(frame, (0, 1, 0, 1))) for frame in averages], dim=2)
 
 
 class Upsample(nn.Module):
@@ -205,18 +260,25 @@ class Upsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
 
     def forward(self, x_bcthw: Tensor, continues: bool) -> Tensor:
-        if self.unfold_time:
-            x_bcthw = double_frames(x_bcthw, continues)
-        grown = F.interpolate(x_bcthw, scale_factor=(1.0, 2.0, 2.0))
-        return _per_frame(self.conv, grown)
+        """Frame by frame: both copies of a doubled frame are the same picture."""
+        grown = (self.conv(F.interpolate(frame, scale_factor=2.0)) for frame in x_bcthw.unbind(dim=2))
+        copies = self._copies(x_bcthw.shape[2], continues)
+        if torch.is_grad_enabled():
+            return torch.stack(
+                [frame for frame, n in zip(grown, copies, strict=True) for _ in range(n)], dim=2
+            )
+        y_bcthw = allocate(x_bcthw, x_bcthw.shape[1], sum(copies), grow=2)
+        place = 0
+        for frame, n in zip(grown, copies, strict=True):
+            y_bcthw[:, :, place : place + n] = frame[:, :, None]
+            place += n
+        return y_bcthw
 
-
-def double_frames(x_bcthw: Tensor, continues: bool) -> Tensor:
-    """Show every frame twice, except frame 0 of an odd count, unless a lone frame goes on an older clip."""
-    frames = x_bcthw.shape[2]
-    if frames % 2 == 0 or (frames == 1 and continues):
-        return x_bcthw.repeat_interleave(2, dim=2)
-    return torch.cat([x_bcthw[:, :, :1], x_bcthw[:, :, 1:].repeat_interleave(2, dim=2)], dim=2)
+    def _copies(self, num_frames: int, continues: bool) -> list[int]:
+        if not self.unfold_time:
+            return [1] * num_frames
+        stays = num_frames % 2 == 1 and not (num_frames == 1 and continues)
+        return [1] * stays + [2] * (num_frames - stays)
 
 
 class Level(nn.Module):
@@ -243,6 +305,22 @@ class Level(nn.Module):
         for block in self.resnets:
             x_bcthw = block(x_bcthw, z_bcthw, cache)
         return x_bcthw
+
+
+def _convolve(conv: CausalConv, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
+    if torch.is_grad_enabled():
+        return conv(x_bcthw, cache)
+    return collect(conv.sweep(x_bcthw, Copy(), cache), x_bcthw.shape[2])
+
+
+def _finish(
+    norm: nn.Module, conv: CausalConv, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache
+) -> Tensor:
+    """Norm, SiLU and the last convolution."""
+    if torch.is_grad_enabled():
+        return conv(_normalised(norm, x_bcthw, z_bcthw), cache)
+    affine = _affine(norm, x_bcthw, z_bcthw, conv.ops)
+    return collect(conv.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])
 
 
 class Encoder(nn.Module):
@@ -272,13 +350,13 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv(widths[-1], 2 * latent_channels, ops, **place)
 
     def forward(self, x_bcfhw: Tensor, cache: CausalCache) -> Tensor:
-        hidden = self.conv_in(x_bcfhw, cache)
+        hidden = _convolve(self.conv_in, x_bcfhw, cache)
         for level in self.down_blocks:
             hidden = level(hidden, None, cache)
             for downsample in getattr(level, "downsamplers", ()):
                 hidden = downsample(hidden)
         hidden = self.mid_block(hidden, None, cache)
-        return self.conv_out(F.silu(self.norm_out(hidden)), cache)
+        return _finish(self.norm_out, self.conv_out, hidden, None, cache)
 
 
 class Decoder(nn.Module):
@@ -311,9 +389,9 @@ class Decoder(nn.Module):
 
     def forward(self, z_bcthw: Tensor, cache: CausalCache) -> Tensor:
         continues = cache.started
-        hidden = self.mid_block(self.conv_in(z_bcthw, cache), z_bcthw, cache)
+        hidden = self.mid_block(_convolve(self.conv_in, z_bcthw, cache), z_bcthw, cache)
         for level in self.up_blocks:
             hidden = level(hidden, z_bcthw, cache)
             for upsample in getattr(level, "upsamplers", ()):
                 hidden = upsample(hidden, continues)
-        return self.conv_out(F.silu(self.norm_out(hidden, z_bcthw)), cache)
+        return _finish(self.norm_out, self.conv_out, hidden, z_bcthw, cache)
