@@ -64,7 +64,8 @@ class VideoLatent(io.ComfyNode):
                 )
             native = sampling.model_recipe(model, cls.__name__).config.native_size
             asked = tuple(number or own for number, own in zip(asked, native, strict=True))
-        return io.NodeOutput({"samples": torch.zeros((batch_size, *latent_shape(family, asked)))})
+        samples = torch.zeros((batch_size, *latent_shape(family, asked)))
+        return io.NodeOutput({"samples": samples, "num_frames": asked[2]})
 
 
 def _size(name: str, default: int, tooltip: str) -> io.Int.Input:

@@ -93,6 +93,10 @@ class VideoVAE(comfy.sd.VAE):
             pixels = self.process_output(pixels_bcfhw.to(self.output_device, compat.intermediate_dtype()))
             yield pixels[0].movedim(0, -1)
 
+    def decoded_frames(self, latent_frames: int) -> int:
+        """Pixel frames that this many latent frames decode to."""
+        return self.first_stage_model.decoded_frames(latent_frames)
+
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """(b, c, t, h, w) latents to (b, f, h, w, 3) pixels, the host's VAEDecode."""
         return torch.stack([torch.cat(list(self.frame_stream(clip[None]))) for clip in samples_in])
@@ -110,12 +114,21 @@ class VideoVAE(comfy.sd.VAE):
         frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
         self.recipe.grid.latent_frames(frames.shape[0])
         self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
-        shape = (1, 3, *frames.shape[:-1])
-        self.reserve(self.memory_used_encode(shape, self.vae_dtype))
-        x_bcfhw = self.process_input(frames.movedim(-1, 0)[None]).to(self.device, self.vae_dtype)
-        moments = self.first_stage_model.encode_moments(x_bcfhw)
-        mean, log_variance = (m.to(self.output_device, compat.intermediate_dtype()) for m in moments)
+        self.reserve(self.memory_used_encode((1, 3, *frames.shape[:-1]), self.vae_dtype))
+        pieces = (self._to_device(piece) for piece in frames.split(8))  # whole clips stay off the device
+        chunks = self.first_stage_model.encode_stream(pieces, frames.shape[0])
+        mean, log_variance = (
+            torch.cat(parts, dim=2) for parts in zip(*map(self._to_host, chunks), strict=True)
+        )
         return mean, log_variance
+
+    def _to_device(self, frames_fhwc: Tensor) -> Tensor:
+        """(1, c, f, h, w) in -1..1 on the VAE's device."""
+        check_interrupted()
+        return self.process_input(frames_fhwc.movedim(-1, 0)[None]).to(self.device, self.vae_dtype)
+
+    def _to_host(self, moments: tuple[Tensor, Tensor]) -> list[Tensor]:
+        return [moment.to(self.output_device, compat.intermediate_dtype()) for moment in moments]
 
 
 def _load_vae_patcher(recipe: VAERecipe, disable_dynamic: bool = False) -> Any:

@@ -1,11 +1,9 @@
 """IMAGE, LATENT, CONDITIONING and VIDEO of the host, to and from the layouts of this pack."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import node_helpers
-import torch
 from torch import Tensor
 
 from ...modules.grid import LatentGrid
@@ -41,19 +39,22 @@ def is_video_vae(vae: Any) -> bool:
     return isinstance(vae, VideoVAE)
 
 
-def frame_stream(vae: Any, samples: Tensor, **options: Any) -> Iterator[Tensor]:
-    """Frames (f, h, w, 3) of every clip of a latent batch, chunk by chunk, one clip after the other."""
-    for clip in samples:
-        yield from vae.frame_stream(clip[None], **options)
+def affordable_frames(vae: Any, samples: Tensor) -> int:
+    """How many frames of (n, c, h, w) latents the free memory of the VAE's device decodes at once."""
+    one = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype)
+    return max(1, int(vae.patcher.get_free_memory(vae.device) * 0.8 / one))
+
+
+def pixel_frames(vae: Any, samples: Tensor) -> int:
+    """Frames that a LATENT will decode to: for progress bars."""
+    if isinstance(vae, VideoVAE):
+        return samples.shape[0] * vae.decoded_frames(samples.shape[2])
+    return samples.shape[0]
 
 
 def video_from_file(path: Path) -> Any:
     """A VIDEO of the host that reads the finished file."""
     return InputImpl.VideoFromFile(str(path))
-
-
-def to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.to("cpu", torch.float32)
 
 
 def vae_grid(vae: Any, node: str) -> LatentGrid:

@@ -155,6 +155,12 @@ class CogVideoXVAE(nn.Module):
         for chunk in z_bcthw.split(latent_chunks(z_bcthw.shape[2], self.config.schedule), dim=2):
             yield self.decoder(chunk, cache)
 
+    def decoded_frames(self, latents: int) -> int:
+        """Pixel frames that `latents` latent frames decode to."""
+        stride = 2**self.config.folding_levels
+        lone = latents % 2 if self.config.schedule == "base" else 1
+        return (latents - lone) * stride + lone
+
     def _check_pixels(self, x_bcfhw: Tensor) -> None:
         _, channels, _, height, width = x_bcfhw.shape
         stride = self.config.stride_hw

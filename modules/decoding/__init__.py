@@ -1,0 +1,1 @@
+"""Latents to frames, a few at a time, whatever decodes them."""
