@@ -15,9 +15,8 @@ from .server import Server
 
 MODELS = ROOT / "pocket" / "models"
 OUTPUT = ROOT / "output"
-LOADER = "KinetographCogVideoXLoader"
+POCKET = MODELS / "CogVideo" / "pocket-cogvideox"
 LATENT = "KinetographVideoLatent"
-FROM_IMAGE = "KinetographImageToVideoConditioning"
 BAR_WIDTH = 30
 
 Prompt = dict[str, Any]
@@ -27,6 +26,8 @@ def run(host: Path, prompt: str, image: Path | None, cpu: bool) -> int:
     """Make the video and check it. Returns 0 only when the file holds the frames and size asked for."""
     if image is not None and not image.is_file():
         raise Trouble(f"There is no picture at {image}.")
+    if not (POCKET / "transformer" / "config.json").is_file():
+        raise Trouble(f"The pocket model is not at {POCKET}. Is this a complete copy of the repository?")
     OUTPUT.mkdir(exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix="kinetograph-"))
     arguments = ["--output-directory", str(OUTPUT)]
@@ -34,42 +35,38 @@ def run(host: Path, prompt: str, image: Path | None, cpu: bool) -> int:
         print("Starting ComfyUI", flush=True)
         with Server(python_path(), host, base, cpu=cpu, models=MODELS, arguments=arguments) as server:
             print(f"ComfyUI is up at {server.client.address}", flush=True)
-            video, graph = _make(server.client, prompt, image)
-        return _check(video, graph)
+            video, asked = _make(server.client, prompt, image)
+        return _check(video, asked)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _make(client: Client, text: str, image: Path | None) -> tuple[Path, Prompt]:
+def _make(client: Client, text: str, image: Path | None) -> tuple[Path, tuple[int, int, int]]:
+    """The finished file, and the frames, width and height that were asked for."""
     name = "image_to_video" if image else "text_to_video"
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-    use_pocket_model(client, graph, name)
+    asked = ask_native_size(graph)
     prompt_node(graph)["inputs"]["text"] = text
     if image:
         only_node(graph, "LoadImage")["inputs"]["image"] = client.upload(image)
     result = client.run(graph, _Progress(graph), timeout=900)
     if result.status != "success" or result.node_errors:
         raise Trouble(f"ComfyUI did not make the video ({result.status}):\n{result.message}")
-    return _video_of(result), graph
+    return _video_of(result), asked
 
 
-def use_pocket_model(client: Client, graph: Prompt, kind: str) -> None:
-    """Let every loader of the graph load the pocket checkpoint for this kind of task."""
-    for node in nodes_of(graph, LOADER):
-        options = combo_options(client, LOADER, "model")
-        fitting = [option for option in options if "pocket" in option.lower()]
-        if not fitting:
-            raise Trouble(
-                f"The pocket model is not among the host's models: {options}. Is {MODELS} complete?"
-            )
-        node["inputs"]["model"] = fitting[0]
-
-
-def combo_options(client: Client, node: str, name: str) -> list[str]:
-    """What a drop-down of a node offers."""
-    inputs = client.get_json(f"/object_info/{node}")[node]["input"]
-    kind, *rest = {**inputs.get("optional", {}), **inputs["required"]}[name]
-    return kind if isinstance(kind, list) else rest[0]["options"]
+def ask_native_size(graph: Prompt) -> tuple[int, int, int]:
+    """Write the pocket model's own frames, width and height into the graph, and return them."""
+    config = json.loads((POCKET / "transformer" / "config.json").read_text(encoding="utf-8"))
+    vae = json.loads((POCKET / "vae" / "config.json").read_text(encoding="utf-8"))
+    cell = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to a latent cell
+    frames, width, height = (
+        config["sample_frames"],
+        config["sample_width"] * cell,
+        config["sample_height"] * cell,
+    )
+    only_node(graph, LATENT)["inputs"].update(num_frames=frames, width=width, height=height)
+    return frames, width, height
 
 
 def nodes_of(graph: Prompt, kind: str) -> list[Any]:
@@ -91,16 +88,6 @@ def prompt_node(graph: Prompt) -> Any:
     return titled[0]
 
 
-def asked_size(graph: Prompt) -> tuple[int, int, int]:
-    """Frames, width and height that the workflow asks for."""
-    kinds = [LATENT, FROM_IMAGE]
-    for node in (node for kind in kinds for node in nodes_of(graph, kind)):
-        values = node["inputs"]
-        if {"frames", "width", "height"} <= set(values):
-            return values["frames"], values["width"], values["height"]
-    raise ValueError("The workflow does not say how many frames of which size it makes.")
-
-
 def _video_of(result: Result) -> Path:
     for file in result.files():
         if file["filename"].endswith(".mp4"):
@@ -108,12 +95,11 @@ def _video_of(result: Result) -> Path:
     raise Trouble(f"ComfyUI reported success and named no mp4 file: {result.files()}")
 
 
-def _check(video: Path, graph: Prompt) -> int:
+def _check(video: Path, asked: tuple[int, int, int]) -> int:
     """Reopen the file in the environment, count its frames, and lay them out on a sheet."""
     sheet = video.with_suffix(".png")
     script = Path(__file__).with_name("contact_sheet.py")
-    numbers = [str(number) for number in asked_size(graph)]
-    done = subprocess.run([str(python_path()), str(script), str(video), str(sheet), *numbers])
+    done = subprocess.run([str(python_path()), str(script), str(video), str(sheet), *map(str, asked)])
     if done.returncode:
         return done.returncode
     print(f"Video: {video}\nContact sheet: {sheet}", flush=True)

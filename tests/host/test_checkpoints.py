@@ -1,0 +1,183 @@
+"""Every layout a checkpoint is published in makes the same frames; every damaged one is refused in words."""
+
+import io
+import json
+import pickle
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from kinetograph.modules.families import FAMILIES
+from kinetograph.tests import tiny
+from kinetograph.tests.host.graphs import loader, node, text_to_video, with_frames
+
+NATIVE = FAMILIES[0].parts["diffusion_model"].dialects["comfy"].reverse()
+DTYPE = {"weight_dtype": "fp32"}
+
+
+def component(base, part):
+    """(tensors, metadata that carries the component's settings) of the tiny 5B pipeline."""
+    folder = base / "models" / "CogVideo" / "tiny-5B" / part
+    return load_file(tiny.weights_of(folder)), {"config": (folder / "config.json").read_text()}
+
+
+def under(prefix, tensors):
+    return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def native(tensors):
+    return {NATIVE.find(key)[1]: tensor for key, tensor in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def layouts(base):
+    """Loader inputs by layout, all of the same weights."""
+    models = base / "models"
+    for folder in ("diffusion_models", "checkpoints", "vae", "text_encoders"):
+        (models / folder).mkdir(exist_ok=True)
+    transformer, settings = component(base, "transformer")
+    vae, vae_settings = component(base, "vae")
+    text, _ = component(base, "text_encoder")
+    save_file(text, models / "text_encoders" / "tiny-t5.safetensors")
+    save_file(vae, models / "vae" / "tiny-vae.safetensors", vae_settings)
+    files = {
+        "diffusion_models/tiny-diffusers": transformer,
+        "diffusion_models/tiny-native": native(transformer),
+        "checkpoints/tiny-native-prefixed": under("model.diffusion_model.", native(transformer)),
+        "CogVideo/tiny-single": transformer,
+        "checkpoints/tiny-with-vae": under("model.diffusion_model.", transformer) | under("vae.", vae),
+    }
+    for name, tensors in files.items():
+        save_file(tensors, models / f"{name}.safetensors", settings)
+    sharded = models / "CogVideo" / "tiny-sharded"
+    shutil.copytree(models / "CogVideo" / "tiny-5B", sharded)
+    shutil.rmtree(sharded / "transformer")
+    tiny.transformer("5B").save_pretrained(sharded / "transformer", max_shard_size="20KB")
+    assert len(list((sharded / "transformer").glob("*.safetensors"))) > 2
+    parts = {"text_encoder": "tiny-t5.safetensors", "vae": "tiny-vae.safetensors"}
+    chosen = {
+        name.split("/")[1]: name.removeprefix("diffusion_models/").removeprefix("checkpoints/")
+        for name in files
+    }
+    singles = {name: {"model": f"{path}.safetensors", **parts} for name, path in chosen.items()}
+    return {**singles, "tiny-sharded": {"model": "CogVideo/tiny-sharded"}}
+
+
+def pixels(client, changes):
+    graph = with_frames(text_to_video(frames=5, steps=1))
+    graph["loader"] = loader(**DTYPE | changes)
+    result = client.run(graph)
+    assert result.status == "success", result.message
+    return np.stack([np.asarray(Image.open(io.BytesIO(client.view(file)))) for file in result.files()])
+
+
+LAYOUTS = [
+    "tiny-diffusers",
+    "tiny-native",
+    "tiny-native-prefixed",
+    "tiny-single",
+    "tiny-with-vae",
+    "tiny-sharded",
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_makes_the_same_frames(client, layouts, layout):
+    expected = pixels(client, {"model": "CogVideo/tiny-5B"})
+    assert expected.std() > 0
+    assert np.array_equal(pixels(client, layouts[layout]), expected)
+
+
+def test_raw_fp8_file(client, base, layouts):
+    transformer, settings = component(base, "transformer")
+    fp8 = {
+        key: tensor.to(torch.float8_e4m3fn) if tensor.ndim == 2 and "transformer_blocks" in key else tensor
+        for key, tensor in transformer.items()
+    }
+    save_file(fp8, base / "models" / "diffusion_models" / "tiny-fp8.safetensors", settings)
+    changes = {**layouts["tiny-diffusers"], "model": "tiny-fp8.safetensors", "weight_dtype": "auto"}
+    assert pixels(client, changes).std() > 0
+
+
+def corrupt(base):
+    """Damaged files by what the message must say."""
+    transformer, settings = component(base, "transformer")
+    folder = base / "models" / "diffusion_models"
+    whole = folder / "whole.safetensors"
+    save_file(transformer, whole, settings)
+    content = whole.read_bytes()
+    lacking = {key: tensor for key, tensor in transformer.items() if "blocks.1.ff" not in key}
+    misshapen = {**transformer, "norm_final.weight": torch.ones(7)}
+    for name, tensors in {"lacking": lacking, "misshapen": misshapen}.items():
+        save_file(tensors, folder / f"{name}.safetensors", settings)
+    save_file({"layer.weight": torch.ones(2)}, folder / "strange.safetensors")
+    plain = {
+        "cut": content[: len(content) // 2],
+        "empty": b"",
+        "page": b"<!DOCTYPE html><html></html>",
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+        "pickled": pickle.dumps({"state_dict": 1}),
+    }
+    for name, damaged in plain.items():
+        (folder / f"{name}.safetensors").write_bytes(damaged)
+    return {
+        "cut": rf"cut off: {len(content)} bytes are expected, {len(content) // 2} bytes",
+        "empty": "an empty file",
+        "page": "an HTML page",
+        "pointer": "a git-LFS pointer",
+        "pickled": "a pickle file",
+        "lacking": r"CogVideoX 5B .*4 missing \(transformer_blocks\.1\.ff",
+        "misshapen": r"1 misshapen \(norm_final\.weight: \(7,\) for \(32,\)\)",
+        "strange": "is of no kind known here",
+    }
+
+
+@pytest.fixture(scope="module")
+def damage(base, layouts):
+    return corrupt(base)
+
+
+BAD = ["cut", "empty", "page", "pointer", "pickled", "lacking", "misshapen", "strange"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged_checkpoints_are_refused_before_anything_runs(client, base, layouts, damage, name):
+    graph = with_frames(text_to_video(frames=5, steps=1))
+    graph["loader"] = loader(**{**layouts["tiny-diffusers"], "model": f"{name}.safetensors"})
+    result = client.run(graph)
+    assert result.status == "refused"
+    assert re.search(damage[name], result.message), result.message
+    assert f"{name}.safetensors" in result.message
+    assert str(base) not in result.message, "no absolute path"
+    assert "weights_only" not in result.message
+    assert list(result.node_errors) == ["loader"]
+
+
+def doctor(client, model):
+    return client.run({"doctor": node("KinetographModelDoctor", model=model)})
+
+
+def test_doctor_reports_in_the_browser(client, base, layouts, damage):
+    result = doctor(client, "tiny-native.safetensors")
+    (text,) = result.outputs["doctor"]["text"]
+    assert "5B" in text and "comfy" in text and "Complete" in text
+    (text,) = doctor(client, "lacking.safetensors").outputs["doctor"]["text"]
+    assert "missing: transformer_blocks.1.ff" in text
+    assert str(base) not in text
+    failed = doctor(client, "page.safetensors")
+    assert failed.status == "error" and "HTML page" in failed.message
+
+
+def test_doctor_looks_again_at_a_replaced_file(client, base, layouts):
+    path = base / "models" / "diffusion_models" / "changing.safetensors"
+    for variant in ("5B", "1.5-5B"):
+        tensors = tiny.transformer(variant).state_dict()
+        config = json.dumps({**tiny.TRANSFORMER, **tiny.VARIANTS[variant]})
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path, {"config": config})
+        (text,) = doctor(client, "changing.safetensors").outputs["doctor"]["text"]
+        assert f"variant     {variant}" in text

@@ -1,0 +1,1 @@
+"""VideoCombine on the real host: right files, early refusals, nothing left behind."""
