@@ -1,5 +1,12 @@
 """The nodes of this pack, in the one list that ComfyUI, the README and the tests read."""
 
-from . import conditioning, inspection, loaders, sampling
+from . import conditioning, decoding, inspection, loaders, sampling, video
 
-NODES = (*loaders.NODES, *conditioning.NODES, *sampling.NODES, *inspection.NODES)
+NODES = (
+    *loaders.NODES,
+    *conditioning.NODES,
+    *sampling.NODES,
+    *decoding.NODES,
+    *video.NODES,
+    *inspection.NODES,
+)

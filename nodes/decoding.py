@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
-from .host import compat, progress, values
+from ..modules.video.probe import usable_formats
+from ..modules.video.request import read_audio, read_encoding, request_problem
+from ..modules.video.writer import Job, write_clip
+from .host import compat, files, media, progress, values
 from .host.api import io
 
 # Exact ways to decode with a causal VAE, leaner and slower from one to the next.
@@ -94,4 +97,50 @@ class VAEDecodeChunked(io.ComfyNode):
         return io.NodeOutput(torch.cat(list(frames_of(vae, latent, chunk, overlap))))
 
 
-NODES = [VAEDecodeChunked]
+class VAEDecodeToVideo(io.ComfyNode):
+    """Decodes straight into the encoder: however long the clip, a few frames are in memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographVAEDecodeToVideo",
+            display_name="VAE Decode To Video",
+            category="kinetograph/video",
+            description="Decode a clip and write it to a file as it comes; memory does not grow with its length.",
+            search_aliases=["stream decode", "long video", "save video"],
+            inputs=[
+                io.Vae.Input(
+                    "vae", tooltip="Video VAE of the model's family, or any VAE with frames as batch."
+                ),
+                io.Latent.Input("latent", tooltip="One latent clip."),
+                *media.clip_inputs(usable_formats()),
+                *media.file_inputs(),
+            ],
+            outputs=media.file_outputs(),
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
+        """Refuse what cannot be encoded or named when the prompt is posted."""
+        return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
+
+    @classmethod
+    def execute(
+        cls, vae, latent, frame_rate, loop_count, filename_prefix, format, save_output, save_metadata,
+        trim_to_audio, audio=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        encoding = read_encoding(format, frame_rate, loop_count)
+        width, height = values.pixel_size(vae, latent["samples"])
+        folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
+        notes = media.workflow_of(cls) if save_metadata else {}
+        job = Job(
+            folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,
+            check=progress.check_interrupted,
+        )  # fmt: skip
+        writer = write_clip(job, frames_of(vae, latent, chunk=0, overlap=2))
+        return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+
+
+NODES = [VAEDecodeChunked, VAEDecodeToVideo]

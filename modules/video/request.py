@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from .encoding import Encoding, parse_encoding
-from .formats import FORMATS
 from .naming import check_prefix
 from .pixels import Audio
-from .probe import check_usable
+from .probe import check_usable, usable_formats
 from .trouble import VideoError
 
 CHOICE = "format"  # the widget that names the format; the format's own options lie beside it
@@ -39,7 +38,8 @@ def request_problem(
         if prefix is not None:
             check_prefix(prefix, root)
         if chosen is None or chosen.get(CHOICE) is None:
-            raise VideoError(f"format must be one of {', '.join(entry.name for entry in FORMATS)}.")
+            usable = ", ".join(entry.name for entry in usable_formats())
+            raise VideoError(f"format is missing or unknown to this computer: use one of {usable}.")
         known = {name: value for name, value in chosen.items() if value is not None}
         read_encoding(known, 8.0 if frame_rate is None else frame_rate)
         check_usable(str(chosen[CHOICE]))

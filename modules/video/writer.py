@@ -3,7 +3,7 @@
 import errno
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -243,3 +243,14 @@ def assert_open(encoder: Encoder | None) -> Encoder:
 
 def megabytes(size: float) -> str:
     return f"{size / MEGABYTE:.1f} MB"
+
+
+def write_clip(
+    job: Job, chunks: Iterable[Tensor], advance: Callable[[int], None] = lambda frames: None
+) -> VideoWriter:
+    """Write frames (f, h, w, 3) as they arrive and finish the file; `advance` hears of every chunk."""
+    with VideoWriter(job) as writer:
+        for frames in chunks:
+            writer.write(frames)
+            advance(len(frames))
+    return writer

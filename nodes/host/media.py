@@ -11,6 +11,66 @@ from . import values
 from .api import io, ui
 
 
+def clip_inputs(formats: Iterable[Any]) -> list[io.Input]:
+    """What every node that writes a clip asks: rate, repeats, name and format."""
+    return [
+        io.Float.Input(
+            "frame_rate",
+            default=8.0,
+            min=0.1,
+            max=240.0,
+            step=0.01,
+            tooltip="Frames per second. CogVideoX: 8, 1.5: 16. A gif plays at most 50.",
+        ),
+        io.Int.Input(
+            "loop_count",
+            default=0,
+            min=0,
+            max=100,
+            tooltip="Extra repeats of the clip. At 0, gif and webp play forever and videos play once.",
+        ),
+        io.String.Input(
+            "filename_prefix",
+            default="video/Kinetograph",
+            tooltip="Name of the file, with folders below the output folder. %year%, %month%, %day%, "
+            "%width% and %height% are filled in.",
+        ),
+        format_input(formats),
+    ]
+
+
+def file_inputs() -> list[io.Input]:
+    """What every node that writes a clip asks of the file: where, with which notes and sound."""
+    return [
+        io.Boolean.Input(
+            "save_output",
+            default=True,
+            tooltip="Keep the file. Off: a preview in the temporary folder.",
+        ),
+        io.Boolean.Input(
+            "save_metadata",
+            default=True,
+            tooltip="Store the workflow in the file; dropping the file into ComfyUI brings it back.",
+        ),
+        io.Boolean.Input(
+            "trim_to_audio",
+            default=False,
+            tooltip="End the clip where the sound ends, if that is earlier.",
+        ),
+        io.Audio.Input(
+            "audio", optional=True, tooltip="Sound, cut or filled with silence to the clip's length."
+        ),
+    ]
+
+
+def file_outputs() -> list[io.Output]:
+    """What every node that writes a clip gives."""
+    return [
+        io.Video.Output("video", tooltip="The file as a VIDEO. The host cannot decode webp files again."),
+        io.String.Output("filename", tooltip="Name of the file below its folder."),
+    ]
+
+
 def format_input(formats: Iterable[Any]) -> io.DynamicCombo.Input:
     """A DynamicCombo of formats (records with `name` and `options`), each with its own bounded options."""
     choices = [io.DynamicCombo.Option(entry.name, [_option(o) for o in entry.options]) for entry in formats]

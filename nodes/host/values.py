@@ -52,6 +52,12 @@ def pixel_frames(vae: Any, samples: Tensor) -> int:
     return samples.shape[0]
 
 
+def pixel_size(vae: Any, samples: Tensor) -> tuple[int, int]:
+    """(width, height) in pixels that a LATENT will decode to."""
+    stride = vae.spacial_compression_decode()
+    return samples.shape[-1] * stride, samples.shape[-2] * stride
+
+
 def video_from_file(path: Path) -> Any:
     """A VIDEO of the host that reads the finished file."""
     return InputImpl.VideoFromFile(str(path))
