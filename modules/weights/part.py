@@ -4,13 +4,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
+from ..layers.operations import TorchOperations
 from .keymap import KeyMap
 
 Shapes = Mapping[str, tuple[int, ...]]
 Kind = Literal["diffusion_model", "vae", "text_encoder"]
+
+
+def _uninitialised(layer: type[nn.Module]) -> type[nn.Module]:
+    """A layer that draws no random numbers: most of the time a model takes to build goes there."""
+    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+
+
+class EmptyOperations(TorchOperations):
+    """PyTorch's layers without values, for modules whose weights come from a file."""
+
+    Linear = _uninitialised(nn.Linear)
+    Conv2d = _uninitialised(nn.Conv2d)
+    Conv3d = _uninitialised(nn.Conv3d)
+    LayerNorm = _uninitialised(nn.LayerNorm)
+    GroupNorm = _uninitialised(nn.GroupNorm)
+    Embedding = _uninitialised(nn.Embedding)
 
 
 @dataclass(frozen=True)
@@ -30,12 +46,14 @@ class Part:
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
     extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
 
+    def empty(self, config: Any) -> nn.Module:
+        """The part's module on the meta device: no memory taken, no random numbers drawn."""
+        if self.build is None:
+            raise ValueError(f"The {self.kind} of this family is built by the host.")
+        return self.build(config, ops=EmptyOperations, device="meta")
+
     def shapes(self, config: Any) -> Shapes:
         """Key -> shape of every weight that a checkpoint of this config holds, in our naming."""
         if self.host_shapes is not None:
             return self.host_shapes(config)
-        if self.build is None:
-            raise ValueError(f"This {self.kind} part has neither build nor host_shapes.")
-        with torch.device("meta"):
-            state = self.build(config, device="meta").state_dict()
-        return {key: tuple(value.shape) for key, value in state.items()}
+        return {key: tuple(value.shape) for key, value in self.empty(config).state_dict().items()}
