@@ -21,6 +21,10 @@ ADVICE = (
     ("Cannot allocate memory", "Memory ran out: choose a smaller size or another format."),
 )
 KILLED = "Something ended the encoder, often because memory ran out: choose a smaller size or another format."
+GET_FFMPEG = (
+    "Run 'pip install imageio-ffmpeg' in ComfyUI's Python, or let the environment variable "
+    "IMAGEIO_FFMPEG_EXE name an ffmpeg program."
+)
 DEFAULT_ADVICE = "Try video/h264-mp4 with its default options; report this text if that fails too."
 
 
@@ -29,10 +33,23 @@ def ffmpeg_path() -> str:
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise VideoError(
-            "No ffmpeg was found: run 'pip install imageio-ffmpeg' in ComfyUI's Python, or let the "
-            "environment variable IMAGEIO_FFMPEG_EXE name an ffmpeg program."
-        ) from error
+        raise VideoError(f"No ffmpeg was found. {GET_FFMPEG}") from error
+
+
+def start_ffmpeg(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """ffmpeg with pipes for input and messages; VideoError when it cannot be started."""
+    program = ffmpeg_path()
+    try:
+        return subprocess.Popen(
+            [program, *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "SVT_LOG": "1"},  # the AV1 encoder otherwise fills stderr with its settings
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as error:
+        raise VideoError(f"ffmpeg cannot be started: {error.strerror}. {GET_FFMPEG}") from error
 
 
 class Encoder:
@@ -46,14 +63,7 @@ class Encoder:
         self._patience, self._check, self._hide = patience, check, hide
         self._stalled = False
         self._said: list[str] = []
-        self._process = subprocess.Popen(
-            [ffmpeg_path(), *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "SVT_LOG": "1"},  # the AV1 encoder otherwise fills stderr with its settings
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        self._process = start_ffmpeg(argv)
         self._drain = threading.Thread(target=self._listen, daemon=True)
         self._drain.start()
 
