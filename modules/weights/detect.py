@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Protocol
 
 from .files import Header, main_dtype
@@ -144,7 +145,7 @@ def _examine(header: Header, prefix: str, keys: list[str], families: tuple[HasPa
     """Try every table on the keys of one prefix and weigh the one that explains most."""
     bare = [key.removeprefix(prefix) for key in keys]
     shapes = {key: header.shapes[key] for key in keys}
-    count = sum(_numel(shape) for shape in shapes.values())
+    count = sum(prod(shape) for shape in shapes.values())
     size: dict[str, Any] = {
         "parameters": count,
         "dtype": main_dtype(shapes, header.dtypes),
@@ -207,6 +208,11 @@ def _configure(
     """(config, shapes it asks for, keys it needed and did not find, what is wrong in words)."""
     if reading.lacking:
         return None, {}, reading.lacking, None
+    highest = max(int(number) for key in (*found, "0") for number in key.split(".") if number.isdecimal())
+    if highest > len(
+        found
+    ):  # a part has fewer blocks than keys; building what the number asks for would not end
+        return None, {}, (), f"a key is numbered {highest}, more than there are keys."
     try:
         config = reading.part.read_config(found, header.settings)
         return config, reading.part.shapes(config), (), None
@@ -214,15 +220,8 @@ def _configure(
         return None, {}, (str(error.args[0]),), None
     except ValueError as error:
         return None, {}, (), str(error)
-    except (IndexError, ZeroDivisionError, TypeError, RuntimeError) as error:
+    except (ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         return None, {}, (), f"its shapes fit no known size ({error})."
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
 
 
 def _first(keys: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Header:
     @cached_property
     def parameters(self) -> int:
         """How many numbers the files hold."""
-        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return sum(prod(shape) for shape in self.shapes.values())
 
     @property
     def dtype(self) -> str:
@@ -65,7 +66,7 @@ def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str])
     """The dtype with the most numbers, as torch names it (`bfloat16`); "none" without keys."""
     counts: dict[str, int] = {}
     for key, shape in shapes.items():
-        counts[dtypes[key]] = counts.get(dtypes[key], 0) + torch.Size(shape).numel()
+        counts[dtypes[key]] = counts.get(dtypes[key], 0) + prod(shape)
     if not counts:
         return "none"
     word = max(counts, key=lambda name: counts[name])

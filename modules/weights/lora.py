@@ -6,6 +6,7 @@ code reads for any model: `diffusion_model.<module>.<word>`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 
@@ -117,14 +118,7 @@ def _fits(keys: Mapping[str, str], shapes: Shapes, weight: tuple[int, ...]) -> b
     down, up = shapes[keys[DOWN]], shapes[keys[UP]]
     if len(down) < 2 or len(up) < 2 or up[1] != down[0]:
         return False
-    return len(weight) > 1 and up[0] == weight[0] and _volume(down[1:]) == _volume(weight[1:])
-
-
-def _volume(lengths: Iterable[int]) -> int:
-    volume = 1
-    for length in lengths:
-        volume *= length
-    return volume
+    return len(weight) > 1 and up[0] == weight[0] and prod(down[1:]) == prod(weight[1:])
 
 
 def _complaint(name: str, matched: int, unmatched: tuple[str, ...]) -> str:

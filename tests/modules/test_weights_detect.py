@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import pytest
 
@@ -199,3 +200,39 @@ def test_settings_decide_what_no_shape_tells():
 def test_settings_that_make_no_sense_are_an_error_in_words(settings):
     with pytest.raises(CheckpointError, match="CogVideoX"):
         find(T2V.shapes, settings=settings).check()
+
+
+def mutate(shapes, generator):
+    """The same list with a few keys renumbered, renamed, dropped, doubled or reshaped."""
+    items = list(shapes.items())
+    for _ in range(generator.choice((1, 2, 5, 20))):
+        place = generator.randrange(len(items))
+        key, shape = items[place]
+        lengths = [generator.choice((0, 1, 3, 2**20, 2**62, *shape)) for _ in range(generator.randrange(6))]
+        number = generator.choice(("0", "7", "999999999999", "-1", "٣", "00001"))
+        items[place] = generator.choice(
+            (
+                (re.sub(r"\d+", number, key, count=1), shape),
+                (key[: generator.randrange(len(key))], shape),
+                (key, tuple(lengths)),
+                (f"vae.{key}", shape),
+                (key.replace("weight", "bias"), shape),
+            )
+        )
+    return dict(items)
+
+
+@pytest.mark.parametrize(
+    "listed", [BY_NAME["cogvideox-1.5-5b-i2v-comfy-2-blocks"], VAE, T5], ids=lambda listed: listed.name
+)
+def test_mutated_key_lists_are_found_out_quickly_and_in_words(listed):
+    generator = random.Random(0)
+    for _ in range(60):
+        shapes = mutate(listed.shapes, generator)
+        start = time.perf_counter()
+        try:
+            for finding in detect_all(header(shapes), FAMILIES):
+                finding.check()
+        except CheckpointError as error:
+            assert "model.safetensors" in str(error)
+        assert time.perf_counter() - start < 5
