@@ -83,6 +83,49 @@ def latent_shape(family: str, asked: tuple[int, int, int]) -> tuple[int, int, in
     return grid.channels, grid.latent_frames(num_frames or 1), cells_h, cells_w
 
 
+def posterior_input() -> io.DynamicCombo.Input:
+    """How the VAE's answer is read: a seeded draw from its posterior, or the mean."""
+    seed = io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="Seed of the draw.")
+    return io.DynamicCombo.Input(
+        "posterior",
+        options=[io.DynamicCombo.Option("sample", [seed]), io.DynamicCombo.Option("mean", [])],
+        tooltip="How the VAE's answer is read: a draw, as CogVideoX was trained, or its mean.",
+    )
+
+
+class VAEEncodeChunked(io.ComfyNode):
+    """Encodes a clip for video to video, with memory that does not grow with its length."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographVAEEncodeChunked",
+            display_name="VAE Encode (Chunked)",
+            category="kinetograph/conditioning",
+            description="Encode a clip chunk by chunk, exactly. Frame counts that do not fold are refused.",
+            search_aliases=["vae encode video", "video to video", "v2v"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="VAE of the model's family, from its loader."),
+                io.Image.Input("images", tooltip="Frames of the clip; CogVideoX: 1, 9, 17, ... 49."),
+                posterior_input(),
+            ],
+            outputs=[
+                io.Latent.Output("LATENT", tooltip="The clip as latents, for a sampler with denoise < 1.")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, posterior: dict) -> bool | str:
+        """Present because the host asks for it wherever a DynamicCombo is; its parts have bounds."""
+        return True
+
+    @classmethod
+    def execute(cls, vae, images, posterior) -> io.NodeOutput:
+        values.vae_grid(vae, cls.__name__)
+        samples = sample_posterior(*vae.encode_moments(images), seed=posterior.get("seed"))
+        return io.NodeOutput({"samples": samples, "num_frames": images.shape[0]})
+
+
 class ImageToVideoConditioning(io.ComfyNode):
     """Gives an image-to-video checkpoint the picture that the clip starts from."""
 
@@ -109,21 +152,7 @@ class ImageToVideoConditioning(io.ComfyNode):
                     tooltip="crop: cover the size and cut what hangs over; stretch: squeeze to the size; "
                     "exact: refuse an image of another size.",
                 ),
-                io.DynamicCombo.Input(
-                    "posterior",
-                    options=[
-                        io.DynamicCombo.Option(
-                            "sample",
-                            [
-                                io.Int.Input(
-                                    "seed", default=0, min=0, max=2**64 - 1, tooltip="Seed of the draw."
-                                )
-                            ],
-                        ),
-                        io.DynamicCombo.Option("mean", []),
-                    ],
-                    tooltip="How the VAE's answer is read: a draw, as CogVideoX was trained, or its mean.",
-                ),
+                posterior_input(),
                 io.Float.Input(
                     "latent_gain",
                     default=1.0,
@@ -159,4 +188,4 @@ class ImageToVideoConditioning(io.ComfyNode):
         )
 
 
-NODES = [VideoLatent, ImageToVideoConditioning]
+NODES = [VideoLatent, ImageToVideoConditioning, VAEEncodeChunked]

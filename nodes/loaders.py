@@ -87,7 +87,7 @@ class CogVideoXLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        parts = files.list_models(("vae", "text_encoder"), pipelines=False)
+        parts = files.list_models(("vae", "text_encoder"))
         return io.Schema(
             node_id="KinetographCogVideoXLoader",
             display_name="CogVideoX Loader",

@@ -197,14 +197,14 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
     added = -noise.shape[2] % patch
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
-    seed = kwargs.get("seed") or 0
+    sampler, sigmas, denoise_mask, *rest = args
+    seed = kwargs.get("seed", rest[2] if len(rest) > 2 else 0) or 0  # after callback and disable_pbar
     front_shape = (*noise.shape[:2], added, *noise.shape[3:])
     front = torch.randn(front_shape, generator=torch.Generator().manual_seed(seed), dtype=noise.dtype)
     noise = torch.cat([front.to(noise.device), noise], dim=2)
     latent_image = torch.cat([latent_image[:, :, :1].expand(-1, -1, added, -1, -1), latent_image], dim=2)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [latent_image.shape]
-    sampler, sigmas, denoise_mask, *rest = args
     if denoise_mask is not None:
         first = denoise_mask[:, :, :1].expand(-1, -1, added, -1, -1)
         denoise_mask = torch.cat([first, denoise_mask], dim=2)

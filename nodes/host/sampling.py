@@ -40,16 +40,32 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
     ) -> Tensor:
         scale = self.guidance(self.progress(float(timestep.flatten()[0])), x.shape[2])
         options = model_options or {}
-        if isinstance(scale, Tensor):
-            options = {
-                **options,
-                "sampler_cfg_function": per_frame_cfg(scale),
-                "disable_cfg1_optimization": True,
-            }
-            scale = float(scale.max())
         conds = self.conds.get("negative"), self.conds.get("positive")
+        if isinstance(scale, Tensor):
+            return self._predict_by_frame(x, timestep, *conds, scale, options, seed)
         return comfy.samplers.sampling_function(
             self.inner_model, x, timestep, *conds, scale, model_options=options, seed=seed
+        )
+
+    def _predict_by_frame(
+        self, x: Tensor, timestep: Tensor, negative: Any, positive: Any, scale_t: Tensor, options: Any, seed: Any
+    ) -> Tensor:
+        """The host's guided prediction with one scale per latent frame.
+
+        The hook of the host that replaces the blend works on x - x0, which at CogVideoX's first step has lost
+        three digits; ours comes after the blend and sees x0 itself. A blend that the user installed is asked
+        instead, with a scale per frame.
+        """
+        scale = scale_t.to(x.device).view(1, 1, -1, 1, 1)
+        options = {**options, "disable_cfg1_optimization": True}
+        if (installed := options.get("sampler_cfg_function")) is not None:
+            options["sampler_cfg_function"] = lambda args: installed({**args, "cond_scale": scale})
+        else:
+            hooks = options.get("sampler_post_cfg_function", [])
+            options["sampler_post_cfg_function"] = [blend_with(scale), *hooks]
+        most = float(scale_t.max())
+        return comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, negative, positive, most, model_options=options, seed=seed
         )
 
     def progress(self, sigma: float) -> float:
@@ -64,12 +80,12 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         return (at - 1 + math.log(above / sigma) / math.log(above / below)) / steps
 
 
-def per_frame_cfg(scale_t: Tensor) -> Callable[[dict[str, Any]], Tensor]:
-    """The host's CFG hook with one scale per latent frame."""
+def blend_with(scale: Tensor) -> Callable[[dict[str, Any]], Tensor]:
+    """A post-CFG hook of the host that blends both predictions anew, `scale` broadcast over them."""
 
     def blend(args: dict[str, Any]) -> Tensor:
-        scale = scale_t.to(args["cond"]).view(1, 1, -1, 1, 1)
-        return args["uncond"] + (args["cond"] - args["uncond"]) * scale
+        uncond = args["uncond_denoised"]
+        return uncond + (args["cond_denoised"] - uncond) * scale
 
     return blend
 

@@ -19,7 +19,7 @@ from ...modules.families.family import Part
 from ...modules.grid import LatentGrid
 from . import compat
 from .backend import HostOperations
-from .progress import check_interrupted
+from .progress import Progress, check_interrupted, steps
 
 WORKING_DTYPES = [torch.bfloat16, torch.float32]  # fp16 overflows in the decoder of CogVideoX
 
@@ -115,16 +115,17 @@ class VideoVAE(comfy.sd.VAE):
         self.recipe.grid.latent_frames(frames.shape[0])
         self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
         self.reserve(self.memory_used_encode((1, 3, *frames.shape[:-1]), self.vae_dtype))
-        pieces = (self._to_device(piece) for piece in frames.split(8))  # whole clips stay off the device
+        bar = steps(frames.shape[0])
+        pieces = (self._to_device(piece, bar) for piece in frames.split(8))  # whole clips stay off the device
         chunks = self.first_stage_model.encode_stream(pieces, frames.shape[0])
         mean, log_variance = (
             torch.cat(parts, dim=2) for parts in zip(*map(self._to_host, chunks), strict=True)
         )
         return mean, log_variance
 
-    def _to_device(self, frames_fhwc: Tensor) -> Tensor:
+    def _to_device(self, frames_fhwc: Tensor, bar: Progress) -> Tensor:
         """(1, c, f, h, w) in -1..1 on the VAE's device."""
-        check_interrupted()
+        bar.advance(frames_fhwc.shape[0])
         return self.process_input(frames_fhwc.movedim(-1, 0)[None]).to(self.device, self.vae_dtype)
 
     def _to_host(self, moments: tuple[Tensor, Tensor]) -> list[Tensor]:
