@@ -48,7 +48,14 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         )
 
     def _predict_by_frame(
-        self, x: Tensor, timestep: Tensor, negative: Any, positive: Any, scale_t: Tensor, options: Any, seed: Any
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        negative: Any,
+        positive: Any,
+        scale_t: Tensor,
+        options: Any,
+        seed: Any,
     ) -> Tensor:
         """The host's guided prediction with one scale per latent frame.
 
