@@ -44,11 +44,15 @@ class Result:
         return "\n".join(word for word in said if word)
 
     def files(self) -> list[dict[str, str]]:
-        """Every file named in the outputs: filename, subfolder, type."""
-        lists = [
-            items for values in self.outputs.values() for items in values.values() if isinstance(items, list)
-        ]
-        return [item for items in lists for item in items if isinstance(item, dict) and "filename" in item]
+        """Every file named in the outputs, once each: filename, subfolder, type."""
+        found: dict[tuple[str, ...], dict[str, str]] = {}
+        for items in (items for values in self.outputs.values() for items in values.values()):
+            for item in items if isinstance(items, list) else ():
+                if isinstance(item, dict) and "filename" in item:
+                    found.setdefault(
+                        (item["filename"], item.get("subfolder", ""), item.get("type", "")), item
+                    )
+        return list(found.values())
 
 
 class Client:

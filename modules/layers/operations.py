@@ -4,7 +4,7 @@ A host casts, offloads and quantises weights inside its own layer classes. Model
 name `torch.nn` layers: they take an `Operations` and build from it.
 """
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -33,12 +33,12 @@ class Operations(Protocol):
 class TorchOperations:
     """Plain `torch.nn`: for tests, training and benchmarks."""
 
-    Linear = nn.Linear
-    Conv2d = nn.Conv2d
-    Conv3d = nn.Conv3d
-    LayerNorm = nn.LayerNorm
-    GroupNorm = nn.GroupNorm
-    Embedding = nn.Embedding
+    Linear: ClassVar = nn.Linear
+    Conv2d: ClassVar = nn.Conv2d
+    Conv3d: ClassVar = nn.Conv3d
+    LayerNorm: ClassVar = nn.LayerNorm
+    GroupNorm: ClassVar = nn.GroupNorm
+    Embedding: ClassVar = nn.Embedding
 
     @staticmethod
     def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
