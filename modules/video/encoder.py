@@ -89,6 +89,7 @@ class Encoder:
             raise self._failure() from error
         finally:
             watch.cancel()
+            watch.join()
 
     def finish(self) -> None:
         """Say that all is written and wait for a good end; VideoError otherwise."""
