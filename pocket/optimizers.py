@@ -1,0 +1,82 @@
+"""Muon for the matrices inside transformer blocks, AdamW for all else, behind one face.
+
+Muon: Keller Jordan, 2024: momentum whose matrix is made orthogonal before it is applied. Written out because
+torch's own works in bfloat16, which a CPU without bfloat16 units does slowly, and one matrix at a time.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the published iteration
+ADAM_SIZE = 0.2  # root mean square of an update at lr 1, as AdamW's (arXiv 2502.16982, sec. 2.2)
+
+
+def orthogonalise(g_nij: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly, by Newton-Schulz iteration; i <= j."""
+    a, b, c = QUINTIC
+    x = g_nij / g_nij.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+class Muon(torch.optim.Optimizer):
+    """Equal shapes go through one batched product."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            shapes = defaultdict(list)
+            for p in group["params"]:
+                shapes[tuple(sorted(p.shape))].append(p)
+            for alike in shapes.values():
+                self._step_alike(alike, group["lr"], group["momentum"])
+
+    def _step_alike(self, params: list[nn.Parameter], lr: float, momentum: float) -> None:
+        updates = [self._look_ahead(p, momentum) for p in params]
+        wide = [u if u.shape[0] <= u.shape[1] else u.T for u in updates]
+        scale = ADAM_SIZE * max(params[0].shape) ** 0.5
+        for p, update in zip(params, orthogonalise(torch.stack(wide)), strict=True):
+            p.add_(update if p.shape[0] <= p.shape[1] else update.T, alpha=-lr * scale)
+
+    def _look_ahead(self, p: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov: the gradient mixed with its running mean once more."""
+        assert p.grad is not None
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        return p.grad.lerp(state["momentum"].lerp_(p.grad, 1 - momentum), momentum)
+
+
+class BlockOptimizer:
+    """`blocks` names the part of the model whose 2-d weights, adaLN's aside, Muon takes."""
+
+    def __init__(self, model: nn.Module, blocks: nn.Module) -> None:
+        wide = [p for name, p in blocks.named_parameters() if p.dim() == 2 and ".norm" not in name]
+        taken = {id(p) for p in wide}
+        rest = [p for p in model.parameters() if id(p) not in taken]
+        adam = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.parts: list[torch.optim.Optimizer] = [adam, Muon(wide, lr=1e-3)]
+
+    def step(self, lr: float) -> None:
+        """Apply and clear the gradients."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, stored in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(stored)

@@ -1,0 +1,156 @@
+"""The pocket models' sizes, in the words of their config.json, and how to build them for training."""
+
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import T5EncoderModel
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL_FOLDER = Path(__file__).resolve().parent / "models" / "CogVideo" / "pocket-cogvideox"
+TEXT_TOKENS = 16
+
+VAE_SETTINGS: dict[str, Any] = {
+    "_class_name": "AutoencoderKLCogVideoX",
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["CogVideoXDownBlock3D"] * 4,
+    "up_block_types": ["CogVideoXUpBlock3D"] * 4,
+    "block_out_channels": [8, 16, 32, 64],
+    "latent_channels": 16,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "norm_eps": 1e-6,
+    "act_fn": "silu",
+    "pad_mode": "first",
+    "temporal_compression_ratio": 4,
+    "sample_height": 64,
+    "sample_width": 64,
+    "scaling_factor": 0.7,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+TRANSFORMER_SETTINGS: dict[str, Any] = {
+    "_class_name": "CogVideoXTransformer3DModel",
+    "num_layers": 5,
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "in_channels": 16,
+    "out_channels": 16,
+    "time_embed_dim": 128,
+    "text_embed_dim": 32,
+    "max_text_seq_length": TEXT_TOKENS,
+    "patch_size": 2,
+    "sample_width": 90,  # the base grid of the positions, as in 5B; pictures are 64x64
+    "sample_height": 60,
+    "sample_frames": 49,
+    "temporal_compression_ratio": 4,
+    "use_rotary_positional_embeddings": True,
+    "use_learned_positional_embeddings": False,
+    "activation_fn": "gelu-approximate",
+    "timestep_activation_fn": "silu",
+    "attention_bias": True,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_eps": 1e-5,
+    "norm_elementwise_affine": True,
+    "dropout": 0.0,
+}
+TEXT_SETTINGS: dict[str, Any] = {
+    "architectures": ["T5EncoderModel"],
+    "model_type": "t5",
+    "vocab_size": 32128,
+    "d_model": 32,
+    "num_layers": 1,
+    "num_heads": 4,
+    "d_kv": 16,
+    "d_ff": 64,
+    "feed_forward_proj": "gated-gelu",
+    "dense_act_fn": "gelu_new",
+    "is_gated_act": True,
+    "layer_norm_epsilon": 1e-6,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "dropout_rate": 0.0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "tie_word_embeddings": False,
+}
+SCHEDULER_SETTINGS: dict[str, Any] = {
+    "_class_name": "CogVideoXDPMScheduler",
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "snr_shift_scale": 1.0,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
+    "clip_sample": False,
+    "steps_offset": 0,
+}
+
+
+def pack() -> None:
+    """Make the pack importable as `kinetograph`, the way ComfyUI imports it."""
+    runpy.run_path(str(ROOT / "tools" / "pack.py"))["register"]()
+
+
+def build_vae() -> nn.Module:
+    """The pack's own autoencoder at pocket size, weights unset."""
+    pack()
+    from kinetograph.modules.families.cogvideox.vae import CogVideoXVAE, VAEConfig
+
+    config = VAEConfig(
+        block_out_channels=tuple(VAE_SETTINGS["block_out_channels"]),
+        layers_per_block=VAE_SETTINGS["layers_per_block"],
+        latent_channels=VAE_SETTINGS["latent_channels"],
+        norm_groups=VAE_SETTINGS["norm_num_groups"],
+    )
+    return CogVideoXVAE(config, dtype=torch.float32)
+
+
+def build_transformer() -> nn.Module:
+    """The pack's own transformer at pocket size, weights unset."""
+    pack()
+    from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
+    from kinetograph.modules.families.cogvideox.model import CogVideoXTransformer
+
+    config = CogVideoXConfig(
+        num_layers=TRANSFORMER_SETTINGS["num_layers"],
+        num_heads=TRANSFORMER_SETTINGS["num_attention_heads"],
+        time_embed_dim=TRANSFORMER_SETTINGS["time_embed_dim"],
+        text_dim=TRANSFORMER_SETTINGS["text_embed_dim"],
+        max_text_tokens=TEXT_TOKENS,
+    )
+    return CogVideoXTransformer(config, dtype=torch.float32)
+
+
+def build_text_encoder(vocabulary: int) -> "T5EncoderModel":
+    """T5 with a table of only the `vocabulary` rows that captions use."""
+    from transformers import T5Config, T5EncoderModel
+
+    derived = ("architectures", "model_type", "dense_act_fn", "is_gated_act")
+    settings = {key: value for key, value in TEXT_SETTINGS.items() if key not in derived}
+    return T5EncoderModel(T5Config(**{**settings, "vocab_size": vocabulary}))
+
+
+class TextToLatents(nn.Module):
+    """Text encoder and transformer, trained as one."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.text = build_text_encoder(vocabulary)
+        self.transformer = build_transformer()
+
+    def context(self, ids_bl: Tensor) -> Tensor:
+        """Features of padded captions: (b, l, d). No mask: padding is seen, as in the published models."""
+        return self.text(ids_bl).last_hidden_state
+
+    def velocity(self, x_bcthw: Tensor, timestep_b: Tensor, context_bld: Tensor) -> Tensor:
+        return self.transformer(x_bcthw, timestep_b, context_bld)

@@ -1,0 +1,126 @@
+"""Trains the pocket transformer and its text encoder together, on cached latents."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .check import alpha_bars, check
+from .latents import World, open_world
+from .optimizers import BlockOptimizer
+from .parts import TextToLatents
+from .progress import RunLog, load_run, save_run
+from .tokens import Vocabulary
+
+BATCH = 32
+PEAK_LR = 2e-3
+WARM_UP = 100  # steps
+DROP = 0.1  # part of the captions left out, for guidance
+AVERAGE = 0.998  # what the running mean of the weights keeps at each step
+HIGH_NOISE = 1.5  # t = 1000 (1 - u ** HIGH_NOISE): what a clip shows is settled at high noise
+OPEN_GATE = 0.3  # at the start, so that text reaches the picture from the first step
+SAVE_EVERY, CHECK_EVERY = 250, 500
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One batch: noisy latents, the v to predict, timesteps, token places."""
+
+    x_bcthw: Tensor
+    v_bcthw: Tensor
+    timestep_b: Tensor
+    ids_bl: Tensor
+
+
+class Sampler:
+    """Draws batches of noisy latents at random timesteps."""
+
+    def __init__(self, world: World, words: Vocabulary) -> None:
+        self.latents = world.latents
+        self.ids, self.null = words.encode(world.captions), words.encode([""])
+        bars = alpha_bars()
+        self.signal, self.noise = bars.sqrt().float(), (1 - bars).sqrt().float()
+
+    def draw(self) -> Sample:
+        pick = torch.randint(len(self.latents), (BATCH,))
+        ids = torch.where(torch.rand(BATCH, 1) < DROP, self.null, self.ids[pick])
+        t = ((1 - torch.rand(BATCH) ** HIGH_NOISE) * 1000).long().clamp(0, 999)
+        x0 = self.latents[pick]
+        noise = torch.randn_like(x0)
+        a, s = (power[t].view(-1, 1, 1, 1, 1) for power in (self.signal, self.noise))
+        return Sample(a * x0 + s * noise, a * noise - s * x0, t, ids)
+
+
+def start_weights(transformer: nn.Module) -> None:
+    """Modulation and output start at zero, all other weights at unit gain."""
+    for name, p in transformer.named_parameters():
+        if ".norm1.linear." in name or ".norm2.linear." in name:
+            nn.init.zeros_(p)
+            if name.endswith("bias"):
+                rows = p.data.view(6, -1)
+                rows[2] = rows[5] = OPEN_GATE  # gates of the image and of the text
+        elif name.startswith(("norm_out.linear", "proj_out")):
+            nn.init.zeros_(p)
+        elif p.dim() >= 2:
+            nn.init.normal_(p, std=p[0].numel() ** -0.5)
+        else:
+            nn.init.ones_(p) if "norm" in name and name.endswith("weight") else nn.init.zeros_(p)
+
+
+def lr_at(step: int, total: int) -> float:
+    if step < WARM_UP:
+        return PEAK_LR * (step + 1) / WARM_UP
+    part = min(1.0, (step - WARM_UP) / (total - WARM_UP))
+    return PEAK_LR * max(0.01, 0.5 + 0.5 * math.cos(math.pi * part))
+
+
+class Training:
+    """The model, its running mean and the optimizer, one step at a time."""
+
+    def __init__(self, words: Vocabulary) -> None:
+        self.model, self.average = TextToLatents(len(words.rows)), TextToLatents(len(words.rows))
+        start_weights(self.model.transformer)
+        self.average.load_state_dict(self.model.state_dict())
+        self.both = nn.ModuleDict({"model": self.model, "average": self.average})
+        self.optimizer = BlockOptimizer(self.model, self.model.transformer.transformer_blocks)
+
+    def step(self, sample: Sample, lr: float, number: int) -> dict[str, float]:
+        """One update; returns the loss, also at high noise alone."""
+        context = self.model.context(sample.ids_bl)
+        v = self.model.velocity(sample.x_bcthw, sample.timestep_b, context)
+        errors = (v - sample.v_bcthw).square().flatten(1).mean(1)
+        errors.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step(lr)
+        self.follow(number)
+        high = errors.detach()[sample.timestep_b >= 700]
+        return {
+            "loss": errors.mean().item(),
+            "high": high.mean().item() if len(high) else 0.0,
+            "norm": norm.item(),
+        }
+
+    @torch.no_grad()
+    def follow(self, number: int) -> None:
+        """Move the running mean; young ones forget faster."""
+        keep = min(AVERAGE, (number + 1) / (number + 10))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+
+
+def train_transformer(out: Path, vae_run: Path, total: int) -> None:
+    """Train to `total` steps in all, going on from the last saved one."""
+    words = Vocabulary()
+    world, vae = open_world(vae_run)
+    sampler, training = Sampler(world, words), Training(words)
+    done = load_run(out, training.both, training.optimizer)
+    torch.manual_seed(done)
+    log, checks = RunLog(out / "log.jsonl", every=25), RunLog(out / "checks.jsonl", every=1)
+    for step in range(done + 1, total + 1):
+        lr = lr_at(step - 1, total)
+        log.add(step, lr=lr, **training.step(sampler.draw(), lr, step))
+        if step % SAVE_EVERY == 0 or step == total:
+            save_run(out, step, training.both, training.optimizer)
+        if step % CHECK_EVERY == 0 or step == total:
+            checks.write(step=step, **check(training.average, vae, words, 16)[0])
