@@ -120,9 +120,9 @@ class FamilyModel(comfy.model_base.BaseModel):
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
         """Image latents (b, c, t, h, w) for the channel axis, scaled as the checkpoint was trained.
 
-        Frames that the sampler added in front for an odd clip (`pad_to_patch`) repeat the first one, as
-        diffusers' CogVideoXImageToVideoPipeline does. Raises ValueError when an image-to-video
-        checkpoint got no image, a text-to-video one got an image, or the sizes differ.
+        Frames that the sampler added behind an odd clip (`pad_to_patch`) are silent like all but the first.
+        Raises ValueError when an image-to-video checkpoint got no image, a text-to-video one got an image,
+        or the sizes differ.
         """
         config, noise = self.recipe.config, kwargs["noise"]
         image = kwargs.get("concat_latent_image")
@@ -141,7 +141,7 @@ class FamilyModel(comfy.model_base.BaseModel):
         image = image[:1] * config.image_latent_scale
         missing = noise.shape[2] - image.shape[2]
         if 0 < missing < config.patch_size_t:
-            image = torch.cat([image[:, :, :1].expand(-1, -1, missing, -1, -1), image], dim=2)
+            image = torch.nn.functional.pad(image, (0, 0, 0, 0, 0, missing))
         if image.shape[2:] != noise.shape[2:]:
             raise ValueError(
                 f"Image conditioning is for latents of {tuple(image.shape[2:])} (frames, height, width) but "
@@ -187,28 +187,33 @@ def check_text_width(context: Tensor, recipe: ModelRecipe) -> None:
 
 
 def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Sample whole temporal patches: added latents go in front and are cut off afterwards.
+    """Sample whole temporal patches: latents added behind the clip are cut off afterwards.
 
-    CogVideoX 1.5 cuts two latent frames into one patch; 81 frames are 21 latents, 22 are sampled and the
-    first is dropped (THUDM/CogVideo, sat/sample_video.py). An OUTER_SAMPLE wrapper of the host.
+    CogVideoX 1.5 cuts two latent frames into one patch: 81 frames are 21 latents, 22 are sampled. Its own code
+    decodes the first 21 (zai-org/CogVideo, sat/sample_video.py: (T - 1) // 2 pairs after the first latent), so
+    that the clip starts with the latent that stands for one frame and that holds the image. diffusers drops the
+    first one instead, and with it the image. An OUTER_SAMPLE wrapper of the host.
     """
-    guider = executor.class_obj
-    patch = guider.model_patcher.model.recipe.config.patch_size_t
+    patch = executor.class_obj.model_patcher.model.recipe.config.patch_size_t
     added = -noise.shape[2] % patch
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
     sampler, sigmas, denoise_mask, *rest = args
     seed = kwargs.get("seed", rest[2] if len(rest) > 2 else 0) or 0  # after callback and disable_pbar
-    front_shape = (*noise.shape[:2], added, *noise.shape[3:])
-    front = torch.randn(front_shape, generator=torch.Generator().manual_seed(seed), dtype=noise.dtype)
-    noise = torch.cat([front.to(noise.device), noise], dim=2)
-    latent_image = torch.cat([latent_image[:, :, :1].expand(-1, -1, added, -1, -1), latent_image], dim=2)
+    shape = (*noise.shape[:2], added, *noise.shape[3:])
+    more = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=noise.dtype)
+    noise = torch.cat([noise, more.to(noise.device)], dim=2)
+    latent_image = repeat_last(latent_image, added)
     if "latent_shapes" in kwargs:
         kwargs["latent_shapes"] = [latent_image.shape]
     if denoise_mask is not None:
-        first = denoise_mask[:, :, :1].expand(-1, -1, added, -1, -1)
-        denoise_mask = torch.cat([first, denoise_mask], dim=2)
-    return executor(noise, latent_image, sampler, sigmas, denoise_mask, *rest, **kwargs)[:, :, added:]
+        denoise_mask = repeat_last(denoise_mask, added)
+    return executor(noise, latent_image, sampler, sigmas, denoise_mask, *rest, **kwargs)[:, :, :-added]
+
+
+def repeat_last(x_bcthw: Tensor, count: int) -> Tensor:
+    """The clip with its last latent frame `count` times more."""
+    return torch.cat([x_bcthw, x_bcthw[:, :, -1:].expand(-1, -1, count, -1, -1)], dim=2)
 
 
 def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:

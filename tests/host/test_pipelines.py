@@ -92,7 +92,7 @@ def reference_text(prompt):
 def noise(frames, seed=SEED):
     """The noise that the host draws for a seed, in diffusers' order of axes."""
     shape = (1, 16, (frames - 1) // 4 + 1, tiny.HEIGHT // 8, tiny.WIDTH // 8)
-    return torch.randn(shape, generator=torch.manual_seed(seed)).transpose(1, 2)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).transpose(1, 2)
 
 
 def settings(**changes):
@@ -125,16 +125,27 @@ def test_text_to_video_is_diffusers(nodes, variant):
     assert worst(ours, theirs) <= TOLERANCE
 
 
-def test_odd_clips_of_1_5_are_padded_in_front_as_diffusers_does(nodes):
+def padded(frames):
+    """Noise for an odd clip of 1.5 with the latent that is sampled behind it."""
+    more = torch.randn((1, 16, 1, 8, 8), generator=torch.Generator().manual_seed(SEED)).transpose(1, 2)
+    return torch.cat([noise(frames), more], dim=1)
+
+
+def decoded_like_the_original(pipe, latents_btchw):
+    """CogVideoX's own code decodes the first 2k + 1 of 2k + 2 latents; diffusers would drop the first."""
+    z = latents_btchw[:, :-1].transpose(1, 2) / pipe.vae.config.scaling_factor
+    return (pipe.vae.decode(z).sample / 2 + 0.5).clamp(0, 1)[0].transpose(0, 1)
+
+
+def test_odd_clips_of_1_5_sample_one_latent_more_and_drop_the_last(nodes):
     from diffusers import CogVideoXPipeline
 
     run = OurRun(nodes, "1.5-5B")
     ours = run.frames(run.sample(run.empty()))
-    front = torch.randn((1, 16, 1, 8, 8), generator=torch.manual_seed(SEED)).transpose(1, 2)
     pipe = reference(CogVideoXPipeline, "1.5-5B")
-    size = {"height": tiny.HEIGHT, "width": tiny.WIDTH, "num_frames": tiny.FRAMES}
-    latents = torch.cat([front, noise(tiny.FRAMES)], dim=1)
-    theirs = pipe(**settings(latents=latents, **size)).frames[0]
+    size = {"height": tiny.HEIGHT, "width": tiny.WIDTH, "num_frames": tiny.FRAMES + 4}
+    wanted = settings(latents=padded(tiny.FRAMES), **size, output_type="latent")
+    theirs = decoded_like_the_original(pipe, pipe(**wanted).frames)
     assert worst(ours, theirs) <= TOLERANCE
 
 
@@ -144,28 +155,29 @@ def test_image_to_video_is_diffusers(nodes, variant, gain):
     from diffusers import CogVideoXImageToVideoPipeline
 
     run = OurRun(nodes, variant)
-    image = torch.rand((1, tiny.HEIGHT, tiny.WIDTH, 3), generator=torch.manual_seed(1))
+    image = torch.rand((1, tiny.HEIGHT, tiny.WIDTH, 3), generator=torch.Generator().manual_seed(1))
     latent = run.empty()
-    first = nodes["ImageToVideoConditioning"].execute(
-        run.positive, run.negative, run.vae, image, latent, "exact", {"posterior": "sample", "seed": 5}, gain
-    )
-    ours = run.frames(run.sample(latent, *first.args))
+    posterior = {"posterior": "sample", "seed": 5}
+    conditioning = nodes["ImageToVideoConditioning"]
+    first = conditioning.execute(
+        run.positive, run.negative, run.vae, image, latent, "exact", posterior, gain
+    ).args
+    ours = run.frames(run.sample(latent, *first))
 
+    newer = variant.startswith("1.5")
     pipe = reference(CogVideoXImageToVideoPipeline, variant)
-    pipe.vae.register_to_config(invert_scale_latents=gain != 1.0)
-    latents = noise(tiny.FRAMES)
-    if gain != 1.0:
-        front = torch.randn((1, 16, 1, 8, 8), generator=torch.manual_seed(SEED)).transpose(1, 2)
-        latents = torch.cat([front, latents], dim=1)
+    pipe.vae.register_to_config(invert_scale_latents=newer)
     theirs = pipe(
         image=image.movedim(-1, 1),
         height=tiny.HEIGHT,
         width=tiny.WIDTH,
-        num_frames=tiny.FRAMES,
+        num_frames=tiny.FRAMES + 4 * newer,
         generator=torch.Generator().manual_seed(5),
-        **settings(latents=latents),
-    ).frames[0]
-    assert worst(ours, theirs) <= TOLERANCE
+        **settings(latents=(padded if newer else noise)(tiny.FRAMES), output_type="latent"),
+    ).frames
+    if not newer:
+        theirs = torch.cat([theirs, theirs[:, -1:]], dim=1)  # nothing to drop
+    assert worst(ours, decoded_like_the_original(pipe, theirs)) <= TOLERANCE
 
 
 def test_video_to_video_is_diffusers(nodes):
@@ -173,14 +185,17 @@ def test_video_to_video_is_diffusers(nodes):
 
     strength = 0.8
     run = OurRun(nodes, "5B")
-    clip = torch.rand((tiny.FRAMES, tiny.HEIGHT, tiny.WIDTH, 3), generator=torch.manual_seed(2))
+    clip = torch.rand((tiny.FRAMES, tiny.HEIGHT, tiny.WIDTH, 3), generator=torch.Generator().manual_seed(2))
     latent = nodes["VAEEncodeChunked"].execute(run.vae, clip, {"posterior": "sample", "seed": 5}).args[0]
     steps = int(STEPS * strength)
     ours = run.frames(run.sample(latent, steps=steps, denoise=strength))
 
     pipe = reference(CogVideoXVideoToVideoPipeline, "5B")
     pixels = (clip * 2 - 1).movedim(-1, 0)[None]
-    encoded = pipe.vae.encode(pixels).latent_dist.sample(torch.Generator().manual_seed(5)) * pipe.vae.config.scaling_factor
+    encoded = (
+        pipe.vae.encode(pixels).latent_dist.sample(torch.Generator().manual_seed(5))
+        * pipe.vae.config.scaling_factor
+    )
     pipe.scheduler.set_timesteps(STEPS)
     begin = pipe.scheduler.timesteps[STEPS - steps].view(1)
     noisy = pipe.scheduler.add_noise(encoded.transpose(1, 2), noise(tiny.FRAMES), begin)
