@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
 
-from .files import Header, main_dtype
+from .files import DTYPES, Header, main_dtype
 from .keymap import doubled_keys
 from .part import Kind, Part, Shapes
 from .trouble import CheckpointError
@@ -167,39 +167,44 @@ def _weigh(header: Header, prefix: str, reading: _Reading, size: dict[str, Any])
     """Compare what the file holds with what its config asks for."""
     part, ours = reading.part, reading.ours
     extras, unknown = part.extras.match(reading.unknown)
-    unexpected = [prefix + key for key in unknown]
-    doubled = doubled_keys(reading.renames)
     found = {key: header.shapes[prefix + theirs] for key, theirs in ours.items()}
+    dtypes = {key: header.dtypes[prefix + theirs] for key, theirs in ours.items()}
     config, expected, missing, problem = _configure(reading, found, header)
-    if config is not None:
-        missing = tuple(key for key in expected if key not in found)
-        unexpected += [prefix + ours[key] for key in found if key not in expected]
-    misshapen = tuple(
-        f"{key}: {found[key]} for {shape}"
-        for key, shape in expected.items()
-        if found.get(key, shape) != shape
-    )
-    if doubled:
-        problem = f"two of its keys stand for {doubled[0]}."
-    dialect = reading.dialect + ("-fp8" if size["dtype"].startswith("float8") else "")
+    known = expected if config is not None else found
     return Finding(
         name=header.name,
         family=reading.family.id,
         label=reading.family.label,
         kind=part.kind,
         variant=part.variant(config) if config is not None else "unknown",
-        dialect=dialect,
+        dialect=reading.dialect + ("-fp8" if size["dtype"].startswith("float8") else ""),
         prefix=prefix,
         part=part,
         config=config,
         renames={prefix + key: new for key, new in {**reading.renames, **extras}.items()},
-        matched=len(found) - len(misshapen) - sum(key not in expected for key in found if config is not None),
-        missing=missing,
-        unexpected=tuple(unexpected),
-        misshapen=misshapen,
-        problem=problem,
+        matched=sum(found.get(key) == shape for key, shape in known.items()),
+        missing=tuple(key for key in known if key not in found) or missing,
+        unexpected=tuple(
+            prefix + key for key in (*unknown, *(ours[key] for key in found if key not in known))
+        ),
+        misshapen=tuple(
+            f"{key}: {found[key]} for {shape}"
+            for key, shape in known.items()
+            if found.get(key, shape) != shape
+        ),
+        problem=_unusable(reading.renames, dtypes) or problem,
         **size,
     )
+
+
+def _unusable(renames: Mapping[str, str | None], dtypes: Mapping[str, str]) -> str | None:
+    """What makes weights useless though their keys and shapes may fit."""
+    if doubled := doubled_keys(renames):
+        return f"two of its keys stand for {doubled[0]}."
+    odd = [f"{key}: {word}" for key, word in dtypes.items() if not _is_float(word)]
+    if odd:
+        return f"{len(odd)} weights are no floating point numbers ({odd[0]}): a quantisation not known here."
+    return None
 
 
 def _configure(
@@ -209,9 +214,8 @@ def _configure(
     if reading.lacking:
         return None, {}, reading.lacking, None
     highest = max(int(number) for key in (*found, "0") for number in key.split(".") if number.isdecimal())
-    if highest > len(
-        found
-    ):  # a part has fewer blocks than keys; building what the number asks for would not end
+    # a part has fewer blocks than keys; building what the number asks for would not end
+    if highest > len(found):
         return None, {}, (), f"a key is numbered {highest}, more than there are keys."
     try:
         config = reading.part.read_config(found, header.settings)
@@ -222,6 +226,11 @@ def _configure(
         return None, {}, (), str(error)
     except (ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         return None, {}, (), f"its shapes fit no known size ({error})."
+
+
+def _is_float(word: str) -> bool:
+    """Whether a dtype, in the format's words, is one that PyTorch computes or stores weights in."""
+    return word in DTYPES and DTYPES[word].is_floating_point
 
 
 def _first(keys: tuple[str, ...]) -> str:

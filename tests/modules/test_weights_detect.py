@@ -236,3 +236,12 @@ def test_mutated_key_lists_are_found_out_quickly_and_in_words(listed):
         except CheckpointError as error:
             assert "model.safetensors" in str(error)
         assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("word", ["I8", "U8", "F99", "C64"])
+def test_integer_weights_are_refused(word):
+    dtypes = {**dict.fromkeys(VAE.shapes, "F16"), "decoder.conv_in.conv.weight": word}
+    head = header(VAE.shapes)
+    finding = detect(type(head)(head.name, (), head.shapes, dtypes, {}), FAMILIES)
+    with pytest.raises(CheckpointError, match=f"1 weights are no floating point numbers .*{word}"):
+        finding.check()
