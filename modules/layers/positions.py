@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 THETA = 10000.0
@@ -94,29 +93,28 @@ def rotary_table(angles: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.exp(1j * angles).astype(np.complex64)).to(device)
 
 
-def rotate(x_blhd: Tensor, table_ld: Tensor, start: int = 0) -> Tensor:
+def rotate(x_bhld: Tensor, table_ld: Tensor, start: int = 0) -> Tensor:
     """Rotary embedding (arXiv 2104.09864) of interleaved channel pairs of the tokens from `start` on.
 
-    Computes in float32. Changes `x_blhd` in place unless a graph is being recorded; use the result.
+    Computes in float32. Changes `x_bhld` in place unless a graph is being recorded; use the result.
     """
     if torch.is_grad_enabled():
-        return torch.cat([x_blhd[:, :start], _rotated(x_blhd[:, start:], table_ld)], dim=1)
-    moving = x_blhd[:, start:]
-    if x_blhd.dtype == torch.float32:
-        _pairs(moving).mul_(table_ld[:, None])
-        return x_blhd
-    for part, turns in zip(moving.split(ROTARY_TOKENS, 1), table_ld.split(ROTARY_TOKENS), strict=True):
+        return torch.cat([x_bhld[:, :, :start], _rotated(x_bhld[:, :, start:], table_ld)], dim=2)
+    moving = x_bhld[:, :, start:]
+    if x_bhld.dtype == torch.float32:
+        _pairs(moving).mul_(table_ld)
+        return x_bhld
+    for part, turns in zip(moving.split(ROTARY_TOKENS, 2), table_ld.split(ROTARY_TOKENS), strict=True):
         part.copy_(_rotated(part, turns))
-    return x_blhd
+    return x_bhld
 
 
-def _rotated(x_blhd: Tensor, table_ld: Tensor) -> Tensor:
-    turned = torch.view_as_real(_pairs(x_blhd.float()) * table_ld[:, None])
-    return rearrange(turned, "b l h d pair -> b l h (d pair)").to(x_blhd.dtype)
+def _rotated(x_bhld: Tensor, table_ld: Tensor) -> Tensor:
+    return torch.view_as_real(_pairs(x_bhld.float()) * table_ld).flatten(-2).to(x_bhld.dtype)
 
 
-def _pairs(x_blhd: Tensor) -> Tensor:
-    return torch.view_as_complex(x_blhd.unflatten(-1, (-1, 2)))
+def _pairs(x_bhld: Tensor) -> Tensor:
+    return torch.view_as_complex(x_bhld.unflatten(-1, (-1, 2)))
 
 
 class TableCache:

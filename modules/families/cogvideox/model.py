@@ -16,120 +16,12 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention, attend
-from ...layers.norms import add_gated, modulate
 from ...layers.operations import Operations, TorchOperations
+from .blocks import NORM_EPS, Block, ExpertNorm
 from .config import CogVideoXConfig
 
-NORM_EPS = 1e-5
-QK_NORM_EPS = 1e-6
 SINCOS_SCALE = 1.875  # cells of the latent plane per unit of the sin-cos positions
 OFS = 2.0  # the only value 1.5-I2V was trained with
-FEED_FORWARD_ROWS = 4096  # tokens whose four-fold wider activations live at once
-
-
-class ExpertNorm(nn.Module):
-    """Layer norm shared by both streams, and the projection that gives each its own modulation."""
-
-    def __init__(self, width: int, time_dim: int, num_rows: int, ops: Operations, **place):
-        super().__init__()
-        self.num_rows = num_rows
-        self.linear = ops.Linear(time_dim, num_rows * width, **place)
-        self.norm = ops.LayerNorm(width, eps=NORM_EPS, **place)
-
-    def rows(self, condition_bd: Tensor) -> Tensor:
-        """Shift, scale, gate of the image, then of the text: (b, num_rows, d)."""
-        return self.linear(condition_bd).unflatten(1, (self.num_rows, -1))
-
-
-class JointAttention(nn.Module):
-    """Self-attention over text and image tokens; rotary positions on the image tokens only."""
-
-    def __init__(self, width: int, head_dim: int, ops: Operations, attention: Attention, **place):
-        super().__init__()
-        self.head_dim = head_dim
-        self.attention = attention
-        self.to_q = ops.Linear(width, width, **place)
-        self.to_k = ops.Linear(width, width, **place)
-        self.to_v = ops.Linear(width, width, **place)
-        self.to_out = nn.ModuleList([ops.Linear(width, width, **place)])
-        self.norm_q = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
-        self.norm_k = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
-
-    def heads(self, y_bld: Tensor, table: Tensor | None, text_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (b, heads, l, head_dim)."""
-        heads = []
-        for project, norm in ((self.to_q, self.norm_q), (self.to_k, self.norm_k)):
-            x_blhd = norm(project(y_bld).unflatten(2, (-1, self.head_dim)))
-            heads.append(x_blhd if table is None else positions.rotate(x_blhd, table, text_tokens))
-        heads.append(self.to_v(y_bld).unflatten(2, (-1, self.head_dim)))
-        q, k, v = (x_blhd.transpose(1, 2) for x_blhd in heads)
-        return q, k, v
-
-    def forward(self, q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any) -> Tensor:
-        return self.attention(q_bhld, k_bhld, v_bhld, transformer_options=transformer_options)
-
-
-class Widen(nn.Module):
-    """The first half of the feed-forward; a module of its own for the name it has in checkpoints."""
-
-    def __init__(self, width: int, ops: Operations, **place):
-        super().__init__()
-        self.proj = ops.Linear(width, 4 * width, **place)
-
-    def forward(self, y_bld: Tensor) -> Tensor:
-        return F.gelu(self.proj(y_bld), approximate="tanh")
-
-
-class FeedForward(nn.Module):
-    """Two linear layers around a tanh-GELU, block of tokens by block of tokens when there are many."""
-
-    def __init__(self, width: int, ops: Operations, **place):
-        super().__init__()
-        self.ops = ops
-        self.net = nn.ModuleList(
-            [Widen(width, ops, **place), nn.Identity(), ops.Linear(4 * width, width, **place)]
-        )
-
-    def forward(self, y_bld: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
-            return self.net[2](self.net[0](y_bld))
-        # Weights are fetched once: a host that streams them would move them again for every block.
-        wide = self.ops.weights(self.net[0].get_submodule("proj"), y_bld)
-        narrow = self.ops.weights(self.net[2], y_bld)
-        for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
-            rows_nd.copy_(F.linear(F.gelu(F.linear(rows_nd, *wide), approximate="tanh"), *narrow))
-        return y_bld
-
-
-class Block(nn.Module):
-    """One transformer block ("expert adaLN"): joint attention, then a joint feed-forward."""
-
-    def __init__(self, config: CogVideoXConfig, ops: Operations, attention: Attention, **place):
-        super().__init__()
-        width, time_dim = config.width, config.time_embed_dim
-        self.norm1 = ExpertNorm(width, time_dim, 6, ops, **place)
-        self.attn1 = JointAttention(width, config.head_dim, ops, attention, **place)
-        self.norm2 = ExpertNorm(width, time_dim, 6, ops, **place)
-        self.ff = FeedForward(width, ops, **place)
-
-    def forward(
-        self,
-        x_bld: Tensor,
-        text_tokens: int,
-        condition_bd: Tensor,
-        table: Tensor | None,
-        transformer_options: Any = None,
-    ) -> Tensor:
-        rows = self.norm1.rows(condition_bd).tensor_split(2, dim=1)
-        # No name is kept on the normed tokens: they are freed before attention, at the peak of memory.
-        qkv = self.attn1.heads(modulate(self.norm1.norm(x_bld), text_tokens, *rows), table, text_tokens)
-        y_bld = self.attn1(*qkv, transformer_options)
-        del qkv
-        y_bld = self.attn1.to_out[0](y_bld)
-        x_bld = add_gated(x_bld, y_bld, text_tokens, *rows)
-        rows = self.norm2.rows(condition_bd).tensor_split(2, dim=1)
-        y_bld = self.ff(modulate(self.norm2.norm(x_bld), text_tokens, *rows))
-        return add_gated(x_bld, y_bld, text_tokens, *rows)
 
 
 class PatchEmbed(nn.Module):
@@ -259,8 +151,7 @@ class CogVideoXTransformer(nn.Module):
 
     def _head(self, x_bld: Tensor, condition_bd: Tensor) -> Tensor:
         rows = self.norm_out.rows(condition_bd)
-        y_bld = self.norm_out.norm(self.norm_final(x_bld))
-        return self.proj_out(modulate(y_bld, 0, rows, rows))
+        return self.proj_out(self.norm_out(self.norm_final(x_bld), 0, (rows, rows)))
 
     def _unpatch(self, y_bln: Tensor, grid: tuple[int, int, int]) -> Tensor:
         p, (t, h, w) = self.config.patch_size, grid

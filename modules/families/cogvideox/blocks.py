@@ -1,0 +1,142 @@
+"""The blocks of the CogVideoX transformer: text and image tokens in one tensor, text first.
+
+CogVideoX (arXiv 2408.06072, sec. 2.2). Tensors are changed in place wherever no graph is being recorded.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...layers import positions
+from ...layers.attention import Attention
+from ...layers.norms import add_gated, modulate
+from ...layers.operations import Operations
+from .config import CogVideoXConfig
+
+NORM_EPS = 1e-5
+QK_NORM_EPS = 1e-6
+FEED_FORWARD_ROWS = 4096  # tokens whose four-fold wider activations live at once
+
+
+class ExpertNorm(nn.Module):
+    """Layer norm shared by both streams, and the projection that gives each its own modulation."""
+
+    def __init__(self, width: int, time_dim: int, num_rows: int, ops: Operations, **place):
+        super().__init__()
+        self.num_rows = num_rows
+        self.linear = ops.Linear(time_dim, num_rows * width, **place)
+        self.norm = ops.LayerNorm(width, eps=NORM_EPS, **place)
+
+    def rows(self, condition_bd: Tensor) -> Tensor:
+        """Shift, scale, gate of the image, then of the text: (b, num_rows, d)."""
+        return self.linear(condition_bd).unflatten(1, (self.num_rows, -1))
+
+    def forward(self, x_bld: Tensor, text_tokens: int, rows: Sequence[Tensor]) -> Tensor:
+        """Normed tokens, the text's and the image's modulated by their own rows (image, text)."""
+        return modulate(self.norm(x_bld), text_tokens, *rows)
+
+
+class JointAttention(nn.Module):
+    """Self-attention over text and image tokens; rotary positions on the image tokens only."""
+
+    def __init__(self, width: int, head_dim: int, ops: Operations, attention: Attention, **place):
+        super().__init__()
+        self.head_dim = head_dim
+        self.attention = attention
+        self.to_q = ops.Linear(width, width, **place)
+        self.to_k = ops.Linear(width, width, **place)
+        self.to_v = ops.Linear(width, width, **place)
+        self.to_out = nn.ModuleList([ops.Linear(width, width, **place)])
+        self.norm_q = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
+        self.norm_k = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
+
+    def forward(
+        self, normed: Callable[[], Tensor], text_tokens: int, table: Tensor | None, transformer_options: Any
+    ) -> Tensor:
+        """`normed` makes the tokens here, so that they are freed before attention, at the peak of memory."""
+        y_bld = normed()
+        q_bhld = self._turned(self.norm_q(self._split(self.to_q(y_bld))), table, text_tokens)
+        k_bhld = _packed(self._turned(self.norm_k(self._split(self.to_k(y_bld))), table, text_tokens))
+        y_bld = self.to_v(y_bld)
+        v_bhld = _packed(self._split(y_bld).transpose(1, 2))
+        del y_bld
+        y_bld = self.attention(q_bhld, k_bhld, v_bhld, transformer_options=transformer_options)
+        del q_bhld, k_bhld, v_bhld
+        return self.to_out[0](y_bld)
+
+    def _split(self, x_bld: Tensor) -> Tensor:
+        return x_bld.unflatten(2, (-1, self.head_dim))
+
+    def _turned(self, x_blhd: Tensor, table: Tensor | None, start: int) -> Tensor:
+        x_bhld = x_blhd.transpose(1, 2)
+        return x_bhld if table is None else positions.rotate(x_bhld, table, start)
+
+
+def _packed(x_bhld: Tensor) -> Tensor:
+    """Head by head in memory on a CPU, whose attention reads keys and values a tenth faster so."""
+    return x_bhld.contiguous() if x_bhld.device.type == "cpu" else x_bhld
+
+
+class Widen(nn.Module):
+    """The first half of the feed-forward; a module of its own for the name it has in checkpoints."""
+
+    def __init__(self, width: int, ops: Operations, **place):
+        super().__init__()
+        self.proj = ops.Linear(width, 4 * width, **place)
+
+    def forward(self, y_bld: Tensor) -> Tensor:
+        return F.gelu(self.proj(y_bld), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a tanh-GELU, block of tokens by block of tokens when there are many."""
+
+    def __init__(self, width: int, ops: Operations, **place):
+        super().__init__()
+        self.ops = ops
+        self.net = nn.ModuleList(
+            [Widen(width, ops, **place), nn.Identity(), ops.Linear(4 * width, width, **place)]
+        )
+
+    def forward(self, y_bld: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
+            return self.net[2](self.net[0](y_bld))
+        # Weights are fetched once: a host that streams them would move them again for every block.
+        wide = self.ops.weights(self.net[0].get_submodule("proj"), y_bld)
+        narrow = self.ops.weights(self.net[2], y_bld)
+        for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
+            rows_nd.copy_(F.linear(F.gelu(F.linear(rows_nd, *wide), approximate="tanh"), *narrow))
+        return y_bld
+
+
+class Block(nn.Module):
+    """One transformer block ("expert adaLN"): joint attention, then a joint feed-forward."""
+
+    def __init__(self, config: CogVideoXConfig, ops: Operations, attention: Attention, **place):
+        super().__init__()
+        width, time_dim = config.width, config.time_embed_dim
+        self.norm1 = ExpertNorm(width, time_dim, 6, ops, **place)
+        self.attn1 = JointAttention(width, config.head_dim, ops, attention, **place)
+        self.norm2 = ExpertNorm(width, time_dim, 6, ops, **place)
+        self.ff = FeedForward(width, ops, **place)
+
+    def forward(
+        self,
+        x_bld: Tensor,
+        text_tokens: int,
+        condition_bd: Tensor,
+        table: Tensor | None,
+        transformer_options: Any = None,
+    ) -> Tensor:
+        rows = self.norm1.rows(condition_bd).tensor_split(2, dim=1)
+        normed = partial(self.norm1, x_bld, text_tokens, rows)
+        y_bld = self.attn1(normed, text_tokens, table, transformer_options)
+        x_bld = add_gated(x_bld, y_bld, text_tokens, *rows)
+        del y_bld
+        rows = self.norm2.rows(condition_bd).tensor_split(2, dim=1)
+        y_bld = self.ff(self.norm2(x_bld, text_tokens, rows))
+        return add_gated(x_bld, y_bld, text_tokens, *rows)
