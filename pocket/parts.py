@@ -45,9 +45,9 @@ TRANSFORMER_SETTINGS: dict[str, Any] = {
     "text_embed_dim": 32,
     "max_text_seq_length": TEXT_TOKENS,
     "patch_size": 2,
-    "sample_width": 90,  # the base grid of the positions, as in 5B; pictures are 64x64
-    "sample_height": 60,
-    "sample_frames": 49,
+    "sample_width": 8,  # latent cells: 64x64 pixels, and the base grid of the positions
+    "sample_height": 8,
+    "sample_frames": 17,
     "temporal_compression_ratio": 4,
     "use_rotary_positional_embeddings": True,
     "use_learned_positional_embeddings": False,
@@ -127,6 +127,9 @@ def build_transformer() -> nn.Module:
         time_embed_dim=TRANSFORMER_SETTINGS["time_embed_dim"],
         text_dim=TRANSFORMER_SETTINGS["text_embed_dim"],
         max_text_tokens=TEXT_TOKENS,
+        sample_width=TRANSFORMER_SETTINGS["sample_width"],
+        sample_height=TRANSFORMER_SETTINGS["sample_height"],
+        sample_frames=TRANSFORMER_SETTINGS["sample_frames"],
     )
     return CogVideoXTransformer(config, dtype=torch.float32)
 
