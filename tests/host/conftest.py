@@ -5,6 +5,7 @@ KINETOGRAPH_HOST chooses it: a version that `dev.py` has fetched, or a ComfyUI f
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,18 @@ import pytest
 from kinetograph.tests import tiny
 from kinetograph.tools import hosts
 from kinetograph.tools.server import Server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def orderly_end():
+    """Let a terminated test run take its servers down with it."""
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
