@@ -11,7 +11,7 @@ COGVIDEO = "CogVideo"  # the folder that earlier CogVideoX packs taught users; a
 FOLDERS = {
     "diffusion_model": ("diffusion_models", "checkpoints", COGVIDEO),
     "vae": ("vae", "checkpoints", COGVIDEO),
-    "text_encoder": ("text_encoders", COGVIDEO),
+    "text_encoder": ("text_encoders", "checkpoints", COGVIDEO),
 }
 DIFFUSERS_PARTS = {"diffusion_model": "transformer", "vae": "vae", "text_encoder": "text_encoder"}
 
