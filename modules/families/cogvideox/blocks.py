@@ -3,7 +3,7 @@
 CogVideoX (arXiv 2408.06072, sec. 2.2). Tensors are changed in place wherever no graph is being recorded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...layers import positions
 from ...layers.attention import Attention
 from ...layers.norms import add_gated, modulate
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_taken_over
 from .config import CogVideoXConfig
 
 NORM_EPS = 1e-5
@@ -35,9 +35,9 @@ class ExpertNorm(nn.Module):
         """Shift, scale, gate of the image, then of the text: (b, num_rows, d)."""
         return self.linear(condition_bd).unflatten(1, (self.num_rows, -1))
 
-    def forward(self, x_bld: Tensor, text_tokens: int, rows: Sequence[Tensor]) -> Tensor:
-        """Normed tokens, the text's and the image's modulated by their own rows (image, text)."""
-        return modulate(self.norm(x_bld), text_tokens, *rows)
+    def forward(self, x_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tensor) -> Tensor:
+        """Normed tokens, the image's and the text's modulated by their own rows."""
+        return modulate(self.norm(x_bld), text_tokens, image_bcd, text_bcd)
 
 
 class JointAttention(nn.Module):
@@ -104,13 +104,22 @@ class FeedForward(nn.Module):
 
     def forward(self, y_bld: Tensor) -> Tensor:
         if torch.is_grad_enabled() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
-            return self.net[2](self.net[0](y_bld))
-        # Weights are fetched once: a host that streams them would move them again for every block.
-        wide = self.ops.weights(self.net[0].get_submodule("proj"), y_bld)
-        narrow = self.ops.weights(self.net[2], y_bld)
+            return self._called(y_bld)
+        run = self._with_weights(y_bld)
         for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
-            rows_nd.copy_(F.linear(F.gelu(F.linear(rows_nd, *wide), approximate="tanh"), *narrow))
+            rows_nd.copy_(run(rows_nd))
         return y_bld
+
+    def _called(self, y: Tensor) -> Tensor:
+        return self.net[2](self.net[0](y))
+
+    def _with_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """The same map with weights fetched once: a host that streams them would move them for every block."""
+        first, last = self.net[0].get_submodule("proj"), self.net[2]
+        if is_taken_over(first) or is_taken_over(last):
+            return self._called
+        wide, narrow = self.ops.weights(first, like), self.ops.weights(last, like)
+        return lambda y: F.linear(F.gelu(F.linear(y, *wide), approximate="tanh"), *narrow)
 
 
 class Block(nn.Module):
@@ -124,19 +133,22 @@ class Block(nn.Module):
         self.norm2 = ExpertNorm(width, time_dim, 6, ops, **place)
         self.ff = FeedForward(width, ops, **place)
 
+    def rows(self, condition_bd: Tensor) -> tuple[Tensor, Tensor]:
+        """What both norms take from the timestep, each (b, 6, d)."""
+        return self.norm1.rows(condition_bd), self.norm2.rows(condition_bd)
+
     def forward(
         self,
         x_bld: Tensor,
         text_tokens: int,
-        condition_bd: Tensor,
+        rows: tuple[Tensor, Tensor],
         table: Tensor | None,
         transformer_options: Any = None,
     ) -> Tensor:
-        rows = self.norm1.rows(condition_bd).tensor_split(2, dim=1)
-        normed = partial(self.norm1, x_bld, text_tokens, rows)
+        first, second = (rows_bcd.tensor_split(2, dim=1) for rows_bcd in rows)
+        normed = partial(self.norm1, x_bld, text_tokens, *first)
         y_bld = self.attn1(normed, text_tokens, table, transformer_options)
-        x_bld = add_gated(x_bld, y_bld, text_tokens, *rows)
+        x_bld = add_gated(x_bld, y_bld, text_tokens, *first)
         del y_bld
-        rows = self.norm2.rows(condition_bd).tensor_split(2, dim=1)
-        y_bld = self.ff(self.norm2(x_bld, text_tokens, rows))
-        return add_gated(x_bld, y_bld, text_tokens, *rows)
+        y_bld = self.ff(self.norm2(x_bld, text_tokens, *second))
+        return add_gated(x_bld, y_bld, text_tokens, *second)

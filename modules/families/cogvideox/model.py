@@ -5,6 +5,7 @@ from the first block to the last. Parameter names are those of the published che
 Tensors are changed in place wherever no graph is being recorded.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention, attend
-from ...layers.operations import Operations, TorchOperations
+from ...layers.operations import Operations, TorchOperations, is_taken_over
 from .blocks import NORM_EPS, Block, ExpertNorm
 from .config import CogVideoXConfig
+from .modulation import Modulation, ModulationTable
 
 SINCOS_SCALE = 1.875  # cells of the latent plane per unit of the sin-cos positions
 OFS = 2.0  # the only value 1.5-I2V was trained with
@@ -31,7 +33,8 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.ops = ops
         p, width = config.patch_size, config.width
-        if config.patch_size_t == 1:
+        self.is_linear = config.patch_size_t > 1
+        if not self.is_linear:
             self.proj = ops.Conv2d(config.in_channels, width, kernel_size=p, stride=p, **place)
         else:
             self.proj = ops.Linear(config.in_channels * p * p * config.patch_size_t, width, **place)
@@ -41,6 +44,11 @@ class PatchEmbed(nn.Module):
 
     def image(self, patches_bln: Tensor) -> Tensor:
         """Tokens of patches whose cells are in the order c, t, h, w; the convolution is a linear map too."""
+        if self.is_linear:
+            return self.proj(patches_bln)
+        if is_taken_over(self.proj):
+            cells = patches_bln.unflatten(2, (-1, *self.proj.kernel_size))
+            return self.proj(cells.flatten(0, 1)).reshape(*patches_bln.shape[:2], -1)
         weight, bias = self.ops.weights(self.proj, patches_bln)
         return F.linear(patches_bln, weight.flatten(1), bias)
 
@@ -94,20 +102,46 @@ class CogVideoXTransformer(nn.Module):
         context_bld: Tensor,
         transformer_options: Any = None,
         ofs_b: Tensor | None = None,
+        modulation: ModulationTable | None = None,
     ) -> Tensor:
         """v of (b, in_channels, t, h, w) latents at timesteps 0 to 999; (b, out_channels, t, h, w).
 
-        `context_bld` are T5 features, without mask. Raises ValueError for sizes that do not fill patches
-        and, with learned positions, for pictures of another size than the model's own.
+        `context_bld` are T5 features, without mask. With `modulation`, a table of `tabulate`, the layers
+        it stands for are not read. Raises ValueError for sizes that do not fill patches, for timesteps
+        that a table lacks and, with learned positions, for pictures of another size than the model's own.
         """
         grid = self._token_grid(x_bcthw)
         text_tokens = context_bld.shape[1]
-        condition_bd = F.silu(self._condition(timestep_b, ofs_b, x_bcthw.dtype))
+        if modulation is None:
+            condition_bd = self._condition(timestep_b, ofs_b, x_bcthw.dtype)
+            block_rows = (block.rows(condition_bd) for block in self._blocks())
+            out_rows = partial(self.norm_out.rows, condition_bd)
+        else:
+            rows = modulation.at(timestep_b, ofs_b, x_bcthw)
+            block_rows, out_rows = iter(rows), lambda: rows.out_bcd
         table = self._rotary(grid, x_bcthw.device) if self.config.rotary else None
         x_bld = self._embed(x_bcthw, context_bld, grid)
-        for block in self.transformer_blocks:
-            x_bld = block(x_bld, text_tokens, condition_bd, table, transformer_options)
-        return self._unpatch(self._head(x_bld[:, text_tokens:], condition_bd), grid)
+        for block, rows_of_block in zip(self._blocks(), block_rows, strict=True):
+            x_bld = block(x_bld, text_tokens, rows_of_block, table, transformer_options)
+        return self._unpatch(self._head(x_bld[:, text_tokens:], out_rows()), grid)
+
+    @torch.no_grad()
+    def tabulate(
+        self, timesteps: Sequence[float], ofs: float = OFS, dtype: torch.dtype | None = None
+    ) -> ModulationTable:
+        """Everything the model computes from timesteps alone, exactly as `forward` computes it.
+
+        `dtype` is the one that `forward` will compute in; the model's own unless given.
+        """
+        given_n = torch.tensor(timesteps, dtype=torch.float32)
+        timestep_n = given_n.to(self.norm_out.norm.weight.device)
+        condition_nd = self._condition(timestep_n, torch.full_like(timestep_n, ofs), dtype or self.dtype)
+        blocks = [torch.stack(block.rows(condition_nd), dim=1) for block in self._blocks()]
+        rows = Modulation(torch.stack(blocks, dim=1), self.norm_out.rows(condition_nd))
+        return ModulationTable(tuple(given_n.tolist()), ofs, rows)
+
+    def _blocks(self) -> list[Block]:
+        return list(self.transformer_blocks)  # type: ignore[arg-type]
 
     def _token_grid(self, x_bcthw: Tensor) -> tuple[int, int, int]:
         """Tokens along time, height and width."""
@@ -135,7 +169,7 @@ class CogVideoXTransformer(nn.Module):
             if ofs_b is None:
                 ofs_b = torch.full_like(timestep_b, OFS, dtype=torch.float32)
             condition_bd = condition_bd + self.ofs_embedding(ofs_b, dtype)
-        return condition_bd
+        return F.silu(condition_bd)
 
     def _embed(self, x_bcthw: Tensor, context_bld: Tensor, grid: tuple[int, int, int]) -> Tensor:
         p, p_t = self.config.patch_size, self.config.patch_size_t
@@ -149,9 +183,8 @@ class CogVideoXTransformer(nn.Module):
             image_bld = image_bld + self._sincos(grid, image_bld)
         return torch.cat([text_bld, image_bld], dim=1)
 
-    def _head(self, x_bld: Tensor, condition_bd: Tensor) -> Tensor:
-        rows = self.norm_out.rows(condition_bd)
-        return self.proj_out(self.norm_out(self.norm_final(x_bld), 0, (rows, rows)))
+    def _head(self, x_bld: Tensor, rows_bcd: Tensor) -> Tensor:
+        return self.proj_out(self.norm_out(self.norm_final(x_bld), 0, rows_bcd, rows_bcd))
 
     def _unpatch(self, y_bln: Tensor, grid: tuple[int, int, int]) -> Tensor:
         p, (t, h, w) = self.config.patch_size, grid
