@@ -47,3 +47,14 @@ class TorchOperations:
     @staticmethod
     def cast(parameter: Tensor, like: Tensor) -> Tensor:
         return parameter.to(like)
+
+
+def is_taken_over(module: nn.Module) -> bool:
+    """Whether calling a layer does more than its weights tell: its forward was replaced, or it has hooks.
+
+    Adapters that leave weights alone work so (ComfyUI: comfy/weight_adapter/bypass.py); such a layer must be
+    called. A forward that was put back as an attribute of the instance is the layer's own again.
+    """
+    own = module.__dict__.get("forward", module.forward)
+    replaced = getattr(own, "__func__", None) is not type(module).forward
+    return replaced or bool(module._forward_hooks or module._forward_pre_hooks)
