@@ -49,8 +49,7 @@ class LiveStorage(TorchDispatchMode):
     def _release(self) -> None:
         for address in [address for address, (storage, _) in self._made.items() if storage.expired()]:
             self.live -= self._made.pop(address)[1]
-        for address in [address for address, storage in self._given.items() if storage.expired()]:
-            del self._given[address]
+        # What was given needs no sweep: a weak reference keeps an address from being used again.
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:

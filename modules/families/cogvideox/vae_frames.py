@@ -101,37 +101,37 @@ class Copy:
 
 
 def group_statistics(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / standard deviation (b, groups) over a group's channels and all of the chunk, in float32."""
-    if x_bcthw.dtype in (torch.bfloat16, torch.float16):
-        mean, var = _moments_from_sums(x_bcthw, groups)
-    else:
-        mean, var = _moments_by_frame(x_bcthw, groups, eps)
-    return mean, torch.rsqrt(var + eps)
+    """Mean and 1 / standard deviation (b, groups) over a group's channels and all of the chunk.
+
+    Both are float32 or better. They are put together from those of every frame.
+    """
+    half = x_bcthw.dtype in (torch.bfloat16, torch.float16)
+    moments = [
+        _moments_from_sums(frame, groups) if half else _moments_from_norm(frame, groups, eps)
+        for frame in x_bcthw.unbind(dim=2)
+    ]
+    mean_tbg, var_tbg = (torch.stack(parts) for parts in zip(*moments, strict=True))
+    mean_bg = mean_tbg.mean(dim=0)
+    var_bg = (var_tbg + (mean_tbg - mean_bg).square()).mean(dim=0)
+    return mean_bg, torch.rsqrt(var_bg + eps)
 
 
-def _moments_from_sums(x_bcthw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Sums in float32 need no copy of a half precision tensor, and are far more exact than its numbers."""
-    rows = x_bcthw.unflatten(1, (groups, -1))
-    axes = (2, 3, 4, 5)
+def _moments_from_sums(frame_bchw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Sums in float32 are far more exact than half precision numbers, and need no copy of them."""
+    rows = frame_bchw.unflatten(1, (groups, -1))
+    axes = (2, 3, 4)
     mean = rows.mean(dim=axes, dtype=torch.float32)
-    count = rows[0, 0].numel()
-    power = torch.linalg.vector_norm(rows, dim=axes, dtype=torch.float32).square() / count
+    power = torch.linalg.vector_norm(rows, dim=axes, dtype=torch.float32).square() / rows[0, 0].numel()
     return mean, (power - mean.square()).clamp_min(0)
 
 
-def _moments_by_frame(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """The group norm kernel's own two-pass moments of every frame, put together for the chunk."""
-    b, c, _, h, w = x_bcthw.shape
-    order = torch.channels_last if x_bcthw.stride(1) == 1 else torch.contiguous_format
-    means, variances = [], []
-    for frame in x_bcthw.unbind(dim=2):
-        frame = frame.contiguous(memory_format=order)
-        _, mean, rstd = torch.native_group_norm(frame, None, None, b, c, h * w, groups, eps)
-        means.append(mean)
-        variances.append(rstd.pow(-2) - eps)
-    mean_tbg, var_tbg = torch.stack(means), torch.stack(variances)
-    mean = mean_tbg.mean(dim=0)
-    return mean, (var_tbg + (mean_tbg - mean).square()).mean(dim=0)
+def _moments_from_norm(frame_bchw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """The two-pass moments that the group norm kernel makes, which are fast and exact on every device."""
+    b, c, h, w = frame_bchw.shape
+    order = torch.channels_last if frame_bchw.stride(1) == 1 else torch.contiguous_format
+    frame_bchw = frame_bchw.contiguous(memory_format=order)
+    _, mean, rstd = torch.native_group_norm(frame_bchw, None, None, b, c, h * w, groups, eps)
+    return mean, rstd.pow(-2) - eps
 
 
 def mix_channels(x_bcthw: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -51,6 +51,13 @@ class CausalCache:
         frames = self._frames.pop(layer, None)
         return None if frames is None else frames.to(like.device)
 
+    def restore(self, layer: nn.Module, into_bcthw: Tensor) -> bool:
+        """Write the last frames that `layer` saw and forget them; False in the first chunk."""
+        frames = self._frames.pop(layer, None)
+        if frames is not None:
+            into_bcthw.copy_(frames)
+        return frames is not None
+
     def put(self, layer: nn.Module, frames_bcthw: Tensor) -> None:
         """Remember copies of the last frames that `layer` saw."""
         self._frames[layer] = frames_bcthw.to(self.device or frames_bcthw.device, copy=True)
@@ -82,19 +89,19 @@ class CausalConv(nn.Module):
         """
         num_frames, step = x_bcthw.shape[2], min(x_bcthw.shape[2], frames_at_once(x_bcthw))
         room = allocate(x_bcthw, x_bcthw.shape[1], KEPT_FRAMES + step)
-        past = cache.take(self, x_bcthw)
         convolve = self._convolution(x_bcthw)
+        begins = not cache.restore(self, room[:, :, :KEPT_FRAMES])
         for start in range(0, num_frames, step):
             place = slice(start, min(start + step, num_frames))
             frames = room[:, :, : KEPT_FRAMES + place.stop - start]
             prepare.write(x_bcthw[:, :, place], place, frames[:, :, KEPT_FRAMES:])
-            if start == 0:
-                frames[:, :, :KEPT_FRAMES] = frames[:, :, KEPT_FRAMES:][:, :, :1] if past is None else past
-            yield place, convolve(frames, past is None and start == 0)
-            last = frames[:, :, -KEPT_FRAMES:]
+            if begins and start == 0:
+                frames[:, :, :KEPT_FRAMES] = frames[:, :, KEPT_FRAMES : KEPT_FRAMES + 1]
+            yield place, convolve(frames, begins and start == 0)
             if place.stop < num_frames:
-                room[:, :, :KEPT_FRAMES] = last.clone() if step < KEPT_FRAMES else last
-        cache.put(self, last)
+                for i in range(KEPT_FRAMES):
+                    room[:, :, i] = room[:, :, i + step]
+        cache.put(self, frames[:, :, -KEPT_FRAMES:])
 
     def _convolution(self, like: Tensor) -> Callable[[Tensor, bool], Tensor]:
         if like.device.type != "cpu":
@@ -282,7 +289,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Resnet blocks of one resolution; the encoder and the decoder add the change of resolution."""
+    """Resnet blocks of one resolution and, where there is one, the change to the next."""
 
     def __init__(
         self,
@@ -300,11 +307,6 @@ class Level(nn.Module):
             ResnetBlock(width_in, width_out, groups, latent_channels, ops, **place)
             for width_in, width_out in zip(widths, widths[1:], strict=False)
         )
-
-    def forward(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
-        for block in self.resnets:
-            x_bcthw = block(x_bcthw, z_bcthw, cache)
-        return x_bcthw
 
 
 def _convolve(conv: CausalConv, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
@@ -351,11 +353,12 @@ class Encoder(nn.Module):
 
     def forward(self, x_bcfhw: Tensor, cache: CausalCache) -> Tensor:
         hidden = _convolve(self.conv_in, x_bcfhw, cache)
-        for level in self.down_blocks:
-            hidden = level(hidden, None, cache)
+        # One variable for all blocks: a call that runs a level would keep the level's input alive.
+        for level in (*self.down_blocks, self.mid_block):
+            for block in level.resnets:
+                hidden = block(hidden, None, cache)
             for downsample in getattr(level, "downsamplers", ()):
                 hidden = downsample(hidden)
-        hidden = self.mid_block(hidden, None, cache)
         return _finish(self.norm_out, self.conv_out, hidden, None, cache)
 
 
@@ -389,9 +392,11 @@ class Decoder(nn.Module):
 
     def forward(self, z_bcthw: Tensor, cache: CausalCache) -> Tensor:
         continues = cache.started
-        hidden = self.mid_block(_convolve(self.conv_in, z_bcthw, cache), z_bcthw, cache)
-        for level in self.up_blocks:
-            hidden = level(hidden, z_bcthw, cache)
+        hidden = _convolve(self.conv_in, z_bcthw, cache)
+        # One variable for all blocks: a call that runs a level would keep the level's input alive.
+        for level in (self.mid_block, *self.up_blocks):
+            for block in level.resnets:
+                hidden = block(hidden, z_bcthw, cache)
             for upsample in getattr(level, "upsamplers", ()):
                 hidden = upsample(hidden, continues)
         return _finish(self.norm_out, self.conv_out, hidden, z_bcthw, cache)
