@@ -1,0 +1,185 @@
+"""Schedules, samplers and guidance against diffusers' CogVideoX schedulers and published numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kinetograph.benchmarks import peers
+from kinetograph.modules.families.family import NoiseSchedule
+from kinetograph.modules.sampling import guidance, samplers, schedules
+
+STEPS = 50
+PUBLISHED = {  # alpha-bar at timesteps 0, 249, 499, 749
+    3.0: [0.997454328, 0.390889741, 0.095969562, 0.010965891],
+    1.0: [0.999150000, 0.654189007, 0.242359167, 0.033171483],
+}
+
+
+def cogvideox(shift):
+    return NoiseSchedule("v", 0.00085, 0.012, "scaled_linear", snr_shift=shift, zero_terminal_snr=True)
+
+
+def reference(name, shift, steps=STEPS):
+    scheduler = getattr(peers.load_diffusers(), name)(
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=shift,
+        clip_sample=False,
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+def test_alpha_bar(shift):
+    alphas = schedules.alphas_cumprod(cogvideox(shift))
+    assert alphas.dtype == torch.float64
+    assert alphas[-1] == 0
+    assert alphas[[0, 249, 499, 749]].tolist() == pytest.approx(PUBLISHED[shift], abs=1e-9)
+    expected = reference("CogVideoXDDIMScheduler", shift).alphas_cumprod
+    assert torch.allclose(alphas, expected.double(), rtol=1e-6, atol=0)
+
+
+def test_linear_betas_without_a_shift():
+    alphas = schedules.alphas_cumprod(NoiseSchedule("epsilon", 1e-4, 0.02, "linear"))
+    expected = peers.load_diffusers().DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+    assert torch.allclose(alphas, expected.alphas_cumprod.double(), rtol=1e-4)
+    assert alphas[-1] > 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 8, 25, 30, 50, 100, 1000])
+def test_trailing_timesteps(steps):
+    expected = reference("CogVideoXDDIMScheduler", 1.0, steps).timesteps.tolist()
+    assert schedules.trailing_timesteps(steps) == expected
+    assert expected[0] == 999
+
+
+class SineModel:
+    """v = sin(x): a network nobody needs to run, in both coordinates."""
+
+    def __init__(self, shift, terminal=4096.0, dtype=torch.float64):
+        self.alphas = schedules.alphas_cumprod(cogvideox(shift))
+        self.terminal = terminal
+        visited = self.alphas[schedules.trailing_timesteps(STEPS)]
+        self.sigmas = [terminal, *((1 - visited[1:]) / visited[1:]).sqrt().tolist(), 0.0]
+        self.noise = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+        self.seen = []
+
+    def start(self):
+        return self.noise * math.sqrt(1 + self.terminal**2)
+
+    def denoise(self, x, sigma):
+        alpha = 0.0 if sigma >= self.terminal else 1 / (1 + sigma**2)
+        x_vp = x / math.sqrt(1 + sigma**2)
+        return math.sqrt(alpha) * x_vp - math.sqrt(1 - alpha) * x_vp.sin()
+
+    def run(self, sampler, draw):
+        report = lambda step, x0, x: self.seen.append(step)  # noqa: E731
+        return sampler(self.start(), samplers.Run(self.denoise, self.sigmas, self.terminal, draw, report))
+
+
+def relative_error(ours, theirs):
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+@pytest.mark.parametrize("terminal", [4096.0, 1e8])
+def test_ddim_equals_diffusers(shift, terminal):
+    model, scheduler = SineModel(shift, terminal), reference("CogVideoXDDIMScheduler", shift)
+    x = model.noise
+    for timestep in scheduler.timesteps:
+        x = scheduler.step(x.sin(), timestep, x).prev_sample
+    assert relative_error(model.run(samplers.sample_ddim, None), x) <= 1e-6
+    assert model.seen == list(range(STEPS))
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+@pytest.mark.parametrize("terminal", [4096.0, 1e8])
+def test_dpm_equals_diffusers(shift, terminal):
+    """diffusers draws twice on second-order steps and uses the second draw; here so does the test."""
+    model, scheduler = SineModel(shift, terminal), reference("CogVideoXDPMScheduler", shift)
+    generator = torch.Generator().manual_seed(7)
+    x, old, back = model.noise, None, None
+    for timestep in scheduler.timesteps:
+        x, old = scheduler.step(x.sin(), old, timestep, back, x, generator=generator)
+        back = timestep
+
+    generator, draws = torch.Generator().manual_seed(7), []
+
+    def draw():
+        for _ in range(2 if draws else 1):
+            draws.append(torch.randn(x.shape, generator=generator, dtype=torch.float64))
+        return draws[-1]
+
+    assert relative_error(model.run(samplers.sample_dpm, draw), x) <= 1e-6
+    assert model.seen == list(range(STEPS))
+
+
+def test_single_precision_holds_at_the_terminal_sigma():
+    for sampler in samplers.SAMPLERS.values():
+        single = SineModel(1.0, 1e8, torch.float32)
+        double = SineModel(1.0, 1e8)
+        double.noise = single.noise.double()
+        draws = {
+            dtype: samplers.seeded_draws(torch.empty(2, 3, 4, dtype=dtype), 3)
+            for dtype in (torch.float32, torch.float64)
+        }
+        ours = single.run(sampler, draws[torch.float32]).double()
+        assert relative_error(ours, double.run(sampler, draws[torch.float64])) <= 1e-4
+
+
+def test_second_step_after_the_terminal_one_is_first_order():
+    """No extrapolation from a step that began at infinity: its length in log sigma is infinite too."""
+    model = SineModel(1.0)
+    estimates = []
+    model.sigmas = [4096.0, 10.0, 5.0, 0.0]
+
+    def denoise(x, sigma):
+        estimates.append(float(len(estimates)))
+        return torch.full_like(x, estimates[-1])
+
+    quiet = lambda *_: None  # noqa: E731
+    zeros = lambda: torch.zeros_like(model.noise)  # noqa: E731
+    samplers.sample_dpm(model.start(), samplers.Run(denoise, model.sigmas, 4096.0, zeros, quiet))
+    assert estimates == [0.0, 1.0, 2.0]
+    last = samplers.sample_dpm(
+        model.start(), samplers.Run(denoise, [4096.0, 10.0, 5.0], 4096.0, zeros, quiet)
+    )
+    assert last.flatten()[0].item() == pytest.approx((1 - 0.25) * 4.0 + 0.25 * (1 - 0.0) * 3.0)
+
+
+def test_seeded_draws_depend_on_the_seed_alone():
+    like = torch.empty(3, dtype=torch.bfloat16)
+    first, second, other = (samplers.seeded_draws(like, seed) for seed in (1, 1, 2))
+    a = first()
+    assert torch.equal(a, second())
+    assert not torch.equal(a, first())
+    assert not torch.equal(a, other())
+    assert a.dtype == torch.bfloat16
+
+
+def test_dynamic_cosine_follows_the_steps():
+    rule = guidance.dynamic_cosine(6.0, STEPS)
+    scales = [rule(step / STEPS, 13) for step in range(STEPS)]
+    assert scales[0] == 1
+    assert scales == sorted(scales)
+    assert scales[40] == pytest.approx(1 + 6 * (1 - math.cos(math.pi * 0.8**5)) / 2)
+    assert rule(1.0, 13) == pytest.approx(7)
+
+
+def test_dynamic_cosine_by_timestep_is_diffusers():
+    rule = guidance.dynamic_cosine(6.0, STEPS, clock="timestep")
+    timesteps = reference("CogVideoXDPMScheduler", 1.0).timesteps.tolist()
+    for step, t in enumerate(timesteps):
+        expected = 1 + 6 * (1 - math.cos(math.pi * ((STEPS - t) / STEPS) ** 5)) / 2
+        assert rule(step / STEPS, 13) == pytest.approx(expected)
+
+
+def test_per_frame_linear():
+    scale_t = guidance.per_frame_linear(1.0, 3.0)(0.5, 5)
+    assert np.allclose(scale_t, [1, 1.5, 2, 2.5, 3])
