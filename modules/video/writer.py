@@ -96,6 +96,7 @@ class VideoWriter:
         """
         self._check_frames(frames_fhwc)
         for frame_hwc in frames_fhwc:
+            self.job.check()
             pixels = to_pixels(frame_hwc, self._arrived, self.encoding.deep)
             self._arrived += 1
             self._guard(lambda pixels=pixels: self._put(pixels))
