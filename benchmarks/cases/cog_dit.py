@@ -1,0 +1,207 @@
+"""The CogVideoX transformer beside its peers: time by number of frames, peak memory, resident weights.
+
+All get the same weights and the same rotary table, which the host and diffusers would make otherwise. The
+host computes attention with PyTorch, its fastest choice here.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .. import peers
+from ..harness import OURS, Row, Setting, assert_parity, compare
+from ..memory import peak_live_bytes
+
+TOLERANCE = 1e-4  # float32, two blocks, weights of 0.05: rounding alone
+GIB = 2**30
+TEXT_TOKENS = 226
+STEPS = 50
+
+Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, timestep, context, table) -> v
+
+
+def run(setting: Setting) -> Iterator[Row]:
+    """Time at width 512, peaks at the width of 5B on fake tensors, then the weights a table leaves."""
+    models, absent = build(8, setting, torch.float32, setting.device)
+    for latents in (13, 25, 33):
+        yield _time(models, absent, latents, setting)
+    del models
+    if setting.device == "cpu":
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            models, absent = build(48, setting, torch.bfloat16, "cpu")
+            for latents in (13, 33):
+                yield _peak(models, absent, latents)
+    yield _resident()
+
+
+def build(
+    num_heads: int, setting: Setting, dtype: torch.dtype, device: str
+) -> tuple[dict[str, Forward], dict[str, str]]:
+    """Forwards of models with the same random weights, and the peers that are absent."""
+    from ...modules.families.cogvideox.config import CogVideoXConfig
+    from ...modules.families.cogvideox.model import CogVideoXTransformer
+
+    config = CogVideoXConfig(num_heads=num_heads, num_layers=2)
+    model = CogVideoXTransformer(config, dtype=dtype, device=device).eval().requires_grad_(False)
+    generator = torch.Generator(device).manual_seed(0)
+    for key, parameter in model.named_parameters():
+        norm_weight = key.endswith("weight") and parameter.dim() == 1
+        parameter.data.normal_(float(norm_weight), 0.05, generator=generator)
+    models: dict[str, Forward] = {OURS: lambda x, timestep, context, _: model(x, timestep, context)}
+    absent: dict[str, str] = {}
+    for name, make in {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth}.items():
+        if not setting.wants(name):
+            absent[name] = "not asked for"
+            continue
+        try:
+            models[name] = make(config, model.state_dict(), dtype, device)
+        except ImportError as error:
+            absent[name] = str(error).splitlines()[0]
+    return models, absent
+
+
+def _placed(build: Callable[[], nn.Module], weights: dict[str, Tensor], dtype, device) -> nn.Module:
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            peer = build().eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(usual)
+    peer.load_state_dict(weights, assign=True)
+    return peer
+
+
+def real_tables(table_ld: Tensor) -> tuple[Tensor, Tensor]:
+    """The peers' cosines and sines, each twice, of our complex rotations."""
+    cosines, sines = (part.repeat_interleave(2, dim=1) for part in (table_ld.real, table_ld.imag))
+    return cosines.contiguous(), sines.contiguous()
+
+
+def _diffusers(config, weights, dtype, device) -> Forward:
+    build = partial(
+        peers.load_diffusers().CogVideoXTransformer3DModel,
+        num_attention_heads=config.num_heads,
+        num_layers=config.num_layers,
+        use_rotary_positional_embeddings=True,
+    )
+    peer = _placed(build, weights, dtype, device)
+
+    def forward(x: Tensor, timestep: Tensor, context: Tensor, table: Tensor) -> Tensor:
+        tables = real_tables(table)
+        v = peer(x.transpose(1, 2), context, timestep, image_rotary_emb=tables, return_dict=False)[0]
+        return v.transpose(1, 2)
+
+    return forward
+
+
+def _host(config, weights, dtype, device) -> Forward:
+    module = peers.load_host("comfy.ldm.cogvideo.model", device)
+    module.optimized_attention = peers.load_host("comfy.ldm.modules.attention", device).attention_pytorch
+    build = partial(
+        module.CogVideoXTransformer3DModel,
+        num_attention_heads=config.num_heads,
+        num_layers=config.num_layers,
+        use_rotary_positional_embeddings=True,
+        operations=peers.load_host("comfy.ops", device).disable_weight_init,
+        dtype=dtype,
+    )
+    peer = _placed(build, {_host_key(key): value for key, value in weights.items()}, dtype, device)
+
+    def forward(x: Tensor, timestep: Tensor, context: Tensor, table: Tensor) -> Tensor:
+        tables = real_tables(table)
+        peer._get_rotary_emb = lambda *_, **__: tables
+        return peer(x, timestep, context)
+
+    return forward
+
+
+def _host_key(key: str) -> str:
+    for ours, theirs in (
+        ("transformer_blocks.", "blocks."),
+        ("attn1.to_out.0", "attn_out"),
+        ("attn1.to_", ""),
+        ("attn1.", ""),
+        ("ff.net.0.proj", "ff_proj"),
+        ("ff.net.2", "ff_out"),
+        ("time_embedding.linear", "time_embedding_linear"),
+    ):
+        key = key.replace(ours, theirs)
+    return key
+
+
+def _diffsynth(config, weights, dtype, device) -> Forward:
+    module = peers.load_diffsynth("cog_dit")
+    attention = peers.load_diffsynth("attention").Attention
+    width, time_dim, heads = config.width, config.time_embed_dim, config.num_heads
+
+    def build() -> nn.Module:
+        peer = module.CogDiT.__new__(module.CogDiT)  # its constructor knows one size only
+        nn.Module.__init__(peer)
+        peer.patchify = module.CogPatchify(config.in_channels, width, 2)
+        peer.time_embedder = module.TimestepEmbeddings(width, time_dim)
+        peer.context_embedder = nn.Linear(config.text_dim, width)
+        peer.blocks = nn.ModuleList(
+            module.CogDiTBlock(width, time_dim, heads) for _ in range(config.num_layers)
+        )
+        for block in peer.blocks:
+            block.attn1 = attention(width, heads, config.head_dim, bias_q=True, bias_kv=True, bias_out=True)
+        peer.norm_final = nn.LayerNorm(width, eps=1e-5)
+        peer.norm_out = module.CogAdaLayerNorm(width, time_dim, single=True)
+        peer.proj_out = nn.Linear(width, 4 * config.out_channels)
+        return peer
+
+    peer = _placed(build, module.CogDiT.state_dict_converter().from_diffusers(weights), dtype, device)
+    return lambda x, timestep, context, table: peer(x, timestep, context, image_rotary_emb=real_tables(table))
+
+
+def _inputs(batch: int, latents: int, h: int, w: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """x, timestep, context, and the rotations of 5B for them."""
+    import numpy as np
+
+    from ...modules.layers import positions
+
+    fake = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+    generator = None if fake else torch.Generator(device).manual_seed(latents)
+    rows, columns = positions.crop_coordinates((h // 2, w // 2), (30, 45))
+    angles = positions.rotary_angles(np.arange(latents), rows, columns, 64)
+    return [
+        torch.randn(batch, 16, latents, h, w, generator=generator, dtype=dtype, device=device),
+        torch.full((batch,), 479.0, device=device),
+        torch.randn(batch, TEXT_TOKENS, 4096, generator=generator, dtype=dtype, device=device),
+        positions.rotary_table(angles, torch.device(device)),
+    ]
+
+
+def _time(models: dict[str, Forward], absent: dict[str, str], latents: int, setting: Setting) -> Row:
+    given = _inputs(1, latents, 12, 16, torch.float32, setting.device)
+    with torch.inference_mode():
+        outputs = {name: model(*given) for name, model in models.items()}
+    parity = assert_parity(outputs.pop(OURS), outputs, TOLERANCE)
+    metric, samples = compare({name: partial(model, *given) for name, model in models.items()}, setting)
+    size = f"{latents} latent frames, {TEXT_TOKENS + latents * 48} tokens"
+    return Row(size, metric, samples, parity, dict(absent))
+
+
+def _peak(models: dict[str, Forward], absent: dict[str, str], latents: int) -> Row:
+    given = _inputs(2, latents, 60, 90, torch.bfloat16, "cpu")
+    with torch.inference_mode():
+        samples = {name: [peak_live_bytes(partial(model, *given)) / GIB] for name, model in models.items()}
+    return Row(f"5B, {4 * latents - 3} frames 720x480, CFG 2", "peak GiB", samples, absent=dict(absent))
+
+
+def _resident() -> Row:
+    """Share of the 5B weights that stays in memory beside a table of the modulations of 50 steps."""
+    from ...modules.families.cogvideox.config import CogVideoXConfig
+    from ...modules.families.cogvideox.model import CogVideoXTransformer
+    from ...modules.families.cogvideox.modulation import is_tabulated
+
+    model = CogVideoXTransformer(CogVideoXConfig(), dtype=torch.bfloat16, device="meta")
+    sizes = {key: parameter.nbytes for key, parameter in model.named_parameters()}
+    resident = sum(size for key, size in sizes.items() if not is_tabulated(key))
+    table = model.tabulate([float(20 * step + 19) for step in range(STEPS)])
+    share = (resident + table.nbytes) / sum(sizes.values())
+    return Row(f"5B, table of {STEPS} steps", "resident share", {OURS: [share]})
