@@ -106,14 +106,23 @@ class VideoVAE(comfy.sd.VAE):
         mean, _ = self.encode_moments(pixel_samples)
         return mean
 
+    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The host's VAEEncodeTiled, which would round counts and sizes that do not fold."""
+        return super().encode_tiled(self._checked_frames(pixel_samples), *args, **kwargs)
+
+    def _checked_frames(self, pixel_samples: Tensor) -> Tensor:
+        """(f, h, w, 3) of a clip; ValueError when its count or its size does not fold."""
+        frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
+        self.recipe.grid.latent_frames(frames.shape[0])
+        self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
+        return frames
+
     def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (1, c, t, h, w) of the posterior of a clip (f, h, w, 3) or (1, f, h, w, 3).
 
         Raises ValueError when the frame count or the size does not fold, naming those that do.
         """
-        frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
-        self.recipe.grid.latent_frames(frames.shape[0])
-        self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
+        frames = self._checked_frames(pixel_samples)
         self.reserve(self.memory_used_encode((1, 3, *frames.shape[:-1]), self.vae_dtype))
         bar = steps(frames.shape[0])
         pieces = (self._to_device(piece, bar) for piece in frames.split(8))  # whole clips stay off the device
