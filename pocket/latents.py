@@ -12,6 +12,7 @@ from .shapes import all_subjects, draw_batch, sample_clip
 CLIPS_PER_SUBJECT = 16
 FIRST_SEED = 10_000_000
 SCALE = VAE_SETTINGS["scaling_factor"]
+SURE = -10.0  # log variance of every latent: the VAE is trained on means, so a draw must be one
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def standardise(vae: nn.Module, latents: Tensor) -> Tensor:
     c = mean.numel()
     out.weight[:c] *= gain.view(-1, 1, 1, 1, 1)
     out.bias[:c] = (out.bias[:c] - mean) * gain
+    out.weight[c:], out.bias[c:] = 0.0, SURE
     for name, module in vae.decoder.named_modules():
         if name == "conv_in.conv" or name.endswith(("conv_y.conv", "conv_b.conv")):
             module.bias += torch.einsum("oithw,i->o", module.weight, mean)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_FOLDER = Path(__file__).resolve().parent / "models" / "CogVideo" / "pocket-cogvideox"
+IMAGE_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-i2v.safetensors")
 TEXT_TOKENS = 16
 
 VAE_SETTINGS: dict[str, Any] = {
@@ -60,6 +61,12 @@ TRANSFORMER_SETTINGS: dict[str, Any] = {
     "norm_elementwise_affine": True,
     "dropout": 0.0,
 }
+IMAGE_SETTINGS: dict[str, Any] = {  # image to video, as 5B-I2V: image channels, and learned positions beside RoPE
+    **TRANSFORMER_SETTINGS,
+    "in_channels": 32,
+    "use_learned_positional_embeddings": True,
+}
+LEARNED_POSITIONS = TEXT_TOKENS + 5 * 4 * 4  # text, then latent frames times the 4x4 tokens of each
 TEXT_SETTINGS: dict[str, Any] = {
     "architectures": ["T5EncoderModel"],
     "model_type": "t5",
@@ -115,21 +122,23 @@ def build_vae() -> nn.Module:
     return CogVideoXVAE(config, dtype=torch.float32)
 
 
-def build_transformer() -> nn.Module:
+def build_transformer(settings: dict[str, Any] = TRANSFORMER_SETTINGS) -> nn.Module:
     """The pack's own transformer at pocket size, weights unset."""
     pack()
     from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
     from kinetograph.modules.families.cogvideox.model import CogVideoXTransformer
 
     config = CogVideoXConfig(
-        num_layers=TRANSFORMER_SETTINGS["num_layers"],
-        num_heads=TRANSFORMER_SETTINGS["num_attention_heads"],
-        time_embed_dim=TRANSFORMER_SETTINGS["time_embed_dim"],
-        text_dim=TRANSFORMER_SETTINGS["text_embed_dim"],
+        num_layers=settings["num_layers"],
+        num_heads=settings["num_attention_heads"],
+        in_channels=settings["in_channels"],
+        time_embed_dim=settings["time_embed_dim"],
+        text_dim=settings["text_embed_dim"],
+        learned_positions=LEARNED_POSITIONS if settings["use_learned_positional_embeddings"] else 0,
         max_text_tokens=TEXT_TOKENS,
-        sample_width=TRANSFORMER_SETTINGS["sample_width"],
-        sample_height=TRANSFORMER_SETTINGS["sample_height"],
-        sample_frames=TRANSFORMER_SETTINGS["sample_frames"],
+        sample_width=settings["sample_width"],
+        sample_height=settings["sample_height"],
+        sample_frames=settings["sample_frames"],
     )
     return CogVideoXTransformer(config, dtype=torch.float32)
 
