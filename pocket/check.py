@@ -1,6 +1,7 @@
 """What a transformer has learned so far: clips drawn with DDIM, read by the detector."""
 
 import random
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,12 @@ LATENT_SHAPE = (TRANSFORMER_SETTINGS["in_channels"], 5, 8, 8)
 LOOKED_AT = ("colour", "shape", "motion")
 
 
+class Predictor(Protocol):
+    """Whatever tells v of scaled latents."""
+
+    def velocity(self, x_bcthw: Tensor, timestep_b: Tensor, context_bld: Tensor) -> Tensor: ...
+
+
 def alpha_bars() -> Tensor:
     """The family's own schedule at timesteps 0..999, float64."""
     pack()
@@ -27,7 +34,7 @@ def alpha_bars() -> Tensor:
 
 @torch.no_grad()
 def sample_ddim(
-    model: TextToLatents, context_bld: Tensor, null_1ld: Tensor, guidance: float, steps: int, seed: int
+    model: Predictor, context_bld: Tensor, null_1ld: Tensor, guidance: float, steps: int, seed: int
 ) -> Tensor:
     """Scaled latents, one clip per context, with trailing timesteps and classifier-free guidance."""
     bars = alpha_bars().float()

@@ -61,7 +61,7 @@ TRANSFORMER_SETTINGS: dict[str, Any] = {
     "norm_elementwise_affine": True,
     "dropout": 0.0,
 }
-IMAGE_SETTINGS: dict[str, Any] = {  # image to video, as 5B-I2V: image channels, and learned positions beside RoPE
+IMAGE_SETTINGS: dict[str, Any] = {  # as 5B-I2V: image channels, and learned positions beside RoPE
     **TRANSFORMER_SETTINGS,
     "in_channels": 32,
     "use_learned_positional_embeddings": True,
@@ -155,10 +155,10 @@ def build_text_encoder(vocabulary: int) -> "T5EncoderModel":
 class TextToLatents(nn.Module):
     """Text encoder and transformer, trained as one."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, settings: dict[str, Any] = TRANSFORMER_SETTINGS) -> None:
         super().__init__()
         self.text = build_text_encoder(vocabulary)
-        self.transformer = build_transformer()
+        self.transformer = build_transformer(settings)
 
     def context(self, ids_bl: Tensor) -> Tensor:
         """Features of padded captions: (b, l, d). No mask: padding is seen, as in the published models."""

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from .check import alpha_bars, check
 from .latents import World, open_world
 from .optimizers import BlockOptimizer
-from .parts import TextToLatents
+from .parts import TRANSFORMER_SETTINGS, TextToLatents
 from .progress import RunLog, load_run, save_run
 from .tokens import Vocabulary
 
@@ -44,7 +45,9 @@ class Sampler:
         self.signal, self.noise = bars.sqrt().float(), (1 - bars).sqrt().float()
 
     def draw(self) -> Sample:
-        pick = torch.randint(len(self.latents), (BATCH,))
+        return self.noisy(torch.randint(len(self.latents), (BATCH,)))
+
+    def noisy(self, pick: Tensor) -> Sample:
         ids = torch.where(torch.rand(BATCH, 1) < DROP, self.null, self.ids[pick])
         t = ((1 - torch.rand(BATCH) ** HIGH_NOISE) * 1000).long().clamp(0, 999)
         x0 = self.latents[pick]
@@ -79,8 +82,8 @@ def lr_at(step: int, total: int) -> float:
 class Training:
     """The model, its running mean and the optimizer, one step at a time."""
 
-    def __init__(self, words: Vocabulary) -> None:
-        self.model, self.average = TextToLatents(len(words.rows)), TextToLatents(len(words.rows))
+    def __init__(self, words: Vocabulary, settings: dict[str, Any] = TRANSFORMER_SETTINGS) -> None:
+        self.model, self.average = (TextToLatents(len(words.rows), settings) for _ in range(2))
         start_weights(self.model.transformer)
         self.average.load_state_dict(self.model.state_dict())
         self.both = nn.ModuleDict({"model": self.model, "average": self.average})
