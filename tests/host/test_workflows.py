@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 STEPS = 2  # enough to go through every node; the demo runs them all
+NOTES = ("MarkdownNote",)
+BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 
 
 def read(path):
@@ -53,10 +55,55 @@ def test_api_prompt_runs_as_it_is(pocket, path):
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_template_is_served_and_uses_known_nodes(pocket, path):
+def test_template_and_what_it_needs_are_served(pocket, path):
     listed = pocket.client.get_json("/workflow_templates")
     assert path.stem in listed["ComfyUI-Kinetograph"]
+    place = "/api/workflow_templates/ComfyUI-Kinetograph"
+    for file in (path, path.with_suffix(".jpg"), *sorted((ROOT / "workflows" / "input").iterdir())):
+        served = pocket.client.get(f"{place}/{file.relative_to(path.parent).as_posix()}")
+        assert served == file.read_bytes()
+
+
+def to_prompt(template):
+    """A saved graph as an API prompt: {node id: (class, title, inputs)}, as the browser converts it."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
+    return {
+        str(node["id"]): (node["type"], node.get("title"), dict(inputs_of(node, sources)))
+        for node in template["nodes"]
+        if node["type"] not in NOTES
+    }
+
+
+def inputs_of(node, sources):
+    """(name, link or widget's value) of every input that a prompt holds."""
+    values = iter(node.get("widgets_values", []))
+    waiting = next(values, None)
+    for socket in node["inputs"]:
+        if "widget" in socket:
+            yield socket["name"], waiting
+            waiting = next(values, None)
+            if waiting in BESIDE_A_SEED and socket["name"] == "seed":
+                waiting = next(values, None)
+        elif socket["link"] is not None:
+            yield socket["name"], sources[socket["link"]]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_template_is_the_api_prompt_drawn(pocket, path):
+    api = read(ROOT / "workflows" / "api" / path.name)
+    drawn = to_prompt(read(path))
+    for number, node in api.items():
+        kind, title, inputs = drawn.pop(number)
+        assert kind == node["class_type"]
+        assert title in (None, node["_meta"]["title"])  # None: the node's own name
+        assert {name: inputs[name] for name in inputs if name != "upload"} == node["inputs"]
+    assert drawn == {}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_template_knows_every_node_and_says_what_to_choose(pocket, path):
+    nodes = read(path)["nodes"]
     known = pocket.client.get_json("/object_info")
-    kinds = {node["type"] for node in read(path)["nodes"]} - {"Note", "MarkdownNote", "Reroute"}
-    assert kinds <= set(known)
-    assert kinds == {node["class_type"] for node in read(ROOT / "workflows" / "api" / path.name).values()}
+    assert [node["type"] for node in nodes if node["type"] not in (*NOTES, *known)] == []
+    (note,) = [node for node in nodes if node["type"] in NOTES]
+    assert "https://huggingface.co/" in note["widgets_values"][0]
