@@ -12,9 +12,10 @@ from .progress import RunLog, load_run, save_run
 from .shapes import FRAMES, SIZE, draw, draw_mask, sample_clip
 
 NOISE = 0.15  # added to unit latents, so that the decoder forgives what a sampler gets slightly wrong
-KEEP_SMALL = 4e-3
+KEEP_SMALL = 4e-3  # weights of the loss's parts beside the reconstruction
 KEEP_CENTRED = 2e-2
 GUIDE = 0.2
+SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,18 @@ STAGES = (Stage(300, 1, 32, 24, 2e-3), Stage(700, 9, 32, 4, 1.5e-3), Stage(90, 1
 
 
 def start_weights(vae: nn.Module) -> None:
-    """Small residual branches and neutral spatial norms: the start that learned fastest in trials."""
+    """Unit gain, small residual branches, neutral spatial norms: the start that learned fastest in trials."""
     for name, p in vae.named_parameters():
-        if name.endswith("conv.weight") or p.dim() >= 4:
+        if p.dim() >= 4:
             nn.init.normal_(p, std=p[0].numel() ** -0.5)
-        if (
-            "conv2" in name
-            and p.dim() >= 4
-            or ".conv_y." in name
-            and p.dim() >= 4
-            or ".conv_b." in name
-            and p.dim() >= 4
-        ):
-            p.data.mul_(0.1)
-        if name.endswith("conv_y.conv.bias"):
+            if any(part in name for part in ("conv2.", "conv_y.", "conv_b.")):
+                p.data.mul_(0.1)
+        elif name.endswith("conv_y.conv.bias"):  # multiplies the normed features
             nn.init.ones_(p)
-        elif name.endswith("conv_b.conv.bias"):
+        elif name.endswith("bias"):
             nn.init.zeros_(p)
+        else:
+            nn.init.ones_(p)
 
 
 def fold_frames(x_bcfhw: Tensor) -> Tensor:
@@ -64,13 +60,9 @@ def guide_latents(x_bcfhw: Tensor, cover_bfhw: Tensor) -> Tensor:
     """What the first seven latent channels should mean: mean colour, and cover in each of the cell's frames."""
     cover = cover_bfhw[:, None] * 2 - 1
     first = nn.functional.avg_pool3d(cover[:, :, :1], (1, 8, 8)).repeat(1, 4, 1, 1, 1)
-    rest = (
-        nn.functional.avg_pool3d(cover[:, :, 1:], (1, 8, 8))
-        if cover.shape[2] > 1
-        else cover[:, :, 1:, ::8, ::8]
-    )
-    b, _, f, h, w = rest.shape
-    rest = rest.reshape(b, f // 4, 4, h, w).transpose(1, 2)
+    pool = nn.functional.avg_pool3d(cover[:, :, 1:], (1, 8, 8)) if cover.shape[2] > 1 else first[:, :1, 1:]
+    b, _, f, h, w = pool.shape
+    rest = pool.reshape(b, f // 4, 4, h, w).transpose(1, 2)
     return torch.cat([fold_frames(x_bcfhw), torch.cat([first, rest], 2)], 1)
 
 
@@ -92,6 +84,7 @@ def batch_of(step: int, stage: Stage) -> tuple[Tensor, Tensor]:
 
 
 def vae_loss(vae: nn.Module, x: Tensor, cover: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Reconstruction, five-fold near the shape, plus what keeps latents meaningful, small and centred."""
     mean = vae.encode(x)
     y = vae.decode(mean + NOISE * torch.randn_like(mean))
     near = nn.functional.max_pool2d(cover, 7, 1, 3)
@@ -112,25 +105,25 @@ def vae_loss(vae: nn.Module, x: Tensor, cover: Tensor) -> tuple[Tensor, dict[str
 
 
 def lr_at(step: int) -> tuple[Stage, float]:
+    """Stage and learning rate: each stage warms up, holds for 40 % and falls to a twentieth."""
     for stage in STAGES:
         if step < stage.steps:
             part = step / stage.steps
             warm = min(1.0, (step + 1) / 20)
             return stage, stage.peak_lr * warm * (1.0 if part < 0.4 else max(0.05, (1 - part) / 0.6))
         step -= stage.steps
-    raise StopIteration
+    raise ValueError("The run is complete: there is no such step.")
 
 
-def train_vae(out: Path, threads: int = 2) -> None:
-    torch.set_num_threads(threads)
+def train_vae(out: Path) -> None:
+    """Train through all stages, going on from the last saved step."""
     torch.manual_seed(0)
     vae = build_vae()
     start_weights(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    step = load_run(out, vae, optimizer)
+    done, total = load_run(out, vae, optimizer), sum(stage.steps for stage in STAGES)
     log = RunLog(out / "log.jsonl", every=25)
-    total = sum(s.steps for s in STAGES)
-    while step < total:
+    for step in range(done, total):
         stage, lr = lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -139,13 +132,6 @@ def train_vae(out: Path, threads: int = 2) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        log.add(step, loss=loss.item(), lr=lr, frames=stage.frames, **seen)
-        if step % 200 == 0 or step == total:
-            save_run(out, step, vae, optimizer)
-
-
-if __name__ == "__main__":
-    import sys
-
-    train_vae(Path(sys.argv[1]), int(sys.argv[2]))
+        log.add(step + 1, loss=loss.item(), lr=lr, frames=stage.frames, **seen)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == total:
+            save_run(out, step + 1, vae, optimizer)

@@ -1,0 +1,167 @@
+"""`python -m pocket.score`: what the real ComfyUI makes of 64 captions, as the detector reads it.
+
+Beside it: chance, and the detector's ceiling, which is what it reads from the VAE's reconstructions of true
+clips. Writes score.json and a contact sheet beside the model.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tools import hosts
+from tools.client import Client
+from tools.commands import python_path
+from tools.contact_sheet import read_frames
+from tools.demo import only_node, prompt_node
+from tools.server import Server
+
+from .detector import read_clip
+from .parts import MODEL_FOLDER, ROOT, build_vae
+from .shapes import COLOURS, FRAMES, MOTIONS, SHAPES, SIZE, all_subjects, draw_batch, sample_clip
+
+WORKFLOW = ROOT / "workflows" / "api" / "text_to_video.json"
+COUNT = 64
+ASPECTS = ("colour", "shape", "motion")
+GOALS = {"colour": 0.95, "shape": 0.85, "motion": 0.90}
+CEILING_GOAL = {"shape": 0.95}
+CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "motion": 1 / len(MOTIONS)}
+TILE_FRAMES = (0, 8, 16)
+COLUMNS = 8
+
+Subject = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How clips are drawn in the host."""
+
+    host: str
+    steps: int
+    cfg: float
+
+
+def chosen_subjects(count: int) -> list[Subject]:
+    """So many of the 90, always the same."""
+    return random.Random(64).sample(all_subjects(), count)
+
+
+def graph_for(caption: str, seed: int, settings: Settings) -> dict[str, Any]:
+    """The shipped workflow at the pocket model's size."""
+    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    prompt_node(graph)["inputs"]["text"] = caption
+    only_node(graph, "KinetographVideoLatent")["inputs"].update(width=SIZE, height=SIZE, num_frames=FRAMES)
+    sampler = only_node(graph, "KinetographVideoSampler")["inputs"]
+    sampler.update({"seed": seed, "steps": settings.steps, "guidance.cfg": settings.cfg, "preview": False})
+    return graph
+
+
+def fetch(client: Client, graph: dict[str, Any], folder: Path) -> Tensor:
+    """Frames (f, h, w, 3) in 0..1 of the video file that the host makes of a graph."""
+    result = client.run(graph, timeout=600)
+    videos = [file for file in result.files() if file["filename"].endswith(".mp4")]
+    if result.status != "success" or not videos:
+        raise RuntimeError(f"ComfyUI made no video ({result.status}): {result.message}")
+    path = folder / "clip.mp4"
+    path.write_bytes(client.view(videos[0]))
+    frames = [
+        torch.frombuffer(bytearray(f.convert("RGB").tobytes()), dtype=torch.uint8)
+        for f in read_frames(str(path))
+    ]
+    return torch.stack(frames).view(-1, SIZE, SIZE, 3) / 255
+
+
+def generate(subjects: list[Subject], host: Path, settings: Settings) -> list[Tensor]:
+    """One clip a subject, through the prompt queue of a ComfyUI started for it."""
+    clips = []
+    with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
+        with Server(python_path(), host, Path(base), models=MODEL_FOLDER.parents[1]) as server:
+            for seed, subject in enumerate(subjects):
+                graph = graph_for(sample_clip(0, subject).caption, seed, settings)
+                clips.append(fetch(server.client, graph, Path(base)))
+    return clips
+
+
+@torch.no_grad()
+def reconstruct(subjects: list[Subject], batch: int = 4) -> list[Tensor]:
+    """True clips through the shipped VAE and back: frames (f, h, w, 3) in 0..1."""
+    vae = build_vae()
+    weights = load_file(MODEL_FOLDER / "vae" / "diffusion_pytorch_model.safetensors")
+    vae.load_state_dict({key: value.float() for key, value in weights.items()})
+    clips = [sample_clip(500_000 + i, subject) for i, subject in enumerate(subjects)]
+    frames = []
+    for start in range(0, len(clips), batch):
+        x = draw_batch(clips[start : start + batch])
+        frames.extend((vae.decode(vae.encode(x)).permute(0, 2, 3, 4, 1) / 2 + 0.5).clamp(0, 1))
+    return frames
+
+
+def read_all(clips: list[Tensor], subjects: list[Subject]) -> list[dict[str, Any]]:
+    """Caption, reading and verdict of every clip."""
+    rows = []
+    for frames, subject in zip(clips, subjects, strict=True):
+        seen = asdict(read_clip(frames))
+        right = {name: seen[name] == wanted for name, wanted in zip(ASPECTS, subject, strict=True)}
+        rows.append({"caption": sample_clip(0, subject).caption, "seen": seen, "right": right})
+    return rows
+
+
+def rates(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: round(sum(row["right"][name] for row in rows) / len(rows), 4) for name in ASPECTS}
+
+
+def draw_sheet(clips: list[Tensor], rows: list[dict[str, Any]], path: Path) -> None:
+    """First, middle and last frame of every clip; a red caption where something is wrong."""
+    width, height = SIZE * len(TILE_FRAMES) + 4, SIZE + 14
+    sheet = Image.new("RGB", (COLUMNS * width, -(-len(clips) // COLUMNS) * height), "black")
+    pen = ImageDraw.Draw(sheet)
+    for i, (frames, row) in enumerate(zip(clips, rows, strict=True)):
+        x, y = i % COLUMNS * width, i // COLUMNS * height
+        for k, f in enumerate(TILE_FRAMES):
+            pixels = (frames[f] * 255).round().byte().numpy()
+            sheet.paste(Image.fromarray(pixels), (x + k * SIZE, y))
+        pen.text((x + 2, y + SIZE), row["caption"], fill="white" if all(row["right"].values()) else "red")
+    sheet.save(path)
+
+
+def score(host: Path, settings: Settings, folder: Path, count: int = COUNT) -> bool:
+    """Measure, write, print; whether every goal is reached."""
+    subjects = chosen_subjects(count)
+    ceiling = rates(read_all(reconstruct(subjects), subjects))
+    clips = generate(subjects, host, settings)
+    rows = read_all(clips, subjects)
+    reached = rates(rows)
+    good = all(reached[k] >= v for k, v in GOALS.items()) and ceiling["shape"] >= CEILING_GOAL["shape"]
+    figures = {"reached": reached, "goals": GOALS, "ceiling": ceiling, "ceiling_goal": CEILING_GOAL}
+    figures |= {"chance": {k: round(v, 4) for k, v in CHANCE.items()}, "all_goals_reached": good}
+    print(json.dumps(figures, indent=2))
+    settings_and_clips = {"clips": len(rows), "settings": asdict(settings), "rows": rows}
+    (folder / "score.json").write_text(
+        json.dumps(figures | settings_and_clips, indent=1) + "\n", encoding="utf-8"
+    )
+    draw_sheet(clips, rows, folder / "score.png")
+    return good
+
+
+def main() -> int:
+    reader = argparse.ArgumentParser(description=__doc__)
+    reader.add_argument("--steps", type=int, default=25)
+    reader.add_argument("--cfg", type=float, default=2.0)
+    reader.add_argument("--count", type=int, default=COUNT)
+    reader.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
+    asked = reader.parse_args()
+    host = hosts.find()
+    settings = Settings(f"ComfyUI {hosts.NEWEST}", asked.steps, asked.cfg)
+    return 0 if score(host, settings, asked.out, asked.count) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

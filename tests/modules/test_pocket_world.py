@@ -1,0 +1,95 @@
+"""The shape world is seeded and captioned, and the detector reads true clips without fault."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kinetograph.pocket.detector import Reading, read_clip
+from kinetograph.pocket.shapes import (
+    COLOURS,
+    FRAMES,
+    MOTIONS,
+    SHAPES,
+    SIZE,
+    all_subjects,
+    draw,
+    draw_batch,
+    draw_mask,
+    sample_clip,
+)
+
+BORDER = 1  # pixels that no shape may touch
+
+
+def test_subjects_are_every_combination():
+    assert len(all_subjects()) == 6 * 3 * 5
+    assert set(all_subjects()) == set(product(COLOURS, SHAPES, MOTIONS))
+
+
+def test_same_seed_same_clip():
+    assert sample_clip(7) == sample_clip(7)
+    assert torch.equal(draw(sample_clip(7)), draw(sample_clip(7)))
+    assert len({sample_clip(seed) for seed in range(50)}) == 50
+
+
+def test_seed_is_independent_of_the_subject():
+    free, fixed = sample_clip(3), sample_clip(3, ("red", "circle", "moving left"))
+    assert (free.radius, free.path, free.middle) == (fixed.radius, fixed.path, fixed.middle)
+
+
+def test_seeds_cover_the_world_evenly():
+    counts = Counter(sample_clip(seed).shape for seed in range(3000))
+    assert all(abs(count - 1000) < 120 for count in counts.values())
+
+
+def test_captions_say_what_is_drawn():
+    assert sample_clip(0, ("red", "circle", "moving left")).caption == "a red circle moving left"
+    assert sample_clip(0, ("blue", "triangle", "standing still")).caption == "a blue triangle standing still"
+    assert len({sample_clip(0, subject).caption for subject in all_subjects()}) == 90
+
+
+def test_pixels_and_sizes():
+    frames = draw(sample_clip(1))
+    assert frames.shape == (FRAMES, SIZE, SIZE, 3)
+    assert 0 <= float(frames.min()) and float(frames.max()) <= 1
+    batch = draw_batch([sample_clip(1), sample_clip(2)])
+    assert batch.shape == (2, 3, FRAMES, SIZE, SIZE)
+    assert torch.allclose(batch[0].permute(1, 2, 3, 0) / 2 + 0.5, frames, atol=1e-6)
+
+
+@pytest.mark.parametrize("subject", all_subjects()[::7])
+def test_shapes_stay_inside(subject):
+    for seed in range(10):
+        cover = draw_mask(sample_clip(seed, subject))
+        cover[:, BORDER:-BORDER, BORDER:-BORDER] = 0
+        assert float(cover.max()) == 0
+
+
+def test_detector_reads_true_clips():
+    clips = [sample_clip(900 + i, subject) for i, subject in enumerate(all_subjects() * 2)]
+    wrong = [clip for clip in clips if read_clip(draw(clip)) != Reading(clip.colour, clip.shape, clip.motion)]
+    assert len(wrong) <= 0.01 * len(clips), wrong
+
+
+def test_detector_reads_soft_and_noisy_clips():
+    generator = torch.Generator().manual_seed(0)
+    wrong = 0
+    for i, subject in enumerate(all_subjects()):
+        clip = sample_clip(i, subject)
+        frames = F.avg_pool2d(draw(clip).permute(0, 3, 1, 2), 3, 1, 1, count_include_pad=False)
+        frames = frames.permute(0, 2, 3, 1) + 0.03 * torch.randn(FRAMES, SIZE, SIZE, 3, generator=generator)
+        wrong += read_clip(frames) != Reading(clip.colour, clip.shape, clip.motion)
+    assert wrong <= 2
+
+
+def test_detector_sees_nothing_on_an_empty_ground():
+    assert read_clip(torch.full((FRAMES, SIZE, SIZE, 3), 0.1)) == Reading(None, None, None)
+
+
+def test_detector_calls_no_slanting_way_a_motion():
+    left = draw(sample_clip(0, ("red", "circle", "moving left")))
+    slanting = torch.stack([frame.roll(i, 0) for i, frame in enumerate(left)])
+    assert read_clip(slanting).motion is None
