@@ -20,7 +20,8 @@ GIB = 2**30
 TEXT_TOKENS = 226
 STEPS = 50
 
-Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, timestep, context, table) -> v
+Tables = tuple[Tensor, Tensor]  # cosines and sines, each twice
+Forward = Callable[[Tensor, Tensor, Tensor, Tables], Tensor]  # (x, timestep, context, tables) -> v
 
 
 def run(setting: Setting) -> Iterator[Row]:
@@ -75,7 +76,7 @@ def _placed(build: Callable[[], nn.Module], weights: dict[str, Tensor], dtype, d
     return peer
 
 
-def real_tables(table_ld: Tensor) -> tuple[Tensor, Tensor]:
+def real_tables(table_ld: Tensor) -> Tables:
     """The peers' cosines and sines, each twice, of our complex rotations."""
     cosines, sines = (part.repeat_interleave(2, dim=1) for part in (table_ld.real, table_ld.imag))
     return cosines.contiguous(), sines.contiguous()
@@ -90,8 +91,7 @@ def _diffusers(config, weights, dtype, device) -> Forward:
     )
     peer = _placed(build, weights, dtype, device)
 
-    def forward(x: Tensor, timestep: Tensor, context: Tensor, table: Tensor) -> Tensor:
-        tables = real_tables(table)
+    def forward(x: Tensor, timestep: Tensor, context: Tensor, tables: Tables) -> Tensor:
         v = peer(x.transpose(1, 2), context, timestep, image_rotary_emb=tables, return_dict=False)[0]
         return v.transpose(1, 2)
 
@@ -111,8 +111,7 @@ def _host(config, weights, dtype, device) -> Forward:
     )
     peer = _placed(build, {_host_key(key): value for key, value in weights.items()}, dtype, device)
 
-    def forward(x: Tensor, timestep: Tensor, context: Tensor, table: Tensor) -> Tensor:
-        tables = real_tables(table)
+    def forward(x: Tensor, timestep: Tensor, context: Tensor, tables: Tables) -> Tensor:
         peer._get_rotary_emb = lambda *_, **__: tables
         return peer(x, timestep, context)
 
@@ -155,25 +154,26 @@ def _diffsynth(config, weights, dtype, device) -> Forward:
         return peer
 
     peer = _placed(build, module.CogDiT.state_dict_converter().from_diffusers(weights), dtype, device)
-    return lambda x, timestep, context, table: peer(x, timestep, context, image_rotary_emb=real_tables(table))
+    return lambda x, timestep, context, tables: peer(x, timestep, context, image_rotary_emb=tables)
 
 
-def _inputs(batch: int, latents: int, h: int, w: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """x, timestep, context, and the rotations of 5B for them."""
+def _inputs(
+    batch: int, latents: int, h: int, w: int, dtype: torch.dtype, device: str
+) -> tuple[Tensor, Tensor, Tensor, Tables]:
+    """x, timestep, context, and the rotations of 5B for them as peers want them."""
     import numpy as np
 
     from ...modules.layers import positions
 
-    fake = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
-    generator = None if fake else torch.Generator(device).manual_seed(latents)
+    generator = torch.Generator(device).manual_seed(latents)
     rows, columns = positions.crop_coordinates((h // 2, w // 2), (30, 45))
     angles = positions.rotary_angles(np.arange(latents), rows, columns, 64)
-    return [
+    return (
         torch.randn(batch, 16, latents, h, w, generator=generator, dtype=dtype, device=device),
         torch.full((batch,), 479.0, device=device),
         torch.randn(batch, TEXT_TOKENS, 4096, generator=generator, dtype=dtype, device=device),
-        positions.rotary_table(angles, torch.device(device)),
-    ]
+        real_tables(positions.rotary_table(angles, torch.device(device))),
+    )
 
 
 def _time(models: dict[str, Forward], absent: dict[str, str], latents: int, setting: Setting) -> Row:
