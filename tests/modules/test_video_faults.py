@@ -146,18 +146,31 @@ def test_an_encoder_that_stands_still_is_ended(tmp_path, where):
 
 @POSIX
 def test_cancel_reaches_a_slow_finish(tmp_path):
-    calls = []
+    pressed = threading.Event()
 
     def check():
-        calls.append(1)
-        if len(calls) > 3:
+        if pressed.is_set():
             raise Cancelled
 
     started = time.monotonic()
     with pytest.raises(Cancelled), VideoWriter(job(tmp_path, check=check)) as writer:
         writer.write(make_clip(4))
         os.kill(writer._encoder.pid, signal.SIGSTOP)
-    assert time.monotonic() - started < 5 and not list(tmp_path.iterdir())
+        pressed.set()
+    assert time.monotonic() - started < 20 and not list(tmp_path.iterdir())
+
+
+def test_cancel_is_seen_at_every_frame(tmp_path):
+    seen = []
+
+    def check():
+        seen.append(1)
+        if len(seen) == 6:
+            raise Cancelled
+
+    with pytest.raises(Cancelled), VideoWriter(job(tmp_path, check=check)) as writer:
+        writer.write(make_clip(17))
+    assert writer.num_frames == 5 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", SOFTWARE)
