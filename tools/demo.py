@@ -17,6 +17,7 @@ MODELS = ROOT / "pocket" / "models"
 OUTPUT = ROOT / "output"
 POCKET = MODELS / "CogVideo" / "pocket-cogvideox"
 LATENT = "KinetographVideoLatent"
+SAVER = "KinetographVideoCombine"
 BAR_WIDTH = 30
 
 Prompt = dict[str, Any]
@@ -47,6 +48,7 @@ def _make(client: Client, text: str, image: Path | None) -> tuple[Path, tuple[in
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     asked = ask_native_size(graph)
     prompt_node(graph)["inputs"]["text"] = text
+    only_node(graph, SAVER)["inputs"]["filename_prefix"] = "demo"
     if image:
         only_node(graph, "LoadImage")["inputs"]["image"] = client.upload(image)
     result = client.run(graph, _Progress(graph), timeout=900)

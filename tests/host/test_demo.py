@@ -30,7 +30,7 @@ def pocket(base, tmp_path, monkeypatch):
 
 
 def check_results(output, words):
-    (video,), (sheet,) = output.rglob("*.mp4"), output.rglob("*.png")
+    (video,), (sheet,) = output.glob("*.mp4"), output.glob("*.png")
     assert str(video) in words and str(sheet) in words
     with av.open(video) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
