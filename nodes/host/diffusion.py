@@ -216,8 +216,12 @@ def repeat_last(x_bcthw: Tensor, count: int) -> Tensor:
     return torch.cat([x_bcthw, x_bcthw[:, :, -1:].expand(-1, -1, count, -1, -1)], dim=2)
 
 
+@torch.inference_mode(False)
 def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
-    """A MODEL for the host from a recipe; the host calls it again with `disable_dynamic` for deep clones."""
+    """A MODEL for the host from a recipe; the host calls it again with `disable_dynamic` for deep clones.
+
+    Weights made in inference mode, in which nodes run, could never be trained on.
+    """
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     config = FamilyConfig(recipe)

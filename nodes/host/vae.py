@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
@@ -100,6 +101,38 @@ class VideoVAE(comfy.sd.VAE):
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """(b, c, t, h, w) latents to (b, f, h, w, 3) pixels, the host's VAEDecode."""
         return torch.stack([torch.cat(list(self.frame_stream(clip[None]))) for clip in samples_in])
+
+    def decode_tiled_3d(
+        self,
+        samples: Tensor,
+        tile_t: int = 999,
+        tile_x: int = 32,
+        tile_y: int = 32,
+        overlap: tuple[int, int, int] = (1, 8, 8),
+    ) -> Tensor:
+        """What the host's VAEDecodeTiled decodes with; every tile has the frames that the host counts on.
+
+        A tile of an even number of latents decodes to three frames more, all from its first latent: those
+        would shift the tile, or not fit.
+        """
+
+        def decode(tile_bcthw: Tensor) -> Tensor:
+            check_interrupted()
+            wanted = self.upscale_ratio[0](tile_bcthw.shape[2])
+            tile = self.first_stage_model.decode(tile_bcthw.to(self.device, self.vae_dtype))
+            return tile[:, :, -wanted:].to(compat.intermediate_dtype())
+
+        pixels = comfy.utils.tiled_scale_multidim(
+            samples,
+            decode,
+            tile=(tile_t, tile_x, tile_y),
+            overlap=overlap,
+            upscale_amount=self.upscale_ratio,
+            out_channels=self.output_channels,
+            index_formulas=self.upscale_index_formula,
+            output_device=self.output_device,
+        )
+        return self.process_output(pixels)
 
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """(f, h, w, 3) pixels of one clip to (1, c, t, h, w) latents (posterior mean), the host's VAEEncode."""

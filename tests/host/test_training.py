@@ -96,8 +96,9 @@ def test_ways_to_train(bench, mode):
 def test_deep_clones_share_nothing(bench):
     """The host's trainer, hooks and several devices ask the loader for the model once more."""
     model = bench.shared()[0]
-    with torch.inference_mode(False):
-        twin = model.clone(force_deepcopy=True)
+    factory, arguments = model.cached_patcher_init
+    with torch.inference_mode():
+        twin = factory(*arguments, disable_dynamic=True)
     assert twin.model is not model.model
     theirs = dict(twin.model.named_parameters())
     for key, weight in model.model.named_parameters():

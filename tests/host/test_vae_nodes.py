@@ -55,6 +55,16 @@ def test_tiled(bench, frames):
     assert images.shape == (frames, 64, 96, 3) and images.isfinite().all() and images.std() > 0.01
 
 
+def test_tiles_lie_where_they_belong(bench):
+    """Two latents a tile, one shared: the frames that only one tile has are that tile's own."""
+    samples = bench.clip(9)["samples"]
+    tiled = decode(bench, "VAEDecodeTiled", samples, **tiles(bench, "VAEDecodeTiled"))
+    first, second = (decode(bench, "VAEDecode", samples[:, :, start : start + 2]) for start in (0, 1))
+    images = tiled.reshape(9, 64, 64, 3)
+    assert relative(images[:4], first[3:7]) < 1e-5
+    assert relative(images[5:], second[4:]) < 1e-5
+
+
 def test_one_tile_is_the_whole(bench):
     """A tile as large as the clip gives what the whole gives."""
     large = {"tile_size": 512, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
