@@ -21,12 +21,11 @@ def storage_order(device: torch.device) -> torch.memory_format:
     return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
 
 
-def allocate(like_bcthw: Tensor, channels: int, frames: int, grow: int = 1) -> Tensor:
-    """Room for `frames` frames of `channels` channels, `grow` times as high and wide as `like_bcthw`."""
+def allocate(like_bcthw: Tensor, channels: int, frames: int) -> Tensor:
+    """Room for `frames` frames of `channels` channels, as high and wide as `like_bcthw`."""
     b, _, _, h, w = like_bcthw.shape
-    shape = (b, channels, frames, h * grow, w * grow)
     return torch.empty(
-        shape,
+        (b, channels, frames, h, w),
         dtype=like_bcthw.dtype,
         device=like_bcthw.device,
         memory_format=storage_order(like_bcthw.device),
@@ -48,6 +47,24 @@ def collect(parts: Iterable[tuple[slice, Tensor]], num_frames: int) -> Tensor:
         if whole is None:
             whole = allocate(part, part.shape[1], num_frames)
         whole[:, :, place] = part
+    if whole is None:
+        raise ValueError("A clip needs at least one frame.")
+    return whole
+
+
+def join_frames(frames_bchw: Iterable[Tensor], copies: list[int]) -> Tensor:
+    """Frames one after another, each shown as often as `copies` says."""
+    if torch.is_grad_enabled():
+        shown = [frame for frame, n in zip(frames_bchw, copies, strict=True) for _ in range(n)]
+        return torch.stack(shown, dim=2)
+    whole: Tensor | None = None
+    place = 0
+    for frame, n in zip(frames_bchw, copies, strict=True):
+        frame_bcthw = frame[:, :, None]
+        if whole is None:
+            whole = allocate(frame_bcthw, frame.shape[1], sum(copies))
+        whole[:, :, place : place + n] = frame_bcthw
+        place += n
     if whole is None:
         raise ValueError("A clip needs at least one frame.")
     return whole
@@ -80,12 +97,14 @@ class Affine:
 
     scale_bcthw: Tensor
     shift_bcthw: Tensor
-    map_frame: list[int]  # which frame of the maps each frame of x uses
+    map_frame: Tensor | None = None  # which frame of the maps each frame of x uses; None: they have one
 
     def write(self, x_bcthw: Tensor, place: slice, out_bcthw: Tensor) -> None:
         """Fill `out_bcthw` from the frames of x that stand at `place` of the chunk."""
-        chosen = self.map_frame[place]
-        scale, shift = (maps[:, :, chosen] for maps in (self.scale_bcthw, self.shift_bcthw))
+        scale, shift = self.scale_bcthw, self.shift_bcthw
+        if self.map_frame is not None:
+            chosen = self.map_frame[place]
+            scale, shift = scale.index_select(2, chosen), shift.index_select(2, chosen)
         target = over_blocks(out_bcthw, scale)
         torch.addcmul(widen(shift), over_blocks(x_bcthw, scale), widen(scale), out=target)
         F.silu(out_bcthw, inplace=True)
@@ -103,34 +122,41 @@ class Copy:
 def group_statistics(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation (b, groups) over a group's channels and all of the chunk.
 
-    Both are float32 or better. They are put together from those of every frame.
+    Both are float32 or better. They are put together from those of as many frames as fit at once.
     """
     half = x_bcthw.dtype in (torch.bfloat16, torch.float16)
+    parts = x_bcthw.split(frames_at_once(x_bcthw), dim=2)
     moments = [
-        _moments_from_sums(frame, groups) if half else _moments_from_norm(frame, groups, eps)
-        for frame in x_bcthw.unbind(dim=2)
+        _moments_from_sums(part, groups) if half else _moments_from_norm(part, groups, eps) for part in parts
     ]
-    mean_tbg, var_tbg = (torch.stack(parts) for parts in zip(*moments, strict=True))
-    mean_bg = mean_tbg.mean(dim=0)
-    var_bg = (var_tbg + (mean_tbg - mean_bg).square()).mean(dim=0)
+    if len(parts) == 1:
+        mean_bg, var_bg = moments[0]
+        return mean_bg, torch.rsqrt(var_bg + eps)
+    shares = [part.shape[2] / x_bcthw.shape[2] for part in parts]
+    mean_bg = sum(share * mean for share, (mean, _) in zip(shares, moments, strict=True))
+    var_bg = sum(
+        share * (var + (mean - mean_bg).square()) for share, (mean, var) in zip(shares, moments, strict=True)
+    )
     return mean_bg, torch.rsqrt(var_bg + eps)
 
 
-def _moments_from_sums(frame_bchw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+def _moments_from_sums(x_bcthw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Sums in float32 are far more exact than half precision numbers, and need no copy of them."""
-    rows = frame_bchw.unflatten(1, (groups, -1))
-    axes = (2, 3, 4)
+    rows = x_bcthw.unflatten(1, (groups, -1))
+    axes = (2, 3, 4, 5)
     mean = rows.mean(dim=axes, dtype=torch.float32)
     power = torch.linalg.vector_norm(rows, dim=axes, dtype=torch.float32).square() / rows[0, 0].numel()
     return mean, (power - mean.square()).clamp_min(0)
 
 
-def _moments_from_norm(frame_bchw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+def _moments_from_norm(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """The two-pass moments that the group norm kernel makes, which are fast and exact on every device."""
-    b, c, h, w = frame_bchw.shape
-    order = torch.channels_last if frame_bchw.stride(1) == 1 else torch.contiguous_format
-    frame_bchw = frame_bchw.contiguous(memory_format=order)
-    _, mean, rstd = torch.native_group_norm(frame_bchw, None, None, b, c, h * w, groups, eps)
+    b, c, t, h, w = x_bcthw.shape
+    order = storage_order(x_bcthw.device)
+    if x_bcthw.stride() != torch.empty(x_bcthw.shape, device="meta", memory_format=order).stride():
+        # The kernel asks for plain strides, also along axes of length one.
+        x_bcthw = allocate(x_bcthw, c, t).copy_(x_bcthw)
+    _, mean, rstd = torch.native_group_norm(x_bcthw, None, None, b, c, t * h * w, groups, eps)
     return mean, rstd.pow(-2) - eps
 
 
@@ -156,10 +182,12 @@ def convolve_by_taps(frames_bcthw: Tensor, taps: list[Tensor], bias: Tensor | No
     The first two frames are the past. Where the clip `begins` they repeat frame 0, whose products are
     computed once.
     """
-    clips = [
-        _convolve_clip(frames_bcthw[i].transpose(0, 1), taps, bias, begins) for i in range(len(frames_bcthw))
-    ]
-    return (clips[0][None] if len(clips) == 1 else torch.stack(clips)).transpose(1, 2)
+    if len(frames_bcthw) == 1:
+        return _convolve_clip(frames_bcthw[0].transpose(0, 1), taps, bias, begins).transpose(0, 1)[None]
+    y_bcthw = allocate(frames_bcthw, len(taps[0]), frames_bcthw.shape[2] - 2)
+    for clip_cthw, y_cthw in zip(frames_bcthw, y_bcthw, strict=True):
+        y_cthw.copy_(_convolve_clip(clip_cthw.transpose(0, 1), taps, bias, begins).transpose(0, 1))
+    return y_bcthw
 
 
 def _convolve_clip(frames_tchw: Tensor, taps: list[Tensor], bias: Tensor | None, begins: bool) -> Tensor:

@@ -20,6 +20,7 @@ from .vae_frames import (
     convolve_by_taps,
     frames_at_once,
     group_statistics,
+    join_frames,
     latent_frame_of,
     mix_channels,
     over_blocks,
@@ -104,7 +105,9 @@ class CausalConv(nn.Module):
         cache.put(self, frames[:, :, -KEPT_FRAMES:])
 
     def _convolution(self, like: Tensor) -> Callable[[Tensor, bool], Tensor]:
-        if like.device.type != "cpu":
+        if (
+            like.device.type != "cpu" or like.dtype != torch.float32
+        ):  # sums of half precision taps lose digits
             return lambda frames, begins: self.conv(frames)
         weight, bias = self.ops.weights(self.conv, like)
         taps = time_taps(weight)
@@ -153,7 +156,7 @@ class LatentNorm(nn.Module):
         """The same norm of x as one scale and one shift."""
         scale, shift = _group_affine(self.norm_layer, x_bcthw, self.ops)
         y_bcthw, b_bcthw = self.conv_y(z_bcthw).to(scale.dtype), self.conv_b(z_bcthw).to(scale.dtype)
-        chosen = latent_frame_of(x_bcthw.shape[2], z_bcthw.shape[2])
+        chosen = torch.tensor(latent_frame_of(x_bcthw.shape[2], z_bcthw.shape[2]), device=x_bcthw.device)
         return Affine(y_bcthw * scale, torch.addcmul(b_bcthw, y_bcthw, shift), chosen)
 
 
@@ -177,7 +180,7 @@ def _affine(norm: nn.Module, x_bcthw: Tensor, z_bcthw: Tensor | None, ops: Opera
     """Norm and SiLU of x, to be applied a few frames at a time."""
     if z_bcthw is not None:
         return norm.affine(x_bcthw, z_bcthw)
-    return Affine(*_group_affine(norm, x_bcthw, ops), map_frame=[0] * x_bcthw.shape[2])
+    return Affine(*_group_affine(norm, x_bcthw, ops))
 
 
 class ResnetBlock(nn.Module):
@@ -252,7 +255,8 @@ class Downsample(nn.Module):
         starts = [0] * lone + list(range(lone, num_frames, step))
         stops = starts[1:] + [num_frames]
         averages = (x_bcthw[:, :, start:stop].mean(dim=2) for start, stop in zip(starts, stops, strict=True))
-        return torch.stack([self.conv(F.pad(frame, (0, 1, 0, 1))) for frame in averages], dim=2)
+        folded = (self.conv(F.pad(frame, (0, 1, 0, 1))) for frame in averages)
+        return join_frames(folded, [1] * len(starts))
 
 
 class Upsample(nn.Module):
@@ -269,17 +273,7 @@ class Upsample(nn.Module):
     def forward(self, x_bcthw: Tensor, continues: bool) -> Tensor:
         """Frame by frame: both copies of a doubled frame are the same picture."""
         grown = (self.conv(F.interpolate(frame, scale_factor=2.0)) for frame in x_bcthw.unbind(dim=2))
-        copies = self._copies(x_bcthw.shape[2], continues)
-        if torch.is_grad_enabled():
-            return torch.stack(
-                [frame for frame, n in zip(grown, copies, strict=True) for _ in range(n)], dim=2
-            )
-        y_bcthw = allocate(x_bcthw, x_bcthw.shape[1], sum(copies), grow=2)
-        place = 0
-        for frame, n in zip(grown, copies, strict=True):
-            y_bcthw[:, :, place : place + n] = frame[:, :, None]
-            place += n
-        return y_bcthw
+        return join_frames(grown, self._copies(x_bcthw.shape[2], continues))
 
     def _copies(self, num_frames: int, continues: bool) -> list[int]:
         if not self.unfold_time:
