@@ -28,13 +28,15 @@ def frames_of(vae, latent: dict, chunk: int, overlap: int) -> Iterator[Tensor]:
     if not bool(samples.isfinite().all()):
         raise ValueError("The latent holds a NaN or infinity: sampling went wrong before decoding.")
     if values.is_video_vae(vae):
+        samples = values.read_latent(latent, values.vae_grid(vae, "Decoding"), "The video VAE")
         stream = chain.from_iterable(_causal(vae, clip[None], latent.get("num_frames")) for clip in samples)
     elif samples.ndim == 4:
         chunk = chunk or values.affordable_frames(vae, samples)
         stream = decode_in_chunks(vae.decode, samples, chunk, overlap, compat.is_out_of_memory)
     else:
         stream = iter(vae.decode(samples).unbind())
-    return _with_progress(check_finite(stream, "Decoding"), values.pixel_frames(vae, samples))
+    stage = f"Decoding in {str(vae.vae_dtype).removeprefix('torch.')}"
+    return _with_progress(check_finite(stream, stage), values.pixel_frames(vae, samples))
 
 
 def _causal(vae, clip: Tensor, num_frames: int | None) -> Iterator[Tensor]:

@@ -106,15 +106,16 @@ def drop_first(stream: Iterator[Tensor], count: int) -> Iterator[Tensor]:
 
 
 def check_finite(stream: Iterator[Tensor], stage: str) -> Iterator[Tensor]:
-    """The same frames; ValueError naming the stage, frame and dtype at the first NaN or infinity."""
+    """The same frames; ValueError naming the stage (with its dtype) and the frame at the first NaN or infinity."""
     seen = 0
     for frames in stream:
         finite = frames.isfinite().flatten(1).all(dim=1)
         if not bool(finite.all()):
             frame = seen + int((~finite).nonzero()[0])
             raise ValueError(
-                f"{stage} gave a NaN or infinity in frame {frame}. The latents are finite, so the decoder's "
-                "dtype is too small for them: start ComfyUI with --fp32-vae or --bf16-vae."
+                f"{stage} gave a NaN or infinity in frame {frame}, from latents without any. In float16 numbers "
+                "can outgrow their range: start ComfyUI with --fp32-vae or --bf16-vae. In another dtype the VAE's "
+                "file is damaged: get it again."
             )
         seen += frames.shape[0]
         yield frames

@@ -16,7 +16,7 @@ def read_latent(latent: dict[str, Any], grid: LatentGrid, label: str) -> Tensor:
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != grid.channels:
         raise ValueError(
-            f"{label} samples latents of shape (batch, {grid.channels}, frames, height, width): got "
+            f"{label} takes latents of shape (batch, {grid.channels}, frames, height, width): got "
             f"{tuple(samples.shape)}. Make the latent with VideoLatent, or encode frames with this model's VAE."
         )
     for name, cells in (("height", samples.shape[3]), ("width", samples.shape[4])):
