@@ -21,8 +21,9 @@ from .progress import RunLog, load_run, read_log, save_run
 from .shapes import MOTIONS, SIZE, ShapeClip, all_subjects, draw_batch, sample_clip
 from .ship import half, rows_of
 from .tokens import Vocabulary
-from .train_transformer import SAVE_EVERY, Sample, Sampler, Training, lr_at
+from .train_transformer import BATCH, SAVE_EVERY, Sample, Sampler, Training, lr_at
 
+MISNAMED = 0.5  # part of the captions with another colour and shape than the clip
 GENTLE = 0.5  # of the learning rate that the transformer was trained with
 WANDERING_PER_SUBJECT = 4
 WANDERING_SEED = 20_000_000
@@ -90,17 +91,20 @@ def beside_noise(x_bcthw: Tensor, image_bcthw: Tensor) -> Tensor:
 
 
 class ImageSampler(Sampler):
-    """Half of a batch wanders, though few clips do."""
+    """Half of a batch wanders, though few clips do. Half of the captions name another colour and shape, so that
+    the picture is what tells those; the motion they name is always the clip's."""
 
     def __init__(self, world: ImageWorld, words: Vocabulary) -> None:
         super().__init__(world.clips, words)
         self.images = world.images
 
-    def noisy(self, pick: Tensor) -> Sample:
+    def draw(self) -> Sample:
+        pick = torch.randint(len(self.latents), (BATCH,))
         steady = len(self.latents) - 90 * WANDERING_PER_SUBJECT
         wandering = steady + pick % (90 * WANDERING_PER_SUBJECT)
-        pick = torch.where(torch.rand(len(pick)) < 0.5, pick % steady, wandering)
-        sample = super().noisy(pick)
+        pick = torch.where(torch.rand(BATCH) < 0.5, pick % steady, wandering)
+        other = torch.randint(90 // len(MOTIONS), (BATCH,)) * len(MOTIONS) + pick % len(MOTIONS)
+        sample = self.noisy(pick, told=torch.where(torch.rand(BATCH) < MISNAMED, other, pick))
         return replace(sample, x_bcthw=beside_noise(sample.x_bcthw, self.images[pick]))
 
 

@@ -45,10 +45,12 @@ class Sampler:
         self.signal, self.noise = bars.sqrt().float(), (1 - bars).sqrt().float()
 
     def draw(self) -> Sample:
-        return self.noisy(torch.randint(len(self.latents), (BATCH,)))
+        pick = torch.randint(len(self.latents), (BATCH,))
+        return self.noisy(pick, told=pick)
 
-    def noisy(self, pick: Tensor) -> Sample:
-        ids = torch.where(torch.rand(BATCH, 1) < DROP, self.null, self.ids[pick])
+    def noisy(self, pick: Tensor, told: Tensor) -> Sample:
+        """Clips `pick` with the captions of clips `told`."""
+        ids = torch.where(torch.rand(BATCH, 1) < DROP, self.null, self.ids[told])
         t = ((1 - torch.rand(BATCH) ** HIGH_NOISE) * 1000).long().clamp(0, 999)
         x0 = self.latents[pick]
         noise = torch.randn_like(x0)
