@@ -5,6 +5,7 @@ it again to start from nothing.
 """
 
 import argparse
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def run_comfy(wish: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="kinetograph-") as base:
         arguments = ["--output-directory", str(ROOT / "output")]
         cpu = not environment.has_accelerator()
+        shutil.copytree(ROOT / "workflows" / "input", Path(base) / "input")  # what the workflows start from
         with Server(
             python_path(), host, Path(base), cpu=cpu, models=demo.MODELS, arguments=arguments
         ) as server:
