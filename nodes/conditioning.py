@@ -6,7 +6,10 @@ from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_pos
 from ..modules.families import FAMILIES
 from .host import sampling, values
 from .host.api import io
+from .host.checks import check_choice, check_number
 
+MAX_SIZE, MAX_FRAMES = 4096, 8193  # pixels on a side, pixel frames
+MAX_GAIN = 10.0
 BY_ID = {family.id: family for family in FAMILIES}
 
 
@@ -31,7 +34,7 @@ class VideoLatent(io.ComfyNode):
                     "num_frames",
                     default=49,
                     min=0,
-                    max=8193,
+                    max=MAX_FRAMES,
                     tooltip="Pixel frames, one more than a multiple of 4: CogVideoX 49, 1.5 81 or 161. "
                     "0: what the model was trained on.",
                 ),
@@ -49,6 +52,10 @@ class VideoLatent(io.ComfyNode):
     def validate_inputs(cls, family: str, width: int, height: int, num_frames: int) -> bool | str:
         """Refuse sizes and counts that do not fold, naming the nearest that do, when the prompt is posted."""
         try:
+            check_choice("family", family, BY_ID)
+            check_number("width", width, 0, MAX_SIZE)
+            check_number("height", height, 0, MAX_SIZE)
+            check_number("num_frames", num_frames, 0, MAX_FRAMES)
             latent_shape(family or FAMILIES[0].id, (width, height, num_frames))
         except ValueError as error:
             return str(error)
@@ -69,7 +76,7 @@ class VideoLatent(io.ComfyNode):
 
 
 def _size(name: str, default: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=default, min=0, max=4096, tooltip=tooltip)
+    return io.Int.Input(name, default=default, min=0, max=MAX_SIZE, tooltip=tooltip)
 
 
 def latent_shape(family: str, asked: tuple[int, int, int]) -> tuple[int, int, int, int]:
@@ -91,6 +98,15 @@ def posterior_input() -> io.DynamicCombo.Input:
         options=[io.DynamicCombo.Option("sample", [seed]), io.DynamicCombo.Option("mean", [])],
         tooltip="How the VAE's answer is read: a draw, as CogVideoX was trained, or its mean.",
     )
+
+
+def posterior_problem(chosen: dict) -> str | None:
+    """Why a choice of `posterior_input` cannot be met, or None."""
+    try:
+        check_choice("posterior", chosen, ("sample", "mean"))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 class VAEEncodeChunked(io.ComfyNode):
@@ -116,8 +132,8 @@ class VAEEncodeChunked(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, posterior: dict) -> bool | str:
-        """Present because the host asks for it wherever a DynamicCombo is; its parts have bounds."""
-        return True
+        """Refuse an unknown way to read the posterior; its seed is checked by the host."""
+        return posterior_problem(posterior) or True
 
     @classmethod
     def execute(cls, vae, images, posterior) -> io.NodeOutput:
@@ -157,7 +173,7 @@ class ImageToVideoConditioning(io.ComfyNode):
                     "latent_gain",
                     default=1.0,
                     min=0.0,
-                    max=10.0,
+                    max=MAX_GAIN,
                     step=0.0001,
                     advanced=True,
                     tooltip="Multiplies the image latents. 1.0 is as trained; diffusers feeds 1.5-5B-I2V "
@@ -171,9 +187,13 @@ class ImageToVideoConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, posterior: dict) -> bool | str:
-        """Present because the host asks for it wherever a DynamicCombo is; its parts have bounds."""
-        return True
+    def validate_inputs(cls, posterior: dict, latent_gain: float) -> bool | str:
+        """Refuse an unknown way to read the posterior, and a gain that is no number in bounds."""
+        try:
+            check_number("latent_gain", latent_gain, 0, MAX_GAIN)
+        except ValueError as error:
+            return str(error)
+        return posterior_problem(posterior) or True
 
     @classmethod
     def execute(cls, positive, negative, vae, image, latent, fit, posterior, latent_gain) -> io.NodeOutput:

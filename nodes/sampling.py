@@ -1,20 +1,36 @@
 """Sampling whole clips with the host's samplers and schedulers."""
 
+import math
+
 from ..modules.sampling import guidance as rules
 from ..modules.sampling import samplers
 from ..modules.sampling.previews import filmstrip
 from .host import progress, sampling, values
 from .host.api import io
+from .host.checks import check_choice, check_number
 
+GUIDANCE = ("constant", "dynamic cosine", "per-frame linear")
+MAX_CFG = 100.0
 CFG_TIP = "Classifier-free guidance scale; 1 turns it off and halves the work."
 
 
 def _scale(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
+    return io.Float.Input(name, default=default, min=0.0, max=MAX_CFG, step=0.1, tooltip=tooltip)
+
+
+def check_scales(guidance: dict) -> None:
+    """ValueError for a scale that is no number in bounds.
+
+    When a prompt is posted the host hands over what is inside a DynamicCombo as None: the first chance to see
+    a NaN is when the node runs.
+    """
+    for name in ("cfg", "min_cfg", "max_cfg"):
+        check_number(f"guidance.{name}", guidance.get(name), 0.0, MAX_CFG)
 
 
 def guider_for(model, options: dict, steps: int):
     """The host's guider for a choice of the guidance DynamicCombo."""
+    check_scales(options)
     kind = options["guidance"]
     if kind == "constant":
         return sampling.constant_guider(model, options["cfg"])
@@ -43,7 +59,8 @@ def step_callback(model, label: str, steps: int, preview: bool):
     factors = values.rgb_factors(model) if preview else None
 
     def callback(step, denoised, x, total):
-        if not bool(denoised.isfinite().all()):
+        # A sum is one pass without a mask; only an odd one is looked at closer.
+        if not math.isfinite(float(denoised.sum())) and not bool(denoised.isfinite().all()):
             raise ValueError(non_finite_message(model, label, step + 1, total))
         bar.advance(1, filmstrip(denoised[0], factors) if factors is not None else None)
 
@@ -140,11 +157,14 @@ class VideoSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, guidance: dict) -> bool | str:
-        """Refuse scales that are no numbers: the host's bounds let NaN through."""
-        scales = [value for key, value in guidance.items() if key.endswith("cfg") and value is not None]
-        if any(scale != scale for scale in scales):
-            return "guidance scales must be numbers: got NaN."
+    def validate_inputs(cls, guidance: dict, denoise: float) -> bool | str:
+        """Refuse unknown guidance and numbers that are none: the host's bounds let NaN through."""
+        try:
+            check_choice("guidance", guidance, GUIDANCE)
+            check_number("denoise", denoise, 0.01, 1.0)
+            check_scales(guidance)
+        except ValueError as error:
+            return str(error)
         return True
 
     @classmethod

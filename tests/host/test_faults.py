@@ -209,6 +209,25 @@ class TestSizesAndCounts:
         result = client.run(graph)
         assert result.status != "success" or len(result.files()) == 9  # the host itself rounds 9.5 to 9
 
+    @pytest.mark.parametrize(
+        "key, name, value",
+        [
+            ("latent", "width", 2**20),
+            ("latent", "height", -16),
+            ("latent", "num_frames", 2**20 + 1),
+            ("latent", "family", "mochi"),
+            ("sampler", "denoise", float("nan")),
+            ("sampler", "denoise", 0.0),
+            ("sampler", "guidance", "strong"),
+        ],
+    )
+    def test_named_inputs_keep_their_bounds(self, client, key, name, value):
+        """The host checks no bound and no list of an input that validate_inputs names: we do."""
+        graph = with_frames(text_to_video())
+        graph[key]["inputs"][name] = value
+        words = said_by(client.run(graph), key)
+        assert name in words, words
+
     @pytest.mark.parametrize("cfg", [float("inf"), -1.0, 1e9])
     def test_guidance_out_of_bounds(self, client, cfg):
         graph = with_frames(text_to_video(**{"guidance.cfg": cfg}))
