@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...layers.operations import Operations, TorchOperations
-from .vae_layers import CausalCache, Decoder, Encoder
+from .vae_coders import Decoder, Encoder
+from .vae_layers import CausalCache
 
 Shapes = Mapping[str, tuple[int, ...]]
 Schedule = Literal["base", "fun"]

@@ -129,14 +129,10 @@ def group_statistics(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, 
     moments = [
         _moments_from_sums(part, groups) if half else _moments_from_norm(part, groups, eps) for part in parts
     ]
-    if len(parts) == 1:
-        mean_bg, var_bg = moments[0]
-        return mean_bg, torch.rsqrt(var_bg + eps)
-    shares = [part.shape[2] / x_bcthw.shape[2] for part in parts]
-    mean_bg = sum(share * mean for share, (mean, _) in zip(shares, moments, strict=True))
-    var_bg = sum(
-        share * (var + (mean - mean_bg).square()) for share, (mean, var) in zip(shares, moments, strict=True)
-    )
+    mean_pbg, var_pbg = (torch.stack(values) for values in zip(*moments, strict=True))
+    share_p11 = mean_pbg.new_tensor([part.shape[2] / x_bcthw.shape[2] for part in parts])[:, None, None]
+    mean_bg = (share_p11 * mean_pbg).sum(dim=0)
+    var_bg = (share_p11 * (var_pbg + (mean_pbg - mean_bg).square())).sum(dim=0)
     return mean_bg, torch.rsqrt(var_bg + eps)
 
 

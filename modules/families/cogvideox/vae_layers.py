@@ -5,7 +5,8 @@ the last two frames it saw, so that the next chunk continues where this one ende
 of the published checkpoints.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,6 @@ from .vae_frames import (
     convolve_by_taps,
     frames_at_once,
     group_statistics,
-    join_frames,
     latent_frame_of,
     mix_channels,
     over_blocks,
@@ -160,10 +160,15 @@ class LatentNorm(nn.Module):
         return Affine(y_bcthw * scale, torch.addcmul(b_bcthw, y_bcthw, shift), chosen)
 
 
-def _group_affine(norm: nn.Module, x_bcthw: Tensor, ops: Operations) -> tuple[Tensor, Tensor]:
+def _group_affine(norm: Any, x_bcthw: Tensor, ops: Operations) -> tuple[Tensor, Tensor]:
     """Scale and shift (b, c, 1, 1, 1) that a group norm applies to x."""
     mean_bg, rstd_bg = group_statistics(x_bcthw, norm.num_groups, norm.eps)
-    weight, bias = (value.to(mean_bg.dtype) for value in ops.weights(norm, x_bcthw))
+    weight, bias = ops.weights(norm, x_bcthw)
+    if bias is None:
+        raise ValueError(
+            "A group norm of the CogVideoX autoencoder has a weight and a bias: the bias is missing."
+        )
+    weight, bias = weight.to(mean_bg.dtype), bias.to(mean_bg.dtype)
     per_group = x_bcthw.shape[1] // norm.num_groups
     mean, rstd = (moment.repeat_interleave(per_group, dim=1) for moment in (mean_bg, rstd_bg))
     scale = rstd * weight
@@ -171,12 +176,12 @@ def _group_affine(norm: nn.Module, x_bcthw: Tensor, ops: Operations) -> tuple[Te
     return scale[:, :, None, None, None], shift[:, :, None, None, None]
 
 
-def _normalised(norm: nn.Module, x_bcthw: Tensor, z_bcthw: Tensor | None) -> Tensor:
+def normalised(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None) -> Tensor:
     """Norm and SiLU, differentiable."""
     return F.silu(norm(x_bcthw) if z_bcthw is None else norm(x_bcthw, z_bcthw))
 
 
-def _affine(norm: nn.Module, x_bcthw: Tensor, z_bcthw: Tensor | None, ops: Operations) -> Affine:
+def affine_of(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None, ops: Operations) -> Affine:
     """Norm and SiLU of x, to be applied a few frames at a time."""
     if z_bcthw is not None:
         return norm.affine(x_bcthw, z_bcthw)
@@ -218,8 +223,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
         if not torch.is_grad_enabled():
             return self._reuse_memory(x_bcthw, z_bcthw, cache)
-        hidden = self.conv1(_normalised(self.norm1, x_bcthw, z_bcthw), cache)
-        hidden = self.conv2(_normalised(self.norm2, hidden, z_bcthw), cache)
+        hidden = self.conv1(normalised(self.norm1, x_bcthw, z_bcthw), cache)
+        hidden = self.conv2(normalised(self.norm2, hidden, z_bcthw), cache)
         return hidden + self._shortcut(x_bcthw)
 
     def _shortcut(self, x_bcthw: Tensor) -> Tensor:
@@ -228,169 +233,12 @@ class ResnetBlock(nn.Module):
         return mix_channels(x_bcthw, *self.ops.weights(self.conv_shortcut, x_bcthw))
 
     def _reuse_memory(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
-        affine = _affine(self.norm1, x_bcthw, z_bcthw, self.ops)
+        affine = affine_of(self.norm1, x_bcthw, z_bcthw, self.ops)
         hidden = collect(self.conv1.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])
-        affine = _affine(self.norm2, hidden, z_bcthw, self.ops)
+        affine = affine_of(self.norm2, hidden, z_bcthw, self.ops)
         for place, part in self.conv2.sweep(hidden, affine, cache):
             if self.conv_shortcut is None:
                 x_bcthw[:, :, place] += part
             else:
                 hidden[:, :, place] = part.add_(self._shortcut(x_bcthw[:, :, place]))
         return x_bcthw if self.conv_shortcut is None else hidden
-
-
-class Downsample(nn.Module):
-    """Halve height and width and, with `fold_time`, the frames; an odd count keeps frame 0 as it is."""
-
-    def __init__(self, channels: int, fold_time: bool, ops: Operations, **place):
-        super().__init__()
-        self.fold_time = fold_time
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **place)
-
-    def forward(self, x_bcthw: Tensor) -> Tensor:
-        """Frame by frame, so that no second copy of the input is needed."""
-        num_frames = x_bcthw.shape[2]
-        step = 2 if self.fold_time else 1
-        lone = num_frames % step
-        starts = [0] * lone + list(range(lone, num_frames, step))
-        stops = starts[1:] + [num_frames]
-        averages = (x_bcthw[:, :, start:stop].mean(dim=2) for start, stop in zip(starts, stops, strict=True))
-        folded = (self.conv(F.pad(frame, (0, 1, 0, 1))) for frame in averages)
-        return join_frames(folded, [1] * len(starts))
-
-
-class Upsample(nn.Module):
-    """Double height and width and, with `unfold_time`, the frames; frame 0 of an odd count stays single.
-
-    A lone frame stays single too where a clip begins, and is doubled where one goes on (`continues`).
-    """
-
-    def __init__(self, channels: int, unfold_time: bool, ops: Operations, **place):
-        super().__init__()
-        self.unfold_time = unfold_time
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
-
-    def forward(self, x_bcthw: Tensor, continues: bool) -> Tensor:
-        """Frame by frame: both copies of a doubled frame are the same picture."""
-        grown = (self.conv(F.interpolate(frame, scale_factor=2.0)) for frame in x_bcthw.unbind(dim=2))
-        return join_frames(grown, self._copies(x_bcthw.shape[2], continues))
-
-    def _copies(self, num_frames: int, continues: bool) -> list[int]:
-        if not self.unfold_time:
-            return [1] * num_frames
-        stays = num_frames % 2 == 1 and not (num_frames == 1 and continues)
-        return [1] * stays + [2] * (num_frames - stays)
-
-
-class Level(nn.Module):
-    """Resnet blocks of one resolution and, where there is one, the change to the next."""
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        num_blocks: int,
-        groups: int,
-        latent_channels: int | None,
-        ops: Operations,
-        **place,
-    ):
-        super().__init__()
-        widths = [channels_in] + [channels_out] * num_blocks
-        self.resnets = nn.ModuleList(
-            ResnetBlock(width_in, width_out, groups, latent_channels, ops, **place)
-            for width_in, width_out in zip(widths, widths[1:], strict=False)
-        )
-
-
-def _convolve(conv: CausalConv, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
-    if torch.is_grad_enabled():
-        return conv(x_bcthw, cache)
-    return collect(conv.sweep(x_bcthw, Copy(), cache), x_bcthw.shape[2])
-
-
-def _finish(
-    norm: nn.Module, conv: CausalConv, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache
-) -> Tensor:
-    """Norm, SiLU and the last convolution."""
-    if torch.is_grad_enabled():
-        return conv(_normalised(norm, x_bcthw, z_bcthw), cache)
-    affine = _affine(norm, x_bcthw, z_bcthw, conv.ops)
-    return collect(conv.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])
-
-
-class Encoder(nn.Module):
-    """Pixels of one chunk to the mean and log variance of its latents."""
-
-    def __init__(
-        self,
-        widths: Sequence[int],
-        blocks_per_level: int,
-        latent_channels: int,
-        groups: int,
-        folding_levels: int,
-        pixel_channels: int,
-        ops: Operations,
-        **place,
-    ):
-        super().__init__()
-        self.conv_in = CausalConv(pixel_channels, widths[0], ops, **place)
-        self.down_blocks = nn.ModuleList()
-        for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)], width, blocks_per_level, groups, None, ops, **place)
-            if i < len(widths) - 1:
-                level.downsamplers = nn.ModuleList([Downsample(width, i < folding_levels, ops, **place)])
-            self.down_blocks.append(level)
-        self.mid_block = Level(widths[-1], widths[-1], 2, groups, None, ops, **place)
-        self.norm_out = ops.GroupNorm(groups, widths[-1], eps=EPS, **place)
-        self.conv_out = CausalConv(widths[-1], 2 * latent_channels, ops, **place)
-
-    def forward(self, x_bcfhw: Tensor, cache: CausalCache) -> Tensor:
-        hidden = _convolve(self.conv_in, x_bcfhw, cache)
-        # One variable for all blocks: a call that runs a level would keep the level's input alive.
-        for level in (*self.down_blocks, self.mid_block):
-            for block in level.resnets:
-                hidden = block(hidden, None, cache)
-            for downsample in getattr(level, "downsamplers", ()):
-                hidden = downsample(hidden)
-        return _finish(self.norm_out, self.conv_out, hidden, None, cache)
-
-
-class Decoder(nn.Module):
-    """Latents of one chunk to its pixels."""
-
-    def __init__(
-        self,
-        widths: Sequence[int],
-        blocks_per_level: int,
-        latent_channels: int,
-        groups: int,
-        folding_levels: int,
-        pixel_channels: int,
-        ops: Operations,
-        **place,
-    ):
-        super().__init__()
-        widths = list(reversed(widths))
-        self.conv_in = CausalConv(latent_channels, widths[0], ops, **place)
-        self.mid_block = Level(widths[0], widths[0], 2, groups, latent_channels, ops, **place)
-        self.up_blocks = nn.ModuleList()
-        for i, width in enumerate(widths):
-            before = widths[max(i - 1, 0)]
-            level = Level(before, width, blocks_per_level + 1, groups, latent_channels, ops, **place)
-            if i < len(widths) - 1:
-                level.upsamplers = nn.ModuleList([Upsample(width, i < folding_levels, ops, **place)])
-            self.up_blocks.append(level)
-        self.norm_out = LatentNorm(widths[-1], latent_channels, groups, ops, **place)
-        self.conv_out = CausalConv(widths[-1], pixel_channels, ops, **place)
-
-    def forward(self, z_bcthw: Tensor, cache: CausalCache) -> Tensor:
-        continues = cache.started
-        hidden = _convolve(self.conv_in, z_bcthw, cache)
-        # One variable for all blocks: a call that runs a level would keep the level's input alive.
-        for level in (self.mid_block, *self.up_blocks):
-            for block in level.resnets:
-                hidden = block(hidden, z_bcthw, cache)
-            for upsample in getattr(level, "upsamplers", ()):
-                hidden = upsample(hidden, continues)
-        return _finish(self.norm_out, self.conv_out, hidden, z_bcthw, cache)
