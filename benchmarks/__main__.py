@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,22 @@ def run_case(case: str, setting: dict[str, Any]) -> tuple[dict[str, Any] | None,
     """(machine, rows, what went wrong) of one case in a process of its own, with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, str(HERE / "worker.py"), case, json.dumps(setting)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parent)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
+    lines: list[dict[str, Any]] = []
+    with tempfile.TemporaryFile("w+") as errors:
+        worker = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=HERE.parent
+        )
+        for line in worker.stdout or ():
+            if line.startswith('{"'):
+                lines.append(json.loads(line))
+                print(f"{case}: {len(lines) - 1} rows", file=sys.stderr, flush=True)
+        trouble = None
+        if worker.wait():
+            errors.seek(0)
+            text = errors.read()
+            sys.stderr.write(text[-3000:])
+            trouble = (text.strip().splitlines() or [f"exit status {worker.returncode}"])[-1]
     machine = next((line["machine"] for line in lines if "machine" in line), None)
-    trouble = None
-    if done.returncode:
-        trouble = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        sys.stderr.write(done.stderr[-3000:])
     return machine, [line["row"] for line in lines if "row" in line], trouble
 
 

@@ -24,9 +24,9 @@ Decode = Callable[[Tensor], Tensor]
 
 def run(setting: Setting) -> Iterator[Row]:
     """Time by number of frames, then peak memory by number of frames."""
-    widths, cells = (FULL_WIDTHS, 8) if setting.full or setting.device == "cuda" else (HALF_WIDTHS, 8)
-    decoders, absent = build(widths, setting, torch.float32, setting.device)
-    for latents in (3, 5, 13) if setting.full else (3, 5):
+    large = setting.full or setting.device == "cuda"
+    decoders, absent = build(FULL_WIDTHS if large else HALF_WIDTHS, setting, torch.float32, setting.device)
+    for latents, cells in ((3, 8), (5, 8), (13, 8)) if large else ((3, 6), (5, 4)):
         yield _time(decoders, absent, latents, cells, setting)
     if setting.device == "cuda":
         return  # what the allocator sees is another metric, still to be written on such a machine
