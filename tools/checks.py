@@ -11,6 +11,7 @@ from pathlib import Path
 from .commands import CACHE, ROOT, python_path
 
 STAGES = ("lint", "types", "unit", "host", "oldest-host")
+WORKERS = str(max(1, min(os.cpu_count() or 1, 4)))  # of one thread each: the models in tests are tiny
 OUTCOMES = ("failed", "passed", "skipped", "error")
 
 
@@ -39,7 +40,8 @@ def _run_stage(name: str, newest: Path, oldest: Path, counts: Counter[str]) -> b
         return _run("-m", "pyright")
     if name == "unit":
         return _pytest(name, newest, counts, "tests", "--ignore", "tests/host")
-    return _pytest(name, newest if name == "host" else oldest, counts, "tests/host")
+    host = newest if name == "host" else oldest
+    return _pytest(name, host, counts, "tests/host", "--dist", "loadfile")  # a file's tests share a server
 
 
 def _run(*arguments: str, **variables: str) -> bool:
@@ -51,8 +53,9 @@ def _pytest(name: str, host: Path, counts: Counter[str], *arguments: str) -> boo
     """Run pytest against one host, and add its outcomes to `counts`."""
     report = CACHE / f"tests-{name}.xml"
     report.unlink(missing_ok=True)
-    options = ["-q", "--durations=8", f"--junitxml={report}"]
-    passed = _run("-m", "pytest", *options, *arguments, KINETOGRAPH_HOST=str(host))
+    options = ["-q", "--durations=8", f"--junitxml={report}", "-n", WORKERS]
+    variables = {"KINETOGRAPH_HOST": str(host), "OMP_NUM_THREADS": "1"}
+    passed = _run("-m", "pytest", *options, *arguments, **variables)
     if report.exists():
         for suite in ElementTree.parse(report).getroot():
             bad = {key: int(suite.get(key, 0)) for key in ("failures", "errors", "skipped")}
