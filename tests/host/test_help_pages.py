@@ -13,11 +13,12 @@ FILES = ("model", "text_encoder", "vae")
 PROBED = "video/nvenc_"  # formats that only some machines have
 
 
-def table(page, heading):
-    """First cells -> second cells of the table under a heading, backquotes taken off."""
+def listed(page, heading):
+    """{name: what it takes} of the list under a heading: "- **name** `what it takes`: meaning"."""
     part = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in part.splitlines() if line.startswith("|")]
-    return {row[0].strip(" `"): row[1].strip() for row in rows[2:]}
+    items = re.findall(r"^- \*\*(.+?)\*\*(?: `([^`]*)`)?: \S", re.sub(r"\n  +", " ", part), re.M)
+    assert len(items) == part.count("\n- ")
+    return dict(items)
 
 
 def number(value):
@@ -25,7 +26,7 @@ def number(value):
 
 
 def takes(name, kind, options):
-    """What a page writes in the second cell of an input."""
+    """What a page writes in the marks behind the name of an input."""
     if isinstance(kind, list):
         kind, options = "COMBO", {**options, "options": kind}
     if kind in ("INT", "FLOAT"):
@@ -67,7 +68,7 @@ def test_inputs_are_those_of_the_schema(schemas, page, node_id):
         name: takes(name, kind, options) + ", optional" * optional
         for name, kind, options, optional in inputs_of(schemas[node_id])
     }
-    assert table(page, "Inputs") == expected
+    assert listed(page, "Inputs") == expected
 
 
 @pytest.mark.parametrize("node_id", IDS)
@@ -81,7 +82,7 @@ def test_choices_with_widgets_of_their_own_are_those_of_the_schema(schemas, page
                 )
                 for choice in options["options"]
             }
-            assert without_probed(table(page, f"Choices of {name}")) == without_probed(expected)
+            assert without_probed(listed(page, f"Choices of {name}")) == without_probed(expected)
 
 
 def without_probed(choices):
@@ -91,7 +92,7 @@ def without_probed(choices):
 @pytest.mark.parametrize("node_id", IDS)
 def test_outputs_are_those_of_the_schema(schemas, page, node_id):
     schema = schemas[node_id]
-    assert table(page, "Outputs") == dict(zip(schema["output_name"], schema["output"], strict=True))
+    assert listed(page, "Outputs") == dict(zip(schema["output_name"], schema["output"], strict=True))
 
 
 @pytest.mark.parametrize("node_id", IDS)
