@@ -18,7 +18,7 @@ from .check import LATENT_SHAPE, decode, rate, sample_ddim
 from .latents import CLIPS_PER_SUBJECT, FIRST_SEED, SCALE, World, open_world
 from .parts import IMAGE_MODEL, IMAGE_SETTINGS, LEARNED_POSITIONS, TextToLatents
 from .progress import RunLog, load_run, read_log, save_run
-from .shapes import MOTIONS, SIZE, ShapeClip, all_subjects, draw_batch, sample_clip
+from .shapes import COLOURS, MOTIONS, SHAPES, SIZE, ShapeClip, all_subjects, draw_batch, sample_clip
 from .ship import half, rows_of
 from .tokens import Vocabulary
 from .train_transformer import BATCH, SAVE_EVERY, Sample, Sampler, Training, lr_at
@@ -28,8 +28,13 @@ GENTLE = 0.5  # of the learning rate that the transformer was trained with
 WANDERING_PER_SUBJECT = 4
 WANDERING_SEED = 20_000_000
 UNSEEN_SEED = 30_000_000
-GUIDANCE, STEPS = 4.0, 20  # of the checks
+GUIDANCE, STEPS = 2.0, 20  # of the checks
 CHECK_EVERY = 500
+CHECKED = (  # name, clips that wander, captions that name another colour and shape
+    ("through_the_middle", False, False),
+    ("anywhere", True, False),
+    ("told_otherwise", False, True),
+)
 
 
 def wander(clip: ShapeClip, seed: int) -> ShapeClip:
@@ -150,12 +155,23 @@ def psnr(frames_bhwc: Tensor, wanted_bhwc: Tensor) -> Tensor:
     return torch.stack([-10 * mse_loss(got, wanted).clamp_min(1e-10).log10() for got, wanted in pairs])
 
 
+def misname(clip: ShapeClip) -> ShapeClip:
+    """The clip with the next colour and the next shape of their lists."""
+    colours, shapes = list(COLOURS), list(SHAPES)
+    colour = colours[(colours.index(clip.colour) + 1) % len(colours)]
+    return replace(clip, colour=colour, shape=shapes[(shapes.index(clip.shape) + 1) % len(shapes)])
+
+
 def check_images(
-    model: TextToLatents, vae: nn.Module, words: Vocabulary, clips: list[ShapeClip]
+    model: TextToLatents, vae: nn.Module, words: Vocabulary, clips: list[ShapeClip], misnamed: bool = False
 ) -> tuple[dict[str, float], Tensor, Tensor]:
-    """Figures of clips drawn from the first frames of true ones, their frames, and the true frames."""
+    """Figures of clips drawn from the first frames of true ones, their frames, and the true frames.
+
+    Where `misnamed`, captions name another colour and another shape; right is still what the picture shows.
+    """
     true = draw_batch(clips)
-    frames = go_on(model, vae, words, true[:, :, :1], [clip.caption for clip in clips])
+    told = [misname(clip) if misnamed else clip for clip in clips]
+    frames = go_on(model, vae, words, true[:, :, :1], [clip.caption for clip in told])
     true_frames = true.permute(0, 2, 3, 4, 1) / 2 + 0.5
     first = psnr(frames[:, 0], true_frames[:, 0])
     figures = rate(frames, [(clip.colour, clip.shape, clip.motion) for clip in clips])
@@ -205,8 +221,8 @@ def ship_image(out: Path, vae_run: Path, file: Path = IMAGE_MODEL, count: int = 
     save_file(half(dict(model.transformer.state_dict())), file, metadata=metadata)
     _, vae = open_world(vae_run)
     figures = {
-        name: check_images(model, vae, words, unseen_clips(count, wandering))[0]
-        for name, wandering in (("through_the_middle", False), ("anywhere", True))
+        name: check_images(model, vae, words, unseen_clips(count, wandering), misnamed)[0]
+        for name, wandering, misnamed in CHECKED
     }
     losses = [row for row in read_log(out / "log.jsonl") if row["step"] <= step]
     head = {"step": step, "clips": count, "guidance": GUIDANCE, "sampling_steps": STEPS, **figures}
