@@ -4,6 +4,7 @@ A host casts, offloads and quantises weights inside its own layer classes. Model
 name `torch.nn` layers: they take an `Operations` and build from it.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -20,8 +21,11 @@ class Operations(Protocol):
     Embedding: Any
 
     @staticmethod
-    def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of a layer built from these operations, on the device and in the dtype of `like`."""
+    def weights(module: nn.Module, like: Tensor) -> AbstractContextManager[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of a layer built from these operations, on the device and in the dtype of `like`.
+
+        They are lent for the `with` block: a host that streams weights takes them back after it.
+        """
         ...
 
     @staticmethod
@@ -41,8 +45,8 @@ class TorchOperations:
     Embedding: ClassVar = nn.Embedding
 
     @staticmethod
-    def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        return module.weight, module.bias  # type: ignore[return-value]
+    def weights(module: nn.Module, like: Tensor) -> AbstractContextManager[tuple[Tensor, Tensor | None]]:
+        return nullcontext((module.weight, module.bias))  # type: ignore[arg-type]
 
     @staticmethod
     def cast(parameter: Tensor, like: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """What the host gives our models to compute with: its layer classes, its attention, its casts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -24,9 +26,14 @@ class HostOperations:
         self.Embedding = layers.Embedding
 
     @staticmethod
-    def weights(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias with the host's casts, offload and low-VRAM patches applied."""
-        return comfy.ops.cast_bias_weight(module, like)
+    @contextmanager
+    def weights(module: nn.Module, like: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Weight and bias with the host's casts, offload and low-VRAM patches applied, lent for a `with` block."""
+        weight, bias, lent = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+        try:
+            yield weight, bias
+        finally:
+            comfy.ops.uncast_bias_weight(module, weight, bias, lent)
 
     @staticmethod
     def cast(parameter: Tensor, like: Tensor) -> Tensor:

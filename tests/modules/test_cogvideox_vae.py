@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,7 +271,7 @@ class CastingOperations(TorchOperations):
 
     @staticmethod
     def weights(module, like):
-        return module.weight.to(like), None if module.bias is None else module.bias.to(like)
+        return nullcontext((module.weight.to(like), None if module.bias is None else module.bias.to(like)))
 
 
 def test_weights_that_rest_in_another_dtype(reference, mode):

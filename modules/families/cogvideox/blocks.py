@@ -3,7 +3,8 @@
 CogVideoX (arXiv 2408.06072, sec. 2.2). Tensors are changed in place wherever no graph is being recorded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -105,21 +106,23 @@ class FeedForward(nn.Module):
     def forward(self, y_bld: Tensor) -> Tensor:
         if torch.is_grad_enabled() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
             return self._called(y_bld)
-        run = self._with_weights(y_bld)
-        for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
-            rows_nd.copy_(run(rows_nd))
+        with self._fetched(y_bld) as run:
+            for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
+                rows_nd.copy_(run(rows_nd))
         return y_bld
 
     def _called(self, y: Tensor) -> Tensor:
         return self.net[2](self.net[0](y))
 
-    def _with_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+    @contextmanager
+    def _fetched(self, like: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
         """The same map with weights fetched once: a host that streams them would move them for every block."""
         first, last = self.net[0].get_submodule("proj"), self.net[2]
         if is_taken_over(first) or is_taken_over(last):
-            return self._called
-        wide, narrow = self.ops.weights(first, like), self.ops.weights(last, like)
-        return lambda y: F.linear(F.gelu(F.linear(y, *wide), approximate="tanh"), *narrow)
+            yield self._called
+            return
+        with self.ops.weights(first, like) as wide, self.ops.weights(last, like) as narrow:
+            yield lambda y: F.linear(F.gelu(F.linear(y, *wide), approximate="tanh"), *narrow)
 
 
 class Block(nn.Module):

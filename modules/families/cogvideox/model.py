@@ -49,8 +49,8 @@ class PatchEmbed(nn.Module):
         if is_taken_over(self.proj):
             cells = patches_bln.unflatten(2, (-1, *self.proj.kernel_size))
             return self.proj(cells.flatten(0, 1)).reshape(*patches_bln.shape[:2], -1)
-        weight, bias = self.ops.weights(self.proj, patches_bln)
-        return F.linear(patches_bln, weight.flatten(1), bias)
+        with self.ops.weights(self.proj, patches_bln) as (weight, bias):
+            return F.linear(patches_bln, weight.flatten(1), bias)
 
 
 class Embedding(nn.Module):

@@ -109,8 +109,8 @@ class CausalConv(nn.Module):
             like.device.type != "cpu" or like.dtype != torch.float32
         ):  # sums of half precision taps lose digits
             return lambda frames, begins: self.conv(frames)
-        weight, bias = self.ops.weights(self.conv, like)
-        taps = time_taps(weight)
+        with self.ops.weights(self.conv, like) as (weight, bias):
+            taps = time_taps(weight)  # on a CPU they stay where they are
         return lambda frames, begins: convolve_by_taps(frames, taps, bias, begins)
 
 
@@ -123,7 +123,8 @@ class PointConv(nn.Module):
         self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=1, **place)
 
     def forward(self, x_bcthw: Tensor) -> Tensor:
-        return mix_channels(x_bcthw, *self.ops.weights(self.conv, x_bcthw))
+        with self.ops.weights(self.conv, x_bcthw) as (weight, bias):
+            return mix_channels(x_bcthw, weight, bias)
 
 
 class LatentNorm(nn.Module):
@@ -163,16 +164,15 @@ class LatentNorm(nn.Module):
 def _group_affine(norm: Any, x_bcthw: Tensor, ops: Operations) -> tuple[Tensor, Tensor]:
     """Scale and shift (b, c, 1, 1, 1) that a group norm applies to x."""
     mean_bg, rstd_bg = group_statistics(x_bcthw, norm.num_groups, norm.eps)
-    weight, bias = ops.weights(norm, x_bcthw)
-    if bias is None:
-        raise ValueError(
-            "A group norm of the CogVideoX autoencoder has a weight and a bias: the bias is missing."
-        )
-    weight, bias = weight.to(mean_bg.dtype), bias.to(mean_bg.dtype)
     per_group = x_bcthw.shape[1] // norm.num_groups
     mean, rstd = (moment.repeat_interleave(per_group, dim=1) for moment in (mean_bg, rstd_bg))
-    scale = rstd * weight
-    shift = bias - mean * scale
+    with ops.weights(norm, x_bcthw) as (weight, bias):
+        if bias is None:
+            raise ValueError(
+                "A group norm of the CogVideoX autoencoder has a weight and a bias: the bias is missing."
+            )
+        scale = rstd * weight.to(rstd.dtype)
+        shift = bias.to(rstd.dtype) - mean * scale
     return scale[:, :, None, None, None], shift[:, :, None, None, None]
 
 
@@ -230,7 +230,8 @@ class ResnetBlock(nn.Module):
     def _shortcut(self, x_bcthw: Tensor) -> Tensor:
         if self.conv_shortcut is None:
             return x_bcthw
-        return mix_channels(x_bcthw, *self.ops.weights(self.conv_shortcut, x_bcthw))
+        with self.ops.weights(self.conv_shortcut, x_bcthw) as (weight, bias):
+            return mix_channels(x_bcthw, weight, bias)
 
     def _reuse_memory(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
         affine = affine_of(self.norm1, x_bcthw, z_bcthw, self.ops)
