@@ -41,8 +41,12 @@ def run_comfy(wish: argparse.Namespace) -> int:
             python_path(), host, Path(base), cpu=cpu, models=demo.MODELS, arguments=arguments
         ) as server:
             print(f"ComfyUI with Kinetograph is at {server.client.address} (Ctrl-C stops it)", flush=True)
-            while server.is_running():
-                time.sleep(0.5)
+            try:
+                while server.is_running():
+                    time.sleep(0.5)
+            except KeyboardInterrupt:
+                print("\nStopped.")
+                return 0  # the ordinary end of this command
             raise Trouble(f"{server.tail()}\n\nComfyUI ended by itself; these are its last words.")
 
 
