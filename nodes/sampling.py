@@ -56,13 +56,13 @@ def sampler_for(model, name: str):
 def step_callback(model, label: str, steps: int, preview: bool):
     """Called by the sampler after each step: stops at the first bad value, moves the bar, shows a filmstrip."""
     bar = progress.steps(steps)
-    factors = values.rgb_factors(model) if preview else None
+    colours = values.rgb_map(model)
 
     def callback(step, denoised, x, total):
         # A sum is one pass without a mask; only an odd one is looked at closer.
         if not math.isfinite(float(denoised.sum())) and not bool(denoised.isfinite().all()):
             raise ValueError(non_finite_message(model, label, step + 1, total))
-        bar.advance(1, filmstrip(denoised[0], factors) if factors is not None else None)
+        bar.advance(1, filmstrip(denoised[0], *colours) if preview else None)
 
     return callback
 

@@ -60,6 +60,26 @@ TRANSFORMER_SETTINGS: dict[str, Any] = {
     "norm_eps": 1e-5,
     "norm_elementwise_affine": True,
     "dropout": 0.0,
+    # Latents times the scale to RGB in -1..1, for previews: least squares over 48 clips, 4 % of the variance left.
+    "latent_rgb_factors": [
+        [0.1704, -0.0695, -0.0563],
+        [-0.0695, 0.1583, -0.0401],
+        [-0.0271, -0.0358, 0.1051],
+        [-0.0072, 0.1065, 0.0326],
+        [0.0327, -0.0371, 0.0297],
+        [-0.0196, 0.1002, -0.0323],
+        [0.0344, -0.0313, 0.0139],
+        [0.0742, 0.0713, 0.123],
+        [-0.0148, 0.0107, 0.0268],
+        [-0.0176, -0.0228, 0.0098],
+        [0.0033, 0.0084, 0.0034],
+        [-0.0644, -0.0325, -0.003],
+        [0.0464, 0.0561, -0.006],
+        [0.0072, -0.0493, 0.054],
+        [0.0611, -0.0358, 0.0502],
+        [0.0322, 0.0082, 0.0142],
+    ],
+    "latent_rgb_bias": [-0.7325, -0.7375, -0.6801],
 }
 IMAGE_SETTINGS: dict[str, Any] = {  # as 5B-I2V: image channels, and learned positions beside RoPE
     **TRANSFORMER_SETTINGS,

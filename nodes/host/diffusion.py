@@ -44,13 +44,14 @@ class ModelRecipe:
 class FamilyLatents(comfy.latent_formats.LatentFormat):
     """Latents of a family as the host wants to know them: channels, strides and scale."""
 
-    def __init__(self, grid: Any, scale: float, rgb_factors: Any = None):
+    def __init__(self, grid: Any, scale: float, rgb_factors: Any = None, rgb_bias: Any = None):
         self.latent_channels = grid.channels
         self.latent_dimensions = 3 if grid.stride_t > 1 else 2
         self.spacial_downscale_ratio = grid.stride_hw
         self.temporal_downscale_ratio = grid.stride_t
         self.scale_factor = scale
         self.latent_rgb_factors = rgb_factors
+        self.latent_rgb_factors_bias = rgb_bias
 
 
 class FamilySampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
@@ -79,7 +80,8 @@ class FamilyConfig(comfy.supported_models_base.BASE):
         super().__init__(self.unet_config)
         self.recipe = recipe
         scale = recipe.family.latent_scale(recipe.config)
-        self.latent_format = FamilyLatents(recipe.family.grid, scale, recipe.config.rgb_factors)
+        colours = recipe.config.rgb_factors, recipe.config.rgb_bias
+        self.latent_format = FamilyLatents(recipe.family.grid, scale, *colours)
         self.memory_usage_factor = recipe.family.memory_factor(recipe.config)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> "FamilyModel":

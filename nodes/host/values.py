@@ -73,6 +73,7 @@ def vae_grid(vae: Any, node: str) -> LatentGrid:
     return vae.recipe.grid
 
 
-def rgb_factors(model: Any) -> Any:
-    """The (channels, 3) colours of a MODEL's latents, for previews; None when nobody knows them."""
-    return model.get_model_object("latent_format").latent_rgb_factors
+def rgb_map(model: Any) -> tuple[Any, Any]:
+    """The (channels, 3) colours map of a MODEL's latents and its bias, for previews."""
+    latents = model.get_model_object("latent_format")
+    return latents.latent_rgb_factors, latents.latent_rgb_factors_bias

@@ -62,6 +62,7 @@ class CogVideoXConfig:
     image_latent_scale: float = LATENT_SCALE_5B  # 1.0 for 1.5-I2V (zai-org/CogVideo issue 761)
     snr_shift: float = 1.0  # 3.0 for 2B
     rgb_factors: tuple[tuple[float, ...], ...] = RGB_FACTORS  # (channels, 3), for previews only
+    rgb_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     @property
     def width(self) -> int:
@@ -137,4 +138,5 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         image_latent_scale=1.0 if ofs else latent_scale,
         snr_shift=1.0 if rotary else 3.0,
         rgb_factors=settings.get("latent_rgb_factors", RGB_FACTORS),
+        rgb_bias=settings.get("latent_rgb_bias", (0.0, 0.0, 0.0)),
     )
