@@ -18,7 +18,6 @@ from kinetograph.modules.video.formats import FORMATS, find_format
 from kinetograph.modules.video.metadata import read_metadata
 from kinetograph.modules.video.pixels import Audio, to_pixels
 from kinetograph.modules.video.readback import inspect, read_frames
-from kinetograph.modules.video.sheet import spread, write_sheet
 from kinetograph.modules.video.trouble import VideoError
 from kinetograph.modules.video.writer import Job, VideoWriter
 from kinetograph.tests.clips import as_bytes, make_clip, psnr
@@ -318,18 +317,6 @@ def test_memory_does_not_grow_with_the_clip(tmp_path, name):
     short, long, end = ([int(word) / 1024 for word in line.split()] for line in done.stdout.splitlines())
     assert long[0] - short[0] < 4 and end[0] - short[0] < 16, (short, long, end)  # the end decodes as well
     assert long[1] - short[1] < 8, (short, long, end)
-
-
-def test_contact_sheet_shows_first_and_last(tmp_path):
-    clip = make_clip(17)
-    path = write(tmp_path, clip, "video/ffv1-mkv").path
-    assert write_sheet(path, tmp_path / "sheet.png", columns=3, max_frames=6, cell_width=64) == 17
-    with Image.open(tmp_path / "sheet.png") as picture:
-        sheet = np.asarray(picture)
-    assert sheet.shape == (2 * 68 + 4, 3 * 68 + 4, 3)
-    assert np.array_equal(sheet[4:68, 4:68], as_bytes(clip)[0])
-    assert np.array_equal(sheet[72:136, 140:204], as_bytes(clip)[16])
-    assert spread(17, 6) == [0, 3, 6, 10, 13, 16] and spread(1, 6) == [0] and spread(3, 6) == [0, 1, 2]
 
 
 def test_lengths_are_exact_fractions():

@@ -103,18 +103,9 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     patch_size_t = 1 if len(projection) == 4 else 2
     in_channels = projection[1] if patch_size_t == 1 else projection[1] // (patch_size_t * patch_size**2)
     out_channels = shapes["proj_out.weight"][0] // (patch_size_t * patch_size**2)
-    if in_channels not in (out_channels, 2 * out_channels):
-        raise ValueError(
-            f"CogVideoX transformer with {in_channels} input channels for {out_channels} latent channels: "
-            f"this version knows {out_channels} (text to video) and {2 * out_channels} (image to video)."
-        )
     ofs = shapes.get("ofs_embedding.linear_1.weight")
     learned = shapes.get("patch_embed.pos_embedding")
-    if in_channels > out_channels and not (ofs or learned):
-        raise ValueError(
-            "CogVideoX transformer with image channels, but neither patch_embed.pos_embedding (5B-I2V) nor "
-            "ofs_embedding (1.5-5B-I2V): a key is missing, or it is a Control checkpoint, which this version does not know."
-        )
+    _check_channels(in_channels, out_channels, knows_image=bool(ofs or learned))
     rotary = bool(settings.get("use_rotary_positional_embeddings", width != WIDTH_2B))
     latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
     return CogVideoXConfig(
@@ -140,3 +131,17 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         rgb_factors=settings.get("latent_rgb_factors", RGB_FACTORS),
         rgb_bias=settings.get("latent_rgb_bias", (0.0, 0.0, 0.0)),
     )
+
+
+def _check_channels(in_channels: int, out_channels: int, knows_image: bool) -> None:
+    """ValueError unless the input is the noise alone, or noise and image with the keys of an I2V release."""
+    if in_channels not in (out_channels, 2 * out_channels):
+        raise ValueError(
+            f"CogVideoX transformer with {in_channels} input channels for {out_channels} latent channels: "
+            f"this version knows {out_channels} (text to video) and {2 * out_channels} (image to video)."
+        )
+    if in_channels > out_channels and not knows_image:
+        raise ValueError(
+            "CogVideoX transformer with image channels, but neither patch_embed.pos_embedding (5B-I2V) nor "
+            "ofs_embedding (1.5-5B-I2V): a key is missing, or it is a Control checkpoint, which this version does not know."
+        )
