@@ -12,11 +12,6 @@ from torch import Tensor
 Rule = Callable[[float, int], "float | Tensor"]
 
 
-def step_clock(progress: float) -> float:
-    """u = step / N: the share of the steps done, as CogVideoX's own code counts (zai-org/CogVideo, sat)."""
-    return progress
-
-
 def timestep_clock(progress: float, steps: int) -> float:
     """u = (N - t) / N with timesteps t up to 999, as diffusers' CogVideoXPipeline counts: far outside 0..1."""
     timestep = round(1000 * (1 - progress)) - 1
@@ -26,11 +21,12 @@ def timestep_clock(progress: float, steps: int) -> float:
 def dynamic_cosine(cfg: float, steps: int = 0, clock: str = "step") -> Rule:
     """1 + cfg * (1 - cos(pi * u^5)) / 2: no guidance at first, 1 + cfg at the end (CogVideoX 5B and 1.5).
 
-    `clock` "step" rises smoothly; "timestep" is the reading of diffusers, erratic and kept for parity.
+    `clock` "step" is u = step / N, the share of the steps done, as CogVideoX's own code counts
+    (zai-org/CogVideo, sat); "timestep" is the reading of diffusers, erratic and kept for parity.
     """
 
     def scale(progress: float, _: int) -> float:
-        u = step_clock(progress) if clock == "step" else timestep_clock(progress, steps)
+        u = progress if clock == "step" else timestep_clock(progress, steps)
         return 1 + cfg * (1 - math.cos(math.pi * u**5)) / 2
 
     return scale

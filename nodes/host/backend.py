@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
@@ -38,6 +39,16 @@ class HostOperations:
     @staticmethod
     def cast(parameter: Tensor, like: Tensor) -> Tensor:
         return comfy.model_management.cast_to(parameter, like.dtype, like.device)
+
+
+def new_patcher(model: nn.Module, load_device: Any, offload_device: Any, disable_dynamic: bool) -> Any:
+    """The host's patcher around a model.
+
+    Its usual class is looked up at the call, not at import: with dynamic VRAM the host replaces it at start.
+    """
+    static, usual = comfy.model_patcher.ModelPatcher, comfy.model_patcher.CoreModelPatcher
+    kind = static if disable_dynamic else usual
+    return kind(model, load_device=load_device, offload_device=offload_device)
 
 
 def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:

@@ -12,7 +12,6 @@ import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.supported_models_base
 import torch
@@ -20,7 +19,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor, nn
 
 from ...modules.families.family import Family, Part
-from .backend import HostOperations, attend
+from .backend import HostOperations, attend, new_patcher
 
 # The host divides by sqrt(alpha_bar): a terminal signal-to-noise ratio of exactly zero needs a stand-in.
 # This one keeps sigma finite in fp32; diffusers' Euler uses the same (EulerDiscreteScheduler, rescaled betas).
@@ -235,11 +234,7 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     cast = comfy.model_management.unet_manual_cast(dtype, load_device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
     model = config.get_model(None, device=torch.device("meta"))
-    # The default patcher is looked up now, not at import: with dynamic VRAM the host replaces it at start.
-    static, usual = comfy.model_patcher.ModelPatcher, comfy.model_patcher.CoreModelPatcher
-    patcher = (static if disable_dynamic else usual)(
-        model, load_device=load_device, offload_device=offload_device
-    )
+    patcher = new_patcher(model, load_device, offload_device, disable_dynamic)
     recipe.fill(model.diffusion_model, dtype)
     model.device = offload_device
     patcher.cached_patcher_init = (load_model, (recipe,))

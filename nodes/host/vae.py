@@ -1,7 +1,7 @@
 """A family's video VAE as a host VAE, streaming inside: whole clips never lie on the device.
 
 The host's VAEDecode, VAEEncode and their tiled forms work on it, and our decoding nodes reach the
-frame stream through `stream_frames`.
+frame stream through `frame_stream`.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.utils
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ...modules.families.family import Part
 from ...modules.grid import LatentGrid
 from . import compat
-from .backend import HostOperations
+from .backend import HostOperations, new_patcher
 from .progress import Progress, check_interrupted, steps
 
 WORKING_DTYPES = [torch.bfloat16, torch.float32]  # fp16 overflows in the decoder of CogVideoX
@@ -59,7 +58,7 @@ class VideoVAE(comfy.sd.VAE):
     def _set_ratios(self, grid: LatentGrid) -> None:
         """Strides as the host writes them: a function of frames, and two spatial numbers."""
         stride, space = grid.stride_t, grid.stride_hw
-        self.upscale_ratio = (lambda frames: max(0, frames * stride - (stride - 1)), space, space)
+        self.upscale_ratio = (lambda frames: max(0, grid.pixel_frames(frames)), space, space)
         self.upscale_index_formula = (stride, space, space)
         self.downscale_ratio = (lambda frames: max(0, (frames + stride - 1) // stride), space, space)
         self.downscale_index_formula = (stride, space, space)
@@ -70,10 +69,8 @@ class VideoVAE(comfy.sd.VAE):
         model = self.recipe.part.build(self.recipe.config, ops=ops, dtype=self.vae_dtype, device=meta).eval()
         self.first_stage_model = model
         comfy.model_management.archive_model_dtypes(model)
-        static, usual = comfy.model_patcher.ModelPatcher, comfy.model_patcher.CoreModelPatcher
-        self.patcher = (static if disable_dynamic else usual)(
-            model, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
-        )
+        offload_device = comfy.model_management.vae_offload_device()
+        self.patcher = new_patcher(model, self.device, offload_device, disable_dynamic)
         self.recipe.fill(model, self.vae_dtype)
         model.device = self.patcher.offload_device
         self.patcher.cached_patcher_init = (_load_vae_patcher, (self.recipe,))
