@@ -2,6 +2,7 @@
 
 from ..family import Family, NoiseSchedule, Part
 from ..t5 import t5_encoder
+from .conditions import conditions
 from .config import GRID, CogVideoXConfig, read_config
 from .keys import COMFY, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
@@ -70,4 +71,6 @@ FAMILY = Family(
     schedule=schedule,
     latent_scale=lambda config: config.latent_scale,
     memory_factor=memory_factor,
+    conditions=conditions,
+    patch_frames=lambda config: config.patch_size_t,
 )

@@ -1,0 +1,91 @@
+"""What an SVD UNet is conditioned on: the picture, as a CLIP token and as latents, and three numbers.
+
+Stable Video Diffusion (arXiv 2311.15127, sec. 4.2 and appendix D); numbers and scales as in Stability AI's
+generative-models (svd_xt.yaml).
+"""
+
+import torch
+from torch import Tensor
+
+from ...layers.positions import sinusoid
+from ..family import Request
+from .config import MICRO_CONDITIONS, SVDConfig
+
+FPS, MOTION, NOISE = 7, 127, 0.0  # where a conditioning does not say
+
+
+def conditions(config: SVDConfig, request: Request) -> dict[str, Tensor | int]:
+    """CLIP tokens, image latents a frame, the sinusoids of the numbers, and the frames of one clip."""
+    frames = clip_frames(request)
+    return {
+        "c_crossattn": image_tokens(config, request, frames),
+        "c_concat": image_channels(request, frames),
+        "y": micro_conditioning(config, request),
+        "num_video_frames": frames,
+    }
+
+
+def clip_frames(request: Request) -> int:
+    """Frames of one clip; the batch axis may hold several clips behind each other.
+
+    Raises ValueError when the latents are no whole number of clips.
+    """
+    total = request.noise_shape[0]
+    frames = int(request.settings.get("num_frames") or total)
+    if total % frames:
+        raise ValueError(
+            f"The latent holds {total} frames, the conditioning is for clips of {frames}: give SVDConditioning "
+            "the latent that goes into the sampler."
+        )
+    return frames
+
+
+def micro_conditioning(config: SVDConfig, request: Request) -> Tensor:
+    """Sinusoids of fps - 1, motion bucket and noise strength, in this order (1, adm_dim)."""
+    asked = request.settings
+    numbers = torch.tensor(
+        [
+            float(asked.get("fps", FPS)) - 1,
+            float(asked.get("motion_bucket_id", MOTION)),
+            float(asked.get("augmentation_level", NOISE)),
+        ]
+    )
+    return sinusoid(numbers, config.adm_dim // MICRO_CONDITIONS).flatten()[None]
+
+
+def image_tokens(config: SVDConfig, request: Request, frames: int) -> Tensor:
+    """One CLIP token for the clip or one a frame: (1 or n, 1, context_dim)."""
+    context = request.context
+    if context is None or context.shape[-1] != config.context_dim:
+        got = "none" if context is None else f"{context.shape[-1]} numbers a token"
+        raise ValueError(
+            f"SVD takes CLIP vision features of {config.context_dim} numbers: got {got}. Connect SVDConditioning, "
+            "with the CLIP_VISION of the loader that loaded the model, between the picture and the sampler."
+        )
+    return per_frame(context, request, frames, "CLIP features")
+
+
+def image_channels(request: Request, frames: int) -> Tensor:
+    """Image latents for the channel axis, unscaled: (n, 4, h, w)."""
+    image = request.image_latents
+    if image is None:
+        raise ValueError("SVD starts from a picture: connect SVDConditioning between it and the sampler.")
+    wanted = request.noise_shape[1:]
+    if tuple(image.shape[1:]) != tuple(wanted):
+        raise ValueError(
+            f"The picture was encoded to latents of {tuple(image.shape[1:])} (channels, height, width), the "
+            f"latent to sample is {tuple(wanted)}: give SVDConditioning the latent that goes into the sampler."
+        )
+    return per_frame(image, request, frames, "image latents").expand(request.noise_shape[0], -1, -1, -1)
+
+
+def per_frame(values: Tensor, request: Request, frames: int, name: str) -> Tensor:
+    """Values of one row as they are, values of a whole clip repeated for every clip of the batch."""
+    if values.shape[0] == 1:
+        return values
+    if values.shape[0] != frames:
+        raise ValueError(
+            f"The conditioning holds {name} of {values.shape[0]} frames, a clip has {frames}: give one picture, "
+            "or one for every frame."
+        )
+    return values.repeat(request.noise_shape[0] // frames, *[1] * (values.ndim - 1))
