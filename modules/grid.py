@@ -23,6 +23,11 @@ class LatentGrid:
     max_frames: int = 8193  # pixel frames; beyond it a request is taken for a mistake
 
     @property
+    def frames_on_batch(self) -> bool:
+        """Whether latents are pictures, (frames, c, h, w), and not one volume per clip, (b, c, t, h, w)."""
+        return self.stride_t == 1
+
+    @property
     def multiple_hw(self) -> int:
         """Pixels that height and width must be a multiple of."""
         return self.stride_hw * self.patch_hw
