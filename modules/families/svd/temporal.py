@@ -1,0 +1,58 @@
+"""The temporal half of a Video ResBlock, shared by the UNet and the VAE decoder.
+
+Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stability-AI/generative-models.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...layers.operations import Operations
+from ...layers.temporal import add_change, conv_over_time, to_clips
+
+EPS = 1e-5
+GROUPS = 32
+
+
+class TemporalResBlock(nn.Module):
+    """Norm, SiLU and a convolution over time, twice, mixed into the frames it starts from.
+
+    Norms take statistics over a whole clip.
+    """
+
+    def __init__(self, channels: int, emb_dim: int | None, eps: float, ops: Operations, **place):
+        super().__init__()
+        self.ops = ops
+        self.in_layers = nn.ModuleList(_layers(channels, eps, ops, place, before_conv=1))
+        if emb_dim is not None:
+            self.emb_layers = nn.ModuleList([nn.Identity(), ops.Linear(emb_dim, channels, **place)])
+        self.out_layers = nn.ModuleList(_layers(channels, eps, ops, place, before_conv=2))
+
+    def forward(self, x_nchw: Tensor, frames: int, share: Tensor, emb_bd: Tensor | None = None) -> Tensor:
+        """(1 - share) x + share (x + change) of frames, `frames` per clip; in place without a graph.
+
+        `share` is that of the temporal half and broadcasts to (b, c, t, h * w); `emb_bd`, a row per clip,
+        has passed its SiLU.
+        """
+        return add_change(x_nchw, self._change(x_nchw, frames, emb_bd), frames, share)
+
+    def _change(self, x_nchw: Tensor, frames: int, emb_bd: Tensor | None) -> Tensor:
+        y_bcn = activate(self.in_layers[0](to_clips(x_nchw, frames)))
+        y_bcn = conv_over_time(self.in_layers[2], y_bcn, frames, self.ops)
+        if emb_bd is not None:
+            emb_bc1 = self.emb_layers[1](emb_bd)[..., None]
+            y_bcn = y_bcn + emb_bc1 if torch.is_grad_enabled() else y_bcn.add_(emb_bc1)
+        y_bcn = activate(self.out_layers[0](y_bcn))
+        return conv_over_time(self.out_layers[3], y_bcn, frames, self.ops)
+
+
+def _layers(channels: int, eps: float, ops: Operations, place: dict, before_conv: int) -> list[nn.Module]:
+    """A norm, what has no weights, a convolution: numbered as in the checkpoints."""
+    norm = ops.GroupNorm(GROUPS, channels, eps=eps, **place)
+    conv = ops.Conv3d(channels, channels, kernel_size=(3, 1, 1), padding=(1, 0, 0), **place)
+    return [norm, *(nn.Identity() for _ in range(before_conv)), conv]
+
+
+def activate(x: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else reads; in place unless a graph is being recorded."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
