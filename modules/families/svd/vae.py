@@ -1,0 +1,125 @@
+"""The Stable Video Diffusion autoencoder: 8x8 pixels to one latent cell, frames on the batch axis.
+
+Stable Video Diffusion (arXiv 2311.15127), appendix D: Stable Diffusion's encoder, and its decoder fine-tuned
+with temporal layers. The frames of one call are one clip to the decoder: other chunks give another picture.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...layers.attention import Attention, attend
+from ...layers.operations import Operations, TorchOperations
+from .vae_coders import PIXEL_CHANNELS, Encoder, TemporalDecoder
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of one SVD autoencoder. Defaults are those of every published checkpoint."""
+
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # per resolution, the finest first
+    num_res_blocks: int = 2  # per resolution on the way down, one more on the way up
+    latent_channels: int = 4
+    quant_conv: bool = False  # a pointwise convolution after the encoder; diffusers' files have it
+
+    @property
+    def stride_hw(self) -> int:
+        """Pixels per latent cell on each axis."""
+        return 2 ** (len(self.channels) - 1)
+
+
+def read_vae_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> VAEConfig:
+    """Config of an autoencoder, or of its encoder alone, from its key -> shape list in original naming.
+
+    `settings` are not needed: the shapes tell everything.
+    """
+    levels = 1 + max(_number(key, "encoder.down.") for key in shapes)
+    blocks = 1 + max(_number(key, "encoder.down.0.block.") for key in shapes)
+    return VAEConfig(
+        channels=tuple(shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)),
+        num_res_blocks=blocks,
+        latent_channels=shapes["encoder.conv_out.weight"][0] // 2,
+        quant_conv="quant_conv.weight" in shapes,
+    )
+
+
+def _number(key: str, prefix: str) -> int:
+    return int(key.removeprefix(prefix).split(".")[0]) if key.startswith(prefix) else -1
+
+
+class KLEncoder(nn.Module):
+    """The encoder alone: what the conditioning image of a checkpoint passes. Pixels lie in [-1, 1]."""
+
+    encode_numbers_per_pixel = 900  # live at the peak, for every frame of a call: benchmarks, fake tensors
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        ops: Operations = TorchOperations,
+        attention: Attention = attend,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.dtype = dtype or torch.get_default_dtype()
+        place = {"ops": ops, "attention": attention, "dtype": dtype, "device": device}
+        self.encoder = Encoder(config.channels, config.num_res_blocks, config.latent_channels, **place)
+        moments = 2 * config.latent_channels
+        self.quant_conv = None
+        if config.quant_conv:
+            self.quant_conv = ops.Conv2d(moments, moments, kernel_size=1, dtype=dtype, device=device)
+
+    def encode_moments(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (n, 4, h / 8, w / 8) of the latents of pixels in [-1, 1].
+
+        ValueError for other than 3 channels and for sizes that are no multiple of 8.
+        """
+        self._check_pixels(x_nchw)
+        moments = self.encoder(x_nchw)
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        mean, log_variance = moments.chunk(2, dim=1)
+        return mean, log_variance
+
+    def encode(self, x_nchw: Tensor) -> Tensor:
+        """The most likely latents, raw: without the family's scale."""
+        return self.encode_moments(x_nchw)[0]
+
+    def _check_pixels(self, x_nchw: Tensor) -> None:
+        _, channels, height, width = x_nchw.shape
+        stride = self.config.stride_hw
+        if channels != PIXEL_CHANNELS or height % stride or width % stride:
+            raise ValueError(
+                f"The autoencoder takes {PIXEL_CHANNELS} channels and sizes that are multiples of {stride} "
+                f"pixels: got {channels} channels, {width}x{height}."
+            )
+
+
+class SVDVAE(KLEncoder):
+    """Encoder and temporal decoder. Pixels lie in [-1, 1]; latents are raw, without the family's scale."""
+
+    decode_numbers_per_pixel = 900  # live at the peak, for every frame of a call: benchmarks, fake tensors
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        ops: Operations = TorchOperations,
+        attention: Attention = attend,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__(config, ops, attention, dtype, device)
+        place = {"ops": ops, "attention": attention, "dtype": dtype, "device": device}
+        self.decoder = TemporalDecoder(
+            config.channels, config.num_res_blocks, config.latent_channels, **place
+        )
+
+    def decode(self, z_nchw: Tensor) -> Tensor:
+        """Pixels (n, 3, h, w), about [-1, 1], of the raw latents of one clip."""
+        return self.decoder(z_nchw)
