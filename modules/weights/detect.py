@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ PREFIXES = (
     "diffusion_model.",
     "first_stage_model.",
     "vae.",
+    "conditioner.embedders.0.open_clip.model.",
+    "conditioner.embedders.3.encoder.",
     "text_encoders.t5xxl.transformer.",
     "text_encoders.t5xxl.",
     "t5xxl.transformer.",
@@ -49,6 +52,7 @@ class Finding:
     part: Part | None = None
     config: Any = None
     renames: Mapping[str, str | None] = field(default_factory=dict)  # the file's key -> ours, None: dropped
+    reshaped: Shapes = field(default_factory=dict)  # our key -> shape, where the file stores another
     matched: int = 0
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()  # the file's own names
@@ -130,15 +134,21 @@ class _Reading:
     renames: dict[str, str | None]
     unknown: tuple[str, ...]
 
-    @property
+    @cached_property
     def ours(self) -> dict[str, str]:
         """Our key -> the group's key."""
         return {ours: key for key, ours in self.renames.items() if ours is not None}
 
-    @property
+    @cached_property
     def lacking(self) -> tuple[str, ...]:
-        ours = self.ours
-        return tuple(key for key in self.part.signature if key not in ours)
+        """Telling keys that the group does not hold."""
+        return tuple(key for key in self.part.signature if key not in self.ours)
+
+    @property
+    def likely(self) -> bool:
+        """Whether the group is meant to be this part: a telling key is there, and so is most of the rest."""
+        told, known = len(self.part.signature) - len(self.lacking), len(self.renames)
+        return not self.lacking or (told > 0 and known >= NEAR * (known + len(self.unknown)))
 
 
 def _examine(header: Header, prefix: str, keys: list[str], families: tuple[HasParts, ...]) -> Finding:
@@ -155,10 +165,15 @@ def _examine(header: Header, prefix: str, keys: list[str], families: tuple[HasPa
         _Reading(family, part, dialect, *keymap.match(bare))
         for family in families
         for part in family.parts.values()
+        if not part.prefixes or prefix in part.prefixes
         for dialect, keymap in part.dialects.items()
     ]
-    best = max(readings, key=lambda reading: (not reading.lacking, len(reading.renames)), default=None)
-    if best is None or (best.lacking and len(best.renames) < NEAR * len(keys)):
+    best = max(
+        readings,
+        key=lambda reading: (not reading.lacking, reading.likely, len(reading.renames)),
+        default=None,
+    )
+    if best is None or not best.likely:
         return Finding(header.name, prefix=prefix, unexpected=tuple(keys), **size)
     return _weigh(header, prefix, best, size)
 
@@ -171,6 +186,7 @@ def _weigh(header: Header, prefix: str, reading: _Reading, size: dict[str, Any])
     dtypes = {key: header.dtypes[prefix + theirs] for key, theirs in ours.items()}
     config, expected, missing, problem = _configure(reading, found, header)
     known = expected if config is not None else found
+    fitting = [key for key, shape in known.items() if key in found and part.fits(found[key], shape)]
     return Finding(
         name=header.name,
         family=reading.family.id,
@@ -182,7 +198,8 @@ def _weigh(header: Header, prefix: str, reading: _Reading, size: dict[str, Any])
         part=part,
         config=config,
         renames={prefix + key: new for key, new in {**reading.renames, **extras}.items()},
-        matched=sum(found.get(key) == shape for key, shape in known.items()),
+        reshaped={key: known[key] for key in fitting if found[key] != known[key]},
+        matched=len(fitting),
         missing=tuple(key for key in known if key not in found) or missing,
         unexpected=tuple(
             prefix + key for key in (*unknown, *(ours[key] for key in found if key not in known))
@@ -190,7 +207,7 @@ def _weigh(header: Header, prefix: str, reading: _Reading, size: dict[str, Any])
         misshapen=tuple(
             f"{key}: {found[key]} for {shape}"
             for key, shape in known.items()
-            if found.get(key, shape) != shape
+            if not part.fits(found.get(key, shape), shape)
         ),
         problem=_unusable(reading.renames, dtypes) or problem,
         **size,

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 
 HOLE = re.compile(r"\{(\w+)\}")
+NUMBERS = re.compile(r"[0-9#]+")
 WORDS = {"p": "weight|bias"}  # a hole of any other name holds a number
 
 
@@ -29,13 +30,18 @@ class KeyMap:
         self.rows = rows
 
     @cached_property
-    def _compiled(self) -> tuple[tuple[re.Pattern[str], str | None], ...]:
-        return tuple((_compile(pattern), ours) for pattern, ours in self.rows)
+    def _alike(self) -> Mapping[str, list[tuple[str, str | None]]]:
+        """The rows by what is left of their keys without the numbers: tables have hundreds of rows."""
+        alike: dict[str, list[tuple[str, str | None]]] = {}
+        for pattern, ours in self.rows:
+            for text in _without_numbers(pattern):
+                alike.setdefault(text, []).append((pattern, ours))
+        return alike
 
     def find(self, key: str) -> tuple[bool, str | None]:
         """(whether a row fits, our name for the key or None where the row drops it)."""
-        for pattern, ours in self._compiled:
-            if fit := pattern.fullmatch(key):
+        for pattern, ours in self._alike.get(NUMBERS.sub("#", key), ()):
+            if fit := _compile(pattern).fullmatch(key):
                 return True, ours.format(**fit.groupdict()) if ours is not None else None
         return False, None
 
@@ -80,6 +86,15 @@ def doubled_keys(renames: Mapping[str, str | None]) -> list[str]:
     return doubled
 
 
+def _without_numbers(pattern: str) -> set[str]:
+    """What keys that fit a pattern look like with "#" for each number: one text per word of a `{p}`."""
+    texts = {pattern}
+    for hole, words in WORDS.items():
+        texts = {text.replace(f"{{{hole}}}", word) for text in texts for word in words.split("|")}
+    return {NUMBERS.sub("#", HOLE.sub("#", text)) for text in texts}
+
+
+@cache
 def _compile(pattern: str) -> re.Pattern[str]:
     """A regular expression with one named group per hole; a repeated hole must repeat its text."""
     text, seen, end = "", set(), 0

@@ -22,7 +22,8 @@ def read_part(
 
 def open_part(path: str | Path, finding: Finding) -> dict[str, Tensor]:
     """The memory-mapped tensors of a part that `detect` found complete, in our naming."""
-    return rename(open_weights(path), finding.renames)
+    tensors = rename(open_weights(path), finding.renames)
+    return tensors | {key: tensors[key].reshape(shape) for key, shape in finding.reshaped.items()}
 
 
 def rename(tensors: Mapping[str, Tensor], renames: Mapping[str, str | None]) -> dict[str, Tensor]:

@@ -10,7 +10,14 @@ from ..layers.operations import TorchOperations
 from .keymap import KeyMap
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["diffusion_model", "vae", "text_encoder"]
+Kind = Literal[
+    "diffusion_model",
+    "vae",
+    "text_encoder",
+    "image_encoder",  # CLIP vision
+    "image_vae",  # encodes the picture a video starts from, where that is not the VAE
+    "extension",  # weights that take the place of some of the diffusion model's
+]
 
 
 def _uninitialised(layer: type[nn.Module]) -> type[nn.Module]:
@@ -29,6 +36,11 @@ class EmptyOperations(TorchOperations):
     Embedding = _uninitialised(nn.Embedding)
 
 
+def _pointless(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A weight's shape without the size of a one-pixel kernel; (c, c, 1, 1) and (c, c) compute the same."""
+    return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else shape
+
+
 @dataclass(frozen=True)
 class Part:
     """One checkpoint file's worth of a family: how to know it, rename it, size it and build it."""
@@ -45,12 +57,20 @@ class Part:
     node: str  # id of the node that loads it
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
     extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
+    prefixes: tuple[
+        str, ...
+    ] = ()  # the only ones it is known under, where it looks like another model's; (): any
+    pointwise: bool = False  # some dialect stores convolutions of one pixel as Linear, or the other way
 
     def empty(self, config: Any) -> nn.Module:
         """The part's module on the meta device: no memory taken, no random numbers drawn."""
         if self.build is None:
             raise ValueError(f"The {self.kind} of this family is built by the host.")
         return self.build(config, ops=EmptyOperations, device="meta")
+
+    def fits(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+        """Whether a stored weight is the one wanted, be it in another shape."""
+        return shape == wanted or (self.pointwise and _pointless(shape) == _pointless(wanted))
 
     def shapes(self, config: Any) -> Shapes:
         """Key -> shape of every weight that a checkpoint of this config holds, in our naming."""

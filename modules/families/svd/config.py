@@ -3,7 +3,9 @@
 Stable Video Diffusion (arXiv 2311.15127): svd (14 frames), svd_xt (25 frames) and XT 1.1 have one architecture.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...grid import LatentGrid
 
@@ -18,6 +20,8 @@ RGB_FACTORS = (
     (-0.2829, 0.1762, 0.2721),
     (-0.2120, -0.2616, -0.7177),
 )
+Shapes = Mapping[str, tuple[int, ...]]
+LEVELS = 4
 MICRO_CONDITIONS = 3  # fps_id, motion_bucket_id, noise_aug_strength
 
 
@@ -51,4 +55,101 @@ class SVDConfig:
     @property
     def variant(self) -> str:
         """What this checkpoint is called before a user. The releases differ in training alone."""
-        return f"SVD ({self.num_frames} frames)"
+        return "UNet"
+
+
+def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SVDConfig:
+    """Config of a UNet from its key -> shape list in original naming.
+
+    `settings` are the words of a diffusers `config.json`, or of a single file's own metadata; they decide what
+    no shape tells: the heads (num_attention_heads or head_dim) and the native size (width, height,
+    num_frames). Raises ValueError when the shapes are another model's, such as SV3D's.
+    """
+    settings = settings or {}
+    channels = tuple(shapes[f"input_blocks.{3 * i + 1}.0.out_layers.3.weight"][0] for i in range(LEVELS))
+    in_channels, out_channels = shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0]
+    adm_dim = shapes["label_emb.0.0.weight"][1]
+    _check_channels(in_channels, out_channels)
+    _check_conditions(adm_dim, settings)
+    width, height, num_frames = _native_size(settings)
+    return SVDConfig(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        channels=channels,
+        head_dim=_head_dim(channels, settings),
+        context_dim=shapes["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"][1],
+        adm_dim=adm_dim,
+        num_frames=num_frames,
+        width=width,
+        height=height,
+        rgb_factors=settings.get("latent_rgb_factors", RGB_FACTORS),
+        rgb_bias=settings.get("latent_rgb_bias", (0.0, 0.0, 0.0)),
+    )
+
+
+def read_extension_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SVDConfig:
+    """Sizes of the UNet whose 16 temporal transformers an ExVideo file replaces; what it leaves is as published."""
+    settings = settings or {}
+    places = ("input_blocks.1.1", "input_blocks.4.1", "input_blocks.7.1", "middle_block.1")
+    channels = tuple(shapes[f"{place}.time_stack.0.norm_in.weight"][0] for place in places)
+    return SVDConfig(
+        channels=channels,
+        head_dim=_head_dim(channels, settings),
+        context_dim=shapes["input_blocks.1.1.time_stack.0.attn2.to_k.weight"][1],
+    )
+
+
+def _native_size(settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(width, height, frames) as a checkpoint tells them, else XT's. ValueError unless whole positive numbers."""
+    published = SVDConfig()
+    size = (
+        settings.get("width", published.width),
+        settings.get("height", published.height),
+        settings.get("num_frames", published.num_frames),
+    )
+    if not all(isinstance(length, int) and length > 0 for length in size):
+        raise ValueError(
+            f"SVD checkpoint with a native size of {size} (width, height, frames) in its config: whole numbers "
+            "above 0 fit. Use the config.json that was published with the weights."
+        )
+    return size
+
+
+def _head_dim(channels: tuple[int, ...], settings: Mapping[str, Any]) -> int:
+    """Channels per attention head: 64 unless the settings say otherwise. ValueError when heads do not fit."""
+    asked = settings.get("head_dim", SVDConfig.head_dim)
+    heads = settings.get("num_attention_heads")
+    if "head_dim" not in settings and heads is not None:
+        counts = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+        asked = channels[0] // counts[0]
+        if counts != [count // asked for count in channels]:
+            raise ValueError(
+                f"SVD UNet with {counts} attention heads for {list(channels)} channels: every level needs the same "
+                "channels per head. Use the config.json that was published with the weights."
+            )
+    if not isinstance(asked, int) or asked < 1 or any(count % asked for count in channels):
+        raise ValueError(
+            f"SVD UNet with {asked} channels per attention head, which {list(channels)} channels do not divide "
+            "into. Use the config.json that was published with the weights."
+        )
+    return asked
+
+
+def _check_channels(in_channels: int, out_channels: int) -> None:
+    """ValueError unless the input is the noise and the image, side by side."""
+    if in_channels != 2 * out_channels:
+        raise ValueError(
+            f"video UNet with {in_channels} input channels for {out_channels} latent channels: SVD takes "
+            f"{2 * out_channels}, the noisy latent and the image. Choose svd, svd_xt or svd_xt_1_1."
+        )
+
+
+def _check_conditions(adm_dim: int, settings: Mapping[str, Any]) -> None:
+    """ValueError unless the embedding takes three sinusoids of one width. SV3D has one (256) or five (1280)."""
+    width = settings.get("addition_time_embed_dim", adm_dim // MICRO_CONDITIONS)
+    if adm_dim != MICRO_CONDITIONS * width or not adm_dim:
+        known = {256: "SV3D_u", 1280: "SV3D_p"}.get(adm_dim, "no model known here")
+        raise ValueError(
+            f"its conditioning is {adm_dim} numbers wide, which is {known}; SVD has {MICRO_CONDITIONS} equal parts "
+            "(768: fps, motion bucket, noise). Choose svd, svd_xt or svd_xt_1_1."
+        )

@@ -1,0 +1,133 @@
+"""SVD's image encoder, the vision half of OpenCLIP ViT-H/14. The host builds it; here it is only recognised.
+
+Radford et al., arXiv 2103.00020; the checkpoint is LAION's, with the exact GELU. Names are those of Hugging
+Face's transformers; OpenCLIP's own files keep q, k and v in one matrix and the projection transposed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...weights.part import Shapes
+
+MODEL = "vision_model."
+EMBEDDINGS = MODEL + "embeddings."
+LAYER = MODEL + "encoder.layers.{i}."
+PROJECTION = "visual_projection.weight"
+FUSED = "self_attn.in_proj_"
+HEAD_DIM, HEAD_DIM_H = 64, 80  # of CLIP's encoders, and of ViT-H with its 16 heads
+
+
+@dataclass(frozen=True)
+class CLIPVisionConfig:
+    """Sizes of a CLIP vision encoder. Defaults are those of every published SVD checkpoint."""
+
+    hidden_size: int = 1280
+    num_layers: int = 32
+    num_heads: int = 16
+    intermediate: int = 5120
+    patch: int = 14
+    image_size: int = 224
+    projection: int = 1024
+    fused: bool = False  # q, k and v in one matrix, projection transposed: the layout of OpenCLIP
+
+
+def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CLIPVisionConfig:
+    """Sizes from the shapes. `settings`, a config.json or a single file's metadata, tell the heads alone.
+
+    Raises ValueError for the quick GELU of OpenAI's CLIP and for heads that do not divide the width.
+    """
+    settings = settings or {}
+    hidden_size, _, patch, _ = shapes[EMBEDDINGS + "patch_embedding.weight"]
+    places = shapes[EMBEDDINGS + "position_embedding.weight"][0] - 1
+    fused = LAYER.format(i=0) + FUSED + "weight" in shapes
+    layers = {int(key.split(".")[3]) for key in shapes if key.startswith(MODEL + "encoder.layers.")}
+    activation = settings.get("hidden_act", "gelu")
+    if activation != "gelu":
+        raise ValueError(
+            f"CLIP vision encoder with the activation {activation}: SVD's has gelu. Use the image encoder that the "
+            "checkpoint was published with."
+        )
+    return CLIPVisionConfig(
+        hidden_size=hidden_size,
+        num_layers=1 + max(layers),
+        num_heads=_read_heads(hidden_size, settings),
+        intermediate=shapes[LAYER.format(i=0) + "mlp.fc1.weight"][0],
+        patch=patch,
+        image_size=patch * round(places**0.5),
+        projection=shapes[PROJECTION][1 if fused else 0],
+        fused=fused,
+    )
+
+
+def _read_heads(width: int, settings: Mapping[str, Any]) -> int:
+    """Attention heads: as told, else heads of 64 channels, or of 80 where that is ViT-H.
+
+    `num_attention_heads` is the encoder's in a config.json of its own, which has a `hidden_size`; elsewhere it
+    is the UNet's and the encoder's heads are `image_encoder_heads`.
+    """
+    own = settings.get("num_attention_heads") if "hidden_size" in settings else None
+    default = width // (HEAD_DIM_H if width == CLIPVisionConfig.hidden_size else HEAD_DIM) or 1
+    heads = settings.get("image_encoder_heads", own or default)
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise ValueError(
+            f"CLIP vision encoder with {heads} heads for {width} channels: a number that divides them fits. Use the "
+            "config.json that was published with the weights."
+        )
+    return heads
+
+
+def key_shapes(config: CLIPVisionConfig) -> Shapes:
+    """Key -> shape of every weight of an encoder of these sizes."""
+    d = config.hidden_size
+    projection = (d, config.projection) if config.fused else (config.projection, d)
+    shapes: dict[str, tuple[int, ...]] = {
+        EMBEDDINGS + "class_embedding": (d,),
+        EMBEDDINGS + "patch_embedding.weight": (d, 3, config.patch, config.patch),
+        EMBEDDINGS + "position_embedding.weight": ((config.image_size // config.patch) ** 2 + 1, d),
+        PROJECTION: projection,
+    }
+    norms = [MODEL + "pre_layrnorm", MODEL + "post_layernorm"]
+    for i in range(config.num_layers):
+        layer = LAYER.format(i=i)
+        norms += [layer + "layer_norm1", layer + "layer_norm2"]
+        shapes |= _linear(layer + "self_attn.out_proj.", d, d)
+        shapes |= _linear(layer + "mlp.fc1.", config.intermediate, d)
+        shapes |= _linear(layer + "mlp.fc2.", d, config.intermediate)
+        if config.fused:
+            shapes |= _linear(layer + FUSED, 3 * d, d)
+        else:
+            for name in "qkv":
+                shapes |= _linear(f"{layer}self_attn.{name}_proj.", d, d)
+    return shapes | {f"{norm}.{name}": (d,) for norm in norms for name in ("weight", "bias")}
+
+
+def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {name + "weight": (outputs, inputs), name + "bias": (outputs,)}
+
+
+def to_hugging_face(tensors: Mapping[str, Tensor], config: CLIPVisionConfig) -> dict[str, Tensor]:
+    """The weights in the layout of transformers, which the host reads: q, k and v apart, projection upright.
+
+    Views of the given tensors: nothing is copied.
+    """
+    if not config.fused:
+        return dict(tensors)
+    apart: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if FUSED in key:
+            layer, word = key.split(FUSED)
+            thirds = zip("qkv", tensor.chunk(3), strict=True)
+            apart |= {f"{layer}self_attn.{name}_proj.{word}": third for name, third in thirds}
+        else:
+            apart[key] = tensor.t() if key == PROJECTION else tensor
+    return apart
+
+
+def variant(config: CLIPVisionConfig) -> str:
+    """The published name where the sizes are ViT-H/14's, else the sizes."""
+    if config in (CLIPVisionConfig(), CLIPVisionConfig(fused=True)):
+        return "CLIP ViT-H/14"
+    return f"CLIP vision {config.hidden_size} wide, {config.num_layers} layers"
