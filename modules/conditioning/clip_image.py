@@ -1,8 +1,8 @@
 """The picture as Stable Video Diffusion's two encoders want it: squashed for CLIP, noised for the VAE.
 
-Stable Video Diffusion (arXiv 2311.15127). The blur is that of scikit-image's `resize(anti_aliasing=True)`, the
-kernel and the grid those of generative-models (FrozenOpenCLIPImageEmbedder, through kornia); diffusers'
-StableVideoDiffusionPipeline does the same.
+Stable Video Diffusion (arXiv 2311.15127). The width of the blur is that of scikit-image's antialiased
+`resize`, the kernel and the grid those of generative-models (FrozenOpenCLIPImageEmbedder, through kornia);
+diffusers' StableVideoDiffusionPipeline does the same.
 """
 
 import torch
