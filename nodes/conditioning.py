@@ -2,14 +2,17 @@
 
 import torch
 
+from ..modules.adoption import recognise
 from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_posterior
 from ..modules.families import FAMILIES
-from .host import sampling, values
+from .host import adoption, values
 from .host.api import io
 from .host.checks import check_choice, check_number
+from .host.inputs import fit_input
 
 MAX_SIZE, MAX_FRAMES = 4096, 8193  # pixels on a side, pixel frames
 MAX_GAIN = 10.0
+SIZE_TIP = "Pixels: CogVideoX in steps of 16, SVD of 64. 0: what the model was trained on."
 BY_ID = {family.id: family for family in FAMILIES}
 
 
@@ -28,15 +31,15 @@ class VideoLatent(io.ComfyNode):
                 io.Combo.Input(
                     "family", options=list(BY_ID), tooltip="Family of the model that will sample."
                 ),
-                _size("width", 720, "Pixels, a multiple of 16. 0: what the model was trained on."),
-                _size("height", 480, "Pixels, a multiple of 16. 0: what the model was trained on."),
+                _size("width", 720, SIZE_TIP),
+                _size("height", 480, SIZE_TIP),
                 io.Int.Input(
                     "num_frames",
                     default=49,
                     min=0,
                     max=MAX_FRAMES,
-                    tooltip="Pixel frames, one more than a multiple of 4: CogVideoX 49, 1.5 81 or 161. "
-                    "0: what the model was trained on.",
+                    tooltip="Pixel frames. CogVideoX: one more than a multiple of 4, 49, 1.5 81 or 161; SVD 14, XT 25, "
+                    "ExVideo 128. 0: what the model was trained on.",
                 ),
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."
@@ -44,7 +47,10 @@ class VideoLatent(io.ComfyNode):
                 io.Model.Input("model", optional=True, tooltip="Only needed where a size is 0."),
             ],
             outputs=[
-                io.Latent.Output("LATENT", tooltip="Zeros of (batch, channels, frames, height, width).")
+                io.Latent.Output(
+                    "LATENT",
+                    tooltip="Zeros of (batch, channels, frames, height, width); SVD: (frames, 4, height, width).",
+                )
             ],
         )
 
@@ -69,9 +75,10 @@ class VideoLatent(io.ComfyNode):
                 raise ValueError(
                     f"A size of 0 means the model's own: connect a model, or set {asked} by hand."
                 )
-            native = sampling.model_recipe(model, cls.__name__).config.native_size
+            own = adoption.own_model(model, cls.__name__, BY_ID, recognise)
+            native = own.model.recipe.config.native_size
             asked = tuple(number or own for number, own in zip(asked, native, strict=True))
-        samples = torch.zeros((batch_size, *latent_shape(family, asked)))
+        samples = empty_clips(family, asked, batch_size)
         return io.NodeOutput({"samples": samples, "num_frames": asked[2]})
 
 
@@ -88,6 +95,14 @@ def latent_shape(family: str, asked: tuple[int, int, int]) -> tuple[int, int, in
     width, height, num_frames = asked
     cells_w, cells_h = grid.latent_size(width or grid.multiple_hw, height or grid.multiple_hw)
     return grid.channels, grid.latent_frames(num_frames or 1), cells_h, cells_w
+
+
+def empty_clips(family: str, asked: tuple[int, int, int], count: int) -> torch.Tensor:
+    """Zeros for `count` clips, (b, c, t, h, w), or (b * t, c, h, w) where frames lie on the batch axis."""
+    channels, frames, height, width = latent_shape(family, asked)
+    if BY_ID[family].grid.frames_on_batch:
+        return torch.zeros(count * frames, channels, height, width)
+    return torch.zeros(count, channels, frames, height, width)
 
 
 def posterior_input() -> io.DynamicCombo.Input:
@@ -161,13 +176,7 @@ class ImageToVideoConditioning(io.ComfyNode):
                 io.Latent.Input(
                     "latent", tooltip="The latent that will be sampled: it tells size and length."
                 ),
-                io.Combo.Input(
-                    "fit",
-                    options=["crop", "stretch", "exact"],
-                    default="crop",
-                    tooltip="crop: cover the size and cut what hangs over; stretch: squeeze to the size; "
-                    "exact: refuse an image of another size.",
-                ),
+                fit_input(),
                 posterior_input(),
                 io.Float.Input(
                     "latent_gain",
@@ -199,6 +208,10 @@ class ImageToVideoConditioning(io.ComfyNode):
     def execute(cls, positive, negative, vae, image, latent, fit, posterior, latent_gain) -> io.NodeOutput:
         *_, latent_frames, height, width = latent["samples"].shape
         grid = values.vae_grid(vae, cls.__name__)
+        if grid.frames_on_batch:
+            raise ValueError(
+                f"{cls.__name__} is for video VAEs such as CogVideoX's: for SVD connect SVDConditioning."
+            )
         pixels = fit_image(image[:1], width * grid.stride_hw, height * grid.stride_hw, fit)
         first = sample_posterior(*vae.encode_moments(pixels), seed=posterior.get("seed"))
         image_latents = pad_frames(first, latent_frames) * latent_gain

@@ -32,7 +32,10 @@ def frames_of(vae, latent: dict, chunk: int, overlap: int) -> Iterator[Tensor]:
         stream = chain.from_iterable(_causal(vae, clip[None], latent.get("num_frames")) for clip in samples)
     elif samples.ndim == 4:
         chunk = chunk or values.affordable_frames(vae, samples)
-        stream = decode_in_chunks(vae.decode, samples, chunk, overlap, compat.is_out_of_memory)
+        clips = samples.split(values.clip_frames(latent))  # a temporal decoder must not mix two clips
+        stream = chain.from_iterable(
+            decode_in_chunks(vae.decode, clip, chunk, overlap, compat.is_out_of_memory) for clip in clips
+        )
     else:
         stream = iter(vae.decode(samples).unbind())
     stage = f"Decoding in {str(vae.vae_dtype).removeprefix('torch.')}"

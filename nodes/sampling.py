@@ -2,14 +2,25 @@
 
 import math
 
+import torch
+from torch import Tensor
+
+from ..modules.adoption import recognise
+from ..modules.families import FAMILIES
+from ..modules.families.family import EDMSchedule
 from ..modules.sampling import guidance as rules
 from ..modules.sampling import samplers
+from ..modules.sampling.contrast import enhance_contrast
 from ..modules.sampling.previews import filmstrip
-from .host import progress, sampling, values
+from ..modules.sampling.schedules import edm_levels
+from .host import adoption, progress, sampling, values
 from .host.api import io
 from .host.checks import check_choice, check_number
 
 GUIDANCE = ("constant", "dynamic cosine", "per-frame linear")
+EDM = "edm"  # the one scheduler of ours, beside the host's
+LONG_CLIP = ("off", "on")
+BY_ID = {family.id: family for family in FAMILIES}
 MAX_CFG = 100.0
 CFG_TIP = "Classifier-free guidance scale; 1 turns it off and halves the work."
 
@@ -28,8 +39,11 @@ def check_scales(guidance: dict) -> None:
         check_number(f"guidance.{name}", guidance.get(name), 0.0, MAX_CFG)
 
 
-def guider_for(model, options: dict, steps: int):
-    """The host's guider for a choice of the guidance DynamicCombo."""
+def guider_for(model, options: dict, steps: int, clip_frames: int | None):
+    """The host's guider for a choice of the guidance DynamicCombo.
+
+    `clip_frames`: frames of a clip where they lie on the batch axis, else None.
+    """
     check_scales(options)
     kind = options["guidance"]
     if kind == "constant":
@@ -38,7 +52,7 @@ def guider_for(model, options: dict, steps: int):
         rule = rules.dynamic_cosine(options["cfg"], steps, options["clock"])
     else:
         rule = rules.per_frame_linear(options["min_cfg"], options["max_cfg"])
-    return sampling.ScheduledGuider(model, rule)
+    return sampling.ScheduledGuider(model, rule, clip_frames)
 
 
 def sampler_for(model, name: str):
@@ -53,7 +67,39 @@ def sampler_for(model, name: str):
     return sampling.wrap_sampler(model, start)
 
 
-def step_callback(model, label: str, steps: int, preview: bool):
+def levels_for(recipe, scheduler: str, steps: int, denoise: float) -> list[float] | None:
+    """The noise levels of our own scheduler; None for the host's. ValueError for a model that has no such levels."""
+    if scheduler != EDM:
+        return None
+    schedule = recipe.family.schedule(recipe.config)
+    if not isinstance(schedule, EDMSchedule):
+        raise ValueError(
+            f"Scheduler {EDM} is for models with continuous noise levels, such as SVD: {recipe.label} has a "
+            "discrete schedule, choose simple."
+        )
+    return edm_levels(steps, schedule.sigma_min, schedule.sigma_max, denoise)
+
+
+def first_clip(x: Tensor, clip_frames: int | None) -> Tensor:
+    """The first clip of a batch of latents as (c, t, h, w)."""
+    return x[0] if clip_frames is None else x[:clip_frames].movedim(0, 1)
+
+
+def finish(samples: Tensor, long_clip: dict, clip_frames: int | None) -> Tensor:
+    """Latents with the contrast that the long-clip options ask for, clip by clip."""
+    if long_clip.get("long_clip", "off") == "off":
+        return samples
+    if clip_frames is None:
+        clips = [clip.movedim(0, 1) for clip in samples]
+    else:
+        clips = list(samples.split(clip_frames))
+    done = [
+        enhance_contrast(clip, long_clip["contrast_scale"], long_clip["equalise_frames"]) for clip in clips
+    ]
+    return torch.cat(done) if clip_frames else torch.stack([clip.movedim(0, 1) for clip in done])
+
+
+def step_callback(model, label: str, steps: int, preview: bool, clip_frames: int | None):
     """Called by the sampler after each step: stops at the first bad value, moves the bar, shows a filmstrip."""
     bar = progress.steps(steps)
     colours = values.rgb_map(model)
@@ -62,7 +108,7 @@ def step_callback(model, label: str, steps: int, preview: bool):
         # A sum is one pass without a mask; only an odd one is looked at closer.
         if not math.isfinite(float(denoised.sum())) and not bool(denoised.isfinite().all()):
             raise ValueError(non_finite_message(model, label, step + 1, total))
-        bar.advance(1, filmstrip(denoised[0], *colours) if preview else None)
+        bar.advance(1, filmstrip(first_clip(denoised, clip_frames), *colours) if preview else None)
 
     return callback
 
@@ -75,6 +121,41 @@ def non_finite_message(model, label: str, step: int, total: int) -> str:
     dtype = str(sampling.inference_dtype(model)).removeprefix("torch.")
     remedy = "choose weight_dtype bf16 or fp32 in the loader" if dtype != "float32" else "lower the guidance"
     return f"{start} while computing in {dtype}, with finite weights: {remedy}, or check LoRAs and prompts."
+
+
+def long_clip_input() -> io.DynamicCombo.Input:
+    """What long clips (ExVideo) may need: less memory, and contrast that does not fade."""
+    return io.DynamicCombo.Input(
+        "long_clip",
+        optional=True,
+        options=[
+            io.DynamicCombo.Option("off", []),
+            io.DynamicCombo.Option(
+                "on",
+                [
+                    io.Boolean.Input(
+                        "sequential_cfg",
+                        default=True,
+                        tooltip="Run the positive and the negative pass one after the other: half the memory.",
+                    ),
+                    io.Boolean.Input(
+                        "equalise_frames",
+                        default=True,
+                        tooltip="Bring every frame's latents to the clip's mean and spread, as ExVideo does.",
+                    ),
+                    io.Float.Input(
+                        "contrast_scale",
+                        default=1.2,
+                        min=0.1,
+                        max=4.0,
+                        step=0.05,
+                        tooltip="Multiplies the finished latents; ExVideo: 1.2.",
+                    ),
+                ],
+            ),
+        ],
+        tooltip="Options for long clips, such as ExVideo's 128 frames; off for all others.",
+    )
 
 
 class VideoSampler(io.ComfyNode):
@@ -137,9 +218,10 @@ class VideoSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=list(sampling.SCHEDULERS),
+                    options=[*sampling.SCHEDULERS, EDM],
                     default="simple",
-                    tooltip="Any scheduler of ComfyUI; simple gives CogVideoX its trailing timesteps.",
+                    tooltip="Any scheduler of ComfyUI; simple gives CogVideoX its trailing timesteps. edm is SVD's "
+                    "own ramp (as karras), exact also below denoise 1.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -152,17 +234,19 @@ class VideoSampler(io.ComfyNode):
                 io.Boolean.Input(
                     "preview", default=True, tooltip="Show a filmstrip of the clip as it forms."
                 ),
+                long_clip_input(),
             ],
             outputs=[io.Latent.Output("LATENT", tooltip="The sampled clip.")],
         )
 
     @classmethod
-    def validate_inputs(cls, guidance: dict, denoise: float) -> bool | str:
+    def validate_inputs(cls, guidance: dict, denoise: float, long_clip: dict | None = None) -> bool | str:
         """Refuse unknown guidance and numbers that are none: the host's bounds let NaN through."""
         try:
             check_choice("guidance", guidance, GUIDANCE)
             check_number("denoise", denoise, 0.01, 1.0)
             check_scales(guidance)
+            check_choice("long_clip", long_clip, LONG_CLIP)
         except ValueError as error:
             return str(error)
         return True
@@ -181,15 +265,22 @@ class VideoSampler(io.ComfyNode):
         scheduler,
         denoise,
         preview,
+        long_clip=None,
     ) -> io.NodeOutput:
-        recipe = sampling.model_recipe(model, cls.__name__)
-        label = f"{recipe.family.label} {recipe.part.variant(recipe.config)}"
-        values.read_latent(latent, recipe.family.grid, label)
-        plan = sampling.Plan(sampler_for(model, sampler_name), scheduler, steps, denoise, seed)
-        guider = guider_for(model, guidance, steps)
-        callback = step_callback(model, label, steps, preview)
+        long_clip = long_clip or {}
+        check_number("long_clip.contrast_scale", long_clip.get("contrast_scale"), 0.1, 4.0)
+        model = adoption.own_model(model, cls.__name__, BY_ID, recognise)
+        recipe = model.model.recipe
+        values.read_latent(latent, recipe.family.grid, recipe.label)
+        clip_frames = values.clip_frames(latent) if recipe.family.grid.frames_on_batch else None
+        if long_clip.get("sequential_cfg"):
+            model = sampling.one_at_a_time(model)
+        levels = levels_for(recipe, scheduler, steps, denoise)
+        plan = sampling.Plan(sampler_for(model, sampler_name), scheduler, steps, denoise, seed, levels)
+        guider = guider_for(model, guidance, steps, clip_frames)
+        callback = step_callback(model, recipe.label, steps, preview, clip_frames)
         samples = sampling.sample_latents(model, latent, positive, negative, guider, plan, callback)
-        return io.NodeOutput({**latent, "samples": samples})
+        return io.NodeOutput({**latent, "samples": finish(samples, long_clip, clip_frames)})
 
 
 NODES = [VideoSampler]

@@ -48,3 +48,18 @@ def zero_terminal_snr(alphas: Tensor) -> Tensor:
 def trailing_timesteps(steps: int) -> list[int]:
     """`steps` timesteps from 999 down, evenly, the last one above 0 (Lin et al., arXiv 2305.08891, table 2)."""
     return [round(NUM_TIMESTEPS - i * NUM_TIMESTEPS / steps) - 1 for i in range(steps)]
+
+
+def edm_levels(
+    steps: int, sigma_min: float, sigma_max: float, denoise: float = 1.0, rho: float = 7.0
+) -> list[float]:
+    """`steps` noise levels, even in sigma^(1 / rho), and a last one of 0 (Karras et al., arXiv 2206.00364, eq. 5).
+
+    Below 1, `denoise` starts the ramp at 1 - denoise of its way, as ExVideo's second pass does: 0.5 of SVD's
+    0.002 to 700 is 15.6 (modelscope/DiffSynth-Studio 1.1.9, diffsynth/schedulers/continuous_ode.py). One step
+    is the first level alone.
+    """
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    start = 1 - denoise
+    ramp = [start + (1 - start) * i / max(1, steps - 1) for i in range(steps)]
+    return [(high + place * (low - high)) ** rho for place in ramp] + [0.0]

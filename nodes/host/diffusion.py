@@ -18,12 +18,13 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...modules.families.family import Family, Part
+from ...modules.families.family import EDMSchedule, Family, Part, Request
 from .backend import HostOperations, attend, new_patcher
 
 # The host divides by sqrt(alpha_bar): a terminal signal-to-noise ratio of exactly zero needs a stand-in.
 # This one keeps sigma finite in fp32; diffusers' Euler uses the same (EulerDiscreteScheduler, rescaled betas).
 TERMINAL_ALPHA_BAR = 2.0**-24
+CONCAT = "concat_latent_image"  # the host's name for image latents in a conditioning
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,17 @@ class ModelRecipe:
     family: Family
     part: Part
     config: Any
-    alphas_cumprod: Tensor  # (1000,) float64
     fill: Callable[[nn.Module, torch.dtype], None]  # put the checkpoint's weights into a meta module
     weight_dtype: torch.dtype  # of the file
     parameters: int
+    alphas_cumprod: Tensor | None = None  # (1000,) float64, of a discrete schedule
     dtype: torch.dtype | None = None  # what the user asked for; None: the host chooses
+
+    @property
+    def label(self) -> str:
+        """Family and variant, as a user knows them."""
+        variant = self.part.variant(self.config)
+        return variant if variant.startswith(self.family.label) else f"{self.family.label} {variant}"
 
 
 class FamilyLatents(comfy.latent_formats.LatentFormat):
@@ -45,7 +52,7 @@ class FamilyLatents(comfy.latent_formats.LatentFormat):
 
     def __init__(self, grid: Any, scale: float, rgb_factors: Any = None, rgb_bias: Any = None):
         self.latent_channels = grid.channels
-        self.latent_dimensions = 3 if grid.stride_t > 1 else 2
+        self.latent_dimensions = 2 if grid.frames_on_batch else 3
         self.spacial_downscale_ratio = grid.stride_hw
         self.temporal_downscale_ratio = grid.stride_t
         self.scale_factor = scale
@@ -53,7 +60,7 @@ class FamilyLatents(comfy.latent_formats.LatentFormat):
         self.latent_rgb_factors_bias = rgb_bias
 
 
-class FamilySampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
+class DiscreteSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
     """The family's own schedule, v-prediction, in the host's sigma = sqrt((1 - a) / a) coordinates."""
 
     def __init__(self, alphas_cumprod: Tensor):
@@ -66,6 +73,24 @@ class FamilySampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sam
         denoised = super().calculate_denoised(sigma, model_output, model_input)
         terminal = comfy.model_sampling.reshape_sigma(sigma >= self.sigma_max * (1 - 1e-6), denoised.ndim)
         return torch.where(terminal, -model_output, denoised)
+
+
+class EDMSampling(comfy.model_sampling.ModelSamplingContinuousEDM, comfy.model_sampling.V_PREDICTION):
+    """Continuous noise levels and v-prediction, as the host's own SVD has them."""
+
+    def __init__(self, schedule: EDMSchedule):
+        super().__init__()
+        self.set_parameters(schedule.sigma_min, schedule.sigma_max, sigma_data=1.0)
+
+
+def sampling_of(recipe: ModelRecipe) -> DiscreteSampling | EDMSampling:
+    """The host's model sampling for the schedule that a family names."""
+    schedule = recipe.family.schedule(recipe.config)
+    if isinstance(schedule, EDMSchedule):
+        return EDMSampling(schedule)
+    if recipe.alphas_cumprod is None:
+        raise ValueError(f"{recipe.label} has a discrete schedule: its recipe needs alphas_cumprod.")
+    return DiscreteSampling(recipe.alphas_cumprod)
 
 
 class FamilyConfig(comfy.supported_models_base.BASE):
@@ -100,56 +125,27 @@ class FamilyModel(comfy.model_base.BaseModel):
 
         prediction = comfy.model_base.ModelType.V_PREDICTION
         super().__init__(model_config, prediction, device=device, unet_model=build)
-        self.model_sampling = FamilySampling(recipe.alphas_cumprod)
+        self.model_sampling = sampling_of(recipe)
 
     @property
     def recipe(self) -> ModelRecipe:
         return self.model_config.recipe
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """Text, and for image-to-video the image latents, checked against the checkpoint."""
-        out = {}
-        context = kwargs.get("cross_attn")
-        if context is not None:
-            check_text_width(context, self.recipe)
-            out["c_crossattn"] = comfy.conds.CONDRegular(context)
-        concat = self.concat_cond(**kwargs)
-        if concat is not None:
-            out["c_concat"] = comfy.conds.CONDNoiseShape(concat)
-        return out
+        """The network's inputs beside latents and time, as the family makes them from the conditioning."""
+        given = {name: kwargs[name] for name in kwargs if name not in ("noise", "cross_attn", CONCAT)}
+        request = Request(tuple(kwargs["noise"].shape), kwargs.get("cross_attn"), kwargs.get(CONCAT), given)
+        named = self.recipe.family.conditions(self.recipe.config, request)
+        return {name: _condition(name, value, kwargs["device"]) for name, value in named.items()}
 
-    def concat_cond(self, **kwargs: Any) -> Tensor | None:
-        """Image latents (b, c, t, h, w) for the channel axis, scaled as the checkpoint was trained.
 
-        Frames that the sampler added behind an odd clip (`pad_to_patch`) are silent like all but the first.
-        Raises ValueError when an image-to-video checkpoint got no image, a text-to-video one got an image,
-        or the sizes differ.
-        """
-        config, noise = self.recipe.config, kwargs["noise"]
-        image = kwargs.get("concat_latent_image")
-        if not config.image_to_video:
-            if image is not None:
-                raise ValueError(
-                    f"{self.recipe.part.variant(config)} is a text-to-video checkpoint and takes no image "
-                    "conditioning: load an image-to-video (I2V) checkpoint, or connect the prompt directly."
-                )
-            return None
-        if image is None:
-            raise ValueError(
-                f"{self.recipe.part.variant(config)} is an image-to-video checkpoint: connect "
-                "ImageToVideoConditioning between the prompts and the sampler."
-            )
-        image = image[:1] * config.image_latent_scale
-        missing = noise.shape[2] - image.shape[2]
-        if 0 < missing < config.patch_size_t:
-            image = torch.nn.functional.pad(image, (0, 0, 0, 0, 0, missing))
-        if image.shape[2:] != noise.shape[2:]:
-            raise ValueError(
-                f"Image conditioning is for latents of {tuple(image.shape[2:])} (frames, height, width) but "
-                f"the latent to sample is {tuple(noise.shape[2:])}: give ImageToVideoConditioning the same "
-                "latent that goes into the sampler."
-            )
-        return image.to(kwargs["device"])
+def _condition(name: str, value: Tensor | int, device: Any) -> Any:
+    """A value in the wrapping by which the host knows how to batch, crop and slice it."""
+    if not isinstance(value, Tensor):
+        return comfy.conds.CONDConstant(value)
+    if name == "c_concat":
+        return comfy.conds.CONDNoiseShape(value.to(device))
+    return comfy.conds.CONDRegular(value.to(device))
 
 
 class HostedForward:
@@ -173,18 +169,7 @@ class HostedForward:
     def _network(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, transformer_options: Any, **conds: Any
     ) -> Tensor:
-        return super().forward(x, timestep, context, transformer_options)  # type: ignore[misc]
-
-
-def check_text_width(context: Tensor, recipe: ModelRecipe) -> None:
-    """Raise ValueError when the prompt was encoded by a text encoder of another width."""
-    wanted = recipe.config.text_dim
-    if context.shape[-1] != wanted:
-        raise ValueError(
-            f"The prompt was encoded to {context.shape[-1]} numbers a token, this "
-            f"{recipe.part.variant(recipe.config)} checkpoint takes {wanted}: use the CLIP output of the loader "
-            "that loaded the model."
-        )
+        return super().forward(x, timestep, context, transformer_options, **conds)  # type: ignore[misc]
 
 
 def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -195,7 +180,8 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
     that the clip starts with the latent that stands for one frame and that holds the image. diffusers drops the
     first one instead, and with it the image. An OUTER_SAMPLE wrapper of the host.
     """
-    patch = executor.class_obj.model_patcher.model.recipe.config.patch_size_t
+    recipe = executor.class_obj.model_patcher.model.recipe
+    patch = recipe.family.patch_frames(recipe.config)
     added = -noise.shape[2] % patch
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
@@ -238,6 +224,6 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     recipe.fill(model.diffusion_model, dtype)
     model.device = offload_device
     patcher.cached_patcher_init = (load_model, (recipe,))
-    if recipe.config.patch_size_t > 1:
+    if recipe.family.patch_frames(recipe.config) > 1:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_pad_to_patch", pad_to_patch)
     return patcher

@@ -7,25 +7,35 @@ from pathlib import Path
 import folder_paths
 
 SUFFIXES = {".safetensors"}
-COGVIDEO = "CogVideo"  # the folder that earlier CogVideoX packs taught users; also a key of extra_model_paths
+# Folders of this pack below models/, and keys of extra_model_paths: CogVideo is what earlier packs taught users.
+COGVIDEO, SVD = OWN_FOLDERS = ("CogVideo", "SVD")
 FOLDERS = {
-    "diffusion_model": ("diffusion_models", "checkpoints", COGVIDEO),
-    "vae": ("vae", "checkpoints", COGVIDEO),
+    "diffusion_model": ("diffusion_models", "checkpoints", *OWN_FOLDERS),
+    "vae": ("vae", "checkpoints", *OWN_FOLDERS),
     "text_encoder": ("text_encoders", "checkpoints", COGVIDEO),
+    "image_encoder": ("clip_vision", "checkpoints", SVD),
+    "extension": ("diffusion_models", "checkpoints", SVD),
 }
-DIFFUSERS_PARTS = {"diffusion_model": "transformer", "vae": "vae", "text_encoder": "text_encoder"}
+# Folders inside a diffusers pipeline, by the kind of part they hold.
+DIFFUSERS_PARTS = {
+    "diffusion_model": ("transformer", "unet"),
+    "vae": ("vae",),
+    "text_encoder": ("text_encoder",),
+    "image_encoder": ("image_encoder",),
+}
 
 
 def register_folders() -> None:
-    """Tell the host about models/CogVideo; paths a user added in extra_model_paths.yaml stay first."""
-    folder_paths.add_model_folder_path(COGVIDEO, os.path.join(folder_paths.models_dir, COGVIDEO))
-    folder_paths.folder_names_and_paths[COGVIDEO][1].update(SUFFIXES)
+    """Tell the host about our model folders; paths a user added in extra_model_paths.yaml stay first."""
+    for name in OWN_FOLDERS:
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+        folder_paths.folder_names_and_paths[name][1].update(SUFFIXES)
 
 
 def list_models(kinds: Iterable[str], pipelines: bool = True) -> list[str]:
     """Names of safetensors files and diffusers folders where `kinds` of parts may lie, sorted, once each.
 
-    `pipelines` includes whole diffusers folders (with a `transformer` folder inside).
+    `pipelines` includes whole diffusers folders (with a `transformer` or `unet` folder inside).
     """
     keys = dict.fromkeys(key for kind in kinds for key in FOLDERS[kind])
     return sorted({name for key in keys for name, _ in _entries(key, pipelines)})
@@ -41,10 +51,10 @@ def find_model(name: str, kinds: Iterable[str]) -> Path:
 
 
 def _entries(key: str, pipelines: bool) -> Iterator[tuple[str, Path]]:
-    """(name, path) under a model folder key; names in models/CogVideo carry its name in front."""
+    """(name, path) under a model folder key; names in a folder of this pack carry its name in front."""
     if key not in folder_paths.folder_names_and_paths:
         return
-    prefix = f"{COGVIDEO}/" if key == COGVIDEO else ""
+    prefix = f"{key}/" if key in OWN_FOLDERS else ""
     for root in map(Path, folder_paths.get_folder_paths(key)):
         for path in _walk(root):
             if path.is_dir() and not pipelines:
@@ -64,15 +74,19 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def is_diffusers_folder(path: Path) -> bool:
     """Whether a folder is a diffusers pipeline, or one component of it with its config."""
-    return (path / "transformer" / "config.json").is_file() or (
-        (path / "config.json").is_file() and any(path.glob("*.safetensors"))
-    )
+    return _is_pipeline(path) or ((path / "config.json").is_file() and any(path.glob("*.safetensors")))
+
+
+def _is_pipeline(path: Path) -> bool:
+    return any((path / name / "config.json").is_file() for name in DIFFUSERS_PARTS["diffusion_model"])
 
 
 def part_path(path: Path, kind: str) -> Path:
     """The part of `kind` inside a diffusers pipeline folder, or `path` itself when it is that part."""
-    inside = path / DIFFUSERS_PARTS[kind]
-    return inside if path.is_dir() and (path / "transformer").is_dir() else path
+    if not any((path / name).is_dir() for name in DIFFUSERS_PARTS["diffusion_model"]):
+        return path
+    names = DIFFUSERS_PARTS[kind]
+    return next((path / name for name in names if (path / name).is_dir()), path / names[0])
 
 
 def save_path(prefix: str, width: int, height: int, temporary: bool) -> tuple[Path, str, int, str]:

@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from . import compat
@@ -24,9 +25,10 @@ StepCallback = Callable[[int, Tensor, Tensor, int], None]  # step, denoised, x, 
 class ScheduledGuider(comfy.samplers.CFGGuider):
     """Classifier-free guidance whose scale follows a schedule; a guider of the host like its own."""
 
-    def __init__(self, model: Any, guidance: Guidance):
+    def __init__(self, model: Any, guidance: Guidance, clip_frames: int | None = None):
+        """`clip_frames`: frames of a clip where they lie on the batch axis, None where on the third."""
         super().__init__(model)
-        self.guidance = guidance
+        self.guidance, self.clip_frames = guidance, clip_frames
         self._falling: list[float] = []  # negated sigmas of this run, rising for bisect
 
     def sample(
@@ -38,7 +40,8 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None
     ) -> Tensor:
-        scale = self.guidance(self.progress(float(timestep.flatten()[0])), x.shape[2])
+        frames = self.clip_frames or x.shape[2]
+        scale = self.guidance(self.progress(float(timestep.flatten()[0])), frames)
         options = model_options or {}
         conds = self.conds.get("negative"), self.conds.get("positive")
         if isinstance(scale, Tensor):
@@ -63,7 +66,7 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         three digits; ours comes after the blend and sees x0 itself. A blend that the user installed is asked
         instead, with a scale per frame.
         """
-        scale = scale_t.to(x.device).view(1, 1, -1, 1, 1)
+        scale = self._spread(scale_t.to(x.device), x)
         options = {**options, "disable_cfg1_optimization": True}
         if (installed := options.get("sampler_cfg_function")) is not None:
             options["sampler_cfg_function"] = lambda args: installed({**args, "cond_scale": scale})
@@ -74,6 +77,12 @@ class ScheduledGuider(comfy.samplers.CFGGuider):
         return comfy.samplers.sampling_function(
             self.inner_model, x, timestep, negative, positive, most, model_options=options, seed=seed
         )
+
+    def _spread(self, scale_t: Tensor, x: Tensor) -> Tensor:
+        """A scale per frame of a clip, shaped to broadcast over the latents of all clips."""
+        if self.clip_frames is None:
+            return scale_t.view(1, 1, -1, 1, 1)
+        return scale_t.repeat(x.shape[0] // self.clip_frames).view(-1, 1, 1, 1)
 
     def progress(self, sigma: float) -> float:
         """Share of the steps done at `sigma`; between two steps (second-order samplers) in log sigma."""
@@ -130,9 +139,12 @@ class Plan:
     steps: int
     denoise: float
     seed: int
+    levels: list[float] | None = None  # noise levels of our own instead of a scheduler's, the last 0
 
     def sigmas(self, model: Any) -> Tensor:
         """The noise levels KSampler would take; a sampler of ours takes its steps as DDIM does."""
+        if self.levels is not None:
+            return torch.tensor(self.levels, dtype=torch.float64).float()
         name = self.sampler if isinstance(self.sampler, str) else "ddim"
         host = comfy.samplers.KSampler(
             model, self.steps, model.load_device, name, self.scheduler, self.denoise, model.model_options
@@ -172,15 +184,19 @@ def constant_guider(model: Any, cfg: float) -> comfy.samplers.CFGGuider:
     return guider
 
 
-def model_recipe(model: Any, node: str) -> Any:
-    """The recipe of a MODEL that this pack loaded; ValueError for others."""
-    recipe = getattr(model.model, "recipe", None)
-    if recipe is None:
-        raise ValueError(
-            f"{node} samples video models loaded by this pack: got {type(model.model).__name__}. Load the "
-            "checkpoint with CogVideoXLoader, or sample with KSampler."
-        )
-    return recipe
+def one_at_a_time(model: Any) -> Any:
+    """A clone of a MODEL whose positive and negative passes run one after the other.
+
+    The host puts both in one batch where it believes that memory allows: half the activations in turn cost
+    little time for a clip, whose frames fill the device. A CALC_COND_BATCH wrapper of the host.
+    """
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "kinetograph_one_at_a_time", _each_alone)
+    return clone
+
+
+def _each_alone(executor: Any, model: Any, conds: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
+    return [executor(model, [cond], *args, **kwargs)[0] for cond in conds]
 
 
 def non_finite_weight(model: Any) -> str | None:

@@ -1,7 +1,7 @@
-"""A family's video VAE as a host VAE, streaming inside: whole clips never lie on the device.
+"""A family's VAE as a host VAE: the host's VAEDecode, VAEEncode and their tiled forms work on it.
 
-The host's VAEDecode, VAEEncode and their tiled forms work on it, and our decoding nodes reach the
-frame stream through `frame_stream`.
+Causal video VAEs stream inside, so that whole clips never lie on the device; our decoding nodes reach the
+stream through `frame_stream`.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,34 +34,24 @@ class VAERecipe:
     fill: Callable[[nn.Module, torch.dtype], None]
 
 
-class VideoVAE(comfy.sd.VAE):
-    """The host's VAE around a causal video VAE of ours. Pixels are (frames, h, w, 3) in 0..1."""
+class FamilyVAE(comfy.sd.VAE):
+    """The host's VAE around one of ours. A subclass says how its latents lie and what memory it takes."""
 
     def __init__(self, recipe: VAERecipe, disable_dynamic: bool = False):
         super().__init__(sd={})  # the defaults of this host version; it logs one warning of no weights
-        self.recipe, grid = recipe, recipe.grid
-        self.latent_channels, self.latent_dim, self.output_channels = grid.channels, 3, 3
-        self._set_ratios(grid)
-        numbers = recipe.part.build.numbers_per_pixel  # live at the peak of a chunk, whatever the length
-        size = comfy.model_management.dtype_size
-        self.memory_used_decode = lambda shape, dtype: (
-            numbers * shape[-1] * shape[-2] * grid.stride_hw**2 * size(dtype)
-        )
-        self.memory_used_encode = lambda shape, dtype: numbers * shape[-1] * shape[-2] * size(dtype)
+        self.recipe = recipe
+        self.latent_channels, self.output_channels = recipe.grid.channels, 3
         self.working_dtypes = WORKING_DTYPES
         self.device = comfy.model_management.vae_device()
         self.vae_dtype = comfy.model_management.vae_dtype(self.device, WORKING_DTYPES)
         self.output_device = comfy.model_management.intermediate_device()
         self.crop_input = False
+        self._describe(recipe.grid)
         self._build(disable_dynamic)
 
-    def _set_ratios(self, grid: LatentGrid) -> None:
-        """Strides as the host writes them: a function of frames, and two spatial numbers."""
-        stride, space = grid.stride_t, grid.stride_hw
-        self.upscale_ratio = (lambda frames: max(0, grid.pixel_frames(frames)), space, space)
-        self.upscale_index_formula = (stride, space, space)
-        self.downscale_ratio = (lambda frames: max(0, (frames + stride - 1) // stride), space, space)
-        self.downscale_index_formula = (stride, space, space)
+    def _describe(self, grid: LatentGrid) -> None:
+        """Set the host's ratios and memory estimates."""
+        raise NotImplementedError
 
     def _build(self, disable_dynamic: bool) -> None:
         ops = HostOperations(comfy.ops.manual_cast)
@@ -73,11 +63,100 @@ class VideoVAE(comfy.sd.VAE):
         self.patcher = new_patcher(model, self.device, offload_device, disable_dynamic)
         self.recipe.fill(model, self.vae_dtype)
         model.device = self.patcher.offload_device
-        self.patcher.cached_patcher_init = (_load_vae_patcher, (self.recipe,))
+        self.patcher.cached_patcher_init = (_load_vae_patcher, (type(self), self.recipe))
 
     def reserve(self, bytes_needed: float) -> None:
         """Load the weights and free that much memory on the device."""
         comfy.model_management.load_models_gpu([self.patcher], memory_required=int(bytes_needed))
+
+    def to_device(self, frames_fhwc: Tensor) -> Tensor:
+        """(f, 3, h, w) in -1..1 on the VAE's device."""
+        return self.process_input(frames_fhwc.movedim(-1, 1)).to(self.device, self.vae_dtype)
+
+    def to_pixels(self, frames_fchw: Tensor) -> Tensor:
+        """(f, h, w, 3) in 0..1 on the output device."""
+        frames = self.process_output(frames_fchw.to(self.output_device, compat.intermediate_dtype()))
+        return frames.movedim(1, -1)
+
+    def to_host(self, moments: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Latents where, and in the dtype in which, nodes hand them on."""
+        return [moment.to(self.output_device, compat.intermediate_dtype()) for moment in moments]
+
+    def checked_frames(self, pixel_samples: Tensor) -> Tensor:
+        """(f, h, w, 3) of a clip; ValueError when its count or its size does not fold."""
+        frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
+        self.recipe.grid.latent_frames(frames.shape[0])
+        self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
+        return frames
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """Pixels of one clip to latents (posterior mean), the host's VAEEncode."""
+        mean, _ = self.encode_moments(pixel_samples)
+        return mean
+
+    def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior of a clip (f, h, w, 3) or (1, f, h, w, 3).
+
+        Raises ValueError when the frame count or the size does not fold, naming those that do.
+        """
+        raise NotImplementedError
+
+    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The host's VAEEncodeTiled, which would round counts and sizes that do not fold."""
+        return super().encode_tiled(self.checked_frames(pixel_samples), *args, **kwargs)
+
+
+class FramesVAE(FamilyVAE):
+    """A VAE of single frames whose decoder may see a whole clip. Latents are (f, c, h, w)."""
+
+    def _describe(self, grid: LatentGrid) -> None:
+        self.latent_dim = 2
+        self.upscale_ratio = self.downscale_ratio = grid.stride_hw
+        numbers, size = self.recipe.part.build, comfy.model_management.dtype_size
+        self.memory_used_decode = lambda shape, dtype: (  # of one frame, as the host counts
+            numbers.decode_numbers_per_pixel * shape[-1] * shape[-2] * grid.stride_hw**2 * size(dtype)
+        )
+        self.memory_used_encode = lambda shape, dtype: (
+            numbers.encode_numbers_per_pixel * shape[-1] * shape[-2] * size(dtype)
+        )
+
+    def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
+        """(f, c, h, w) latents of one clip to (f, h, w, 3) pixels, all at once: every frame sees the others.
+
+        The host would cut the clip where memory is short, without a word; VAEDecodeChunked does it blended.
+        """
+        self.reserve(samples_in.shape[0] * self.memory_used_decode(samples_in.shape, self.vae_dtype))
+        return self.to_pixels(self.first_stage_model.decode(samples_in.to(self.device, self.vae_dtype)))
+
+    def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance (f, c, h, w), frame by frame."""
+        frames = self.checked_frames(pixel_samples)
+        self.reserve(self.memory_used_encode((1, 3, *frames.shape[1:3]), self.vae_dtype))
+        bar, encoded = steps(frames.shape[0]), []
+        for frame_1hwc in frames.split(1):
+            encoded.append(self.to_host(self.first_stage_model.encode_moments(self.to_device(frame_1hwc))))
+            bar.advance()
+        mean, log_variance = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+        return mean, log_variance
+
+
+class VideoVAE(FamilyVAE):
+    """A causal video VAE, streaming inside. Pixels are (frames, h, w, 3) in 0..1."""
+
+    def _describe(self, grid: LatentGrid) -> None:
+        """Strides as the host writes them: a function of frames, and two spatial numbers."""
+        self.latent_dim = 3
+        stride, space = grid.stride_t, grid.stride_hw
+        self.upscale_ratio = (lambda frames: max(0, grid.pixel_frames(frames)), space, space)
+        self.upscale_index_formula = (stride, space, space)
+        self.downscale_ratio = (lambda frames: max(0, (frames + stride - 1) // stride), space, space)
+        self.downscale_index_formula = (stride, space, space)
+        numbers = self.recipe.part.build.numbers_per_pixel  # live at the peak of a chunk, whatever the length
+        size = comfy.model_management.dtype_size
+        self.memory_used_decode = lambda shape, dtype: (
+            numbers * shape[-1] * shape[-2] * grid.stride_hw**2 * size(dtype)
+        )
+        self.memory_used_encode = lambda shape, dtype: numbers * shape[-1] * shape[-2] * size(dtype)
 
     def frame_stream(self, latents_bcthw: Tensor, **options: Any) -> Iterator[Tensor]:
         """Decode one clip: yields (f, h, w, 3) in 0..1 on the output device, chunk by chunk.
@@ -88,8 +167,7 @@ class VideoVAE(comfy.sd.VAE):
         latents = latents_bcthw.to(self.device, self.vae_dtype)
         for pixels_bcfhw in self.first_stage_model.decode_stream(latents, **options):
             check_interrupted()
-            pixels = self.process_output(pixels_bcfhw.to(self.output_device, compat.intermediate_dtype()))
-            yield pixels[0].movedim(0, -1)
+            yield self.to_pixels(pixels_bcfhw[0].movedim(1, 0))
 
     def decoded_frames(self, latent_frames: int) -> int:
         """Pixel frames that this many latent frames decode to."""
@@ -131,45 +209,23 @@ class VideoVAE(comfy.sd.VAE):
         )
         return self.process_output(pixels)
 
-    def encode(self, pixel_samples: Tensor) -> Tensor:
-        """(f, h, w, 3) pixels of one clip to (1, c, t, h, w) latents (posterior mean), the host's VAEEncode."""
-        mean, _ = self.encode_moments(pixel_samples)
-        return mean
-
-    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The host's VAEEncodeTiled, which would round counts and sizes that do not fold."""
-        return super().encode_tiled(self._checked_frames(pixel_samples), *args, **kwargs)
-
-    def _checked_frames(self, pixel_samples: Tensor) -> Tensor:
-        """(f, h, w, 3) of a clip; ValueError when its count or its size does not fold."""
-        frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
-        self.recipe.grid.latent_frames(frames.shape[0])
-        self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
-        return frames
-
     def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (1, c, t, h, w) of the posterior of a clip (f, h, w, 3) or (1, f, h, w, 3).
-
-        Raises ValueError when the frame count or the size does not fold, naming those that do.
-        """
-        frames = self._checked_frames(pixel_samples)
+        """Mean and log-variance (1, c, t, h, w), chunk by chunk."""
+        frames = self.checked_frames(pixel_samples)
         self.reserve(self.memory_used_encode((1, 3, *frames.shape[:-1]), self.vae_dtype))
         bar = steps(frames.shape[0])
-        pieces = (self._to_device(piece, bar) for piece in frames.split(8))  # whole clips stay off the device
+        pieces = (self._watched(piece, bar) for piece in frames.split(8))  # whole clips stay off the device
         chunks = self.first_stage_model.encode_stream(pieces, frames.shape[0])
         mean, log_variance = (
-            torch.cat(parts, dim=2) for parts in zip(*map(self._to_host, chunks), strict=True)
+            torch.cat(parts, dim=2) for parts in zip(*map(self.to_host, chunks), strict=True)
         )
         return mean, log_variance
 
-    def _to_device(self, frames_fhwc: Tensor, bar: Progress) -> Tensor:
-        """(1, c, f, h, w) in -1..1 on the VAE's device."""
+    def _watched(self, frames_fhwc: Tensor, bar: Progress) -> Tensor:
+        """(1, c, f, h, w) in -1..1 on the VAE's device, with a move of the progress bar."""
         bar.advance(frames_fhwc.shape[0])
-        return self.process_input(frames_fhwc.movedim(-1, 0)[None]).to(self.device, self.vae_dtype)
-
-    def _to_host(self, moments: tuple[Tensor, Tensor]) -> list[Tensor]:
-        return [moment.to(self.output_device, compat.intermediate_dtype()) for moment in moments]
+        return self.to_device(frames_fhwc).movedim(1, 0)[None]
 
 
-def _load_vae_patcher(recipe: VAERecipe, disable_dynamic: bool = False) -> Any:
-    return VideoVAE(recipe, disable_dynamic).patcher
+def _load_vae_patcher(kind: type[FamilyVAE], recipe: VAERecipe, disable_dynamic: bool = False) -> Any:
+    return kind(recipe, disable_dynamic).patcher

@@ -8,25 +8,45 @@ from torch import Tensor
 
 from ...modules.grid import LatentGrid
 from .api import InputImpl
-from .vae import VideoVAE
+from .vae import FamilyVAE, VideoVAE
 
 
 def read_latent(latent: dict[str, Any], grid: LatentGrid, label: str) -> Tensor:
-    """The (b, c, t, h, w) samples of a LATENT, checked against a family; ValueError says what fits."""
+    """The samples of a LATENT, checked against a family; ValueError says what fits.
+
+    (frames, c, h, w) where frames lie on the batch axis, else (b, c, t, h, w).
+    """
     samples = latent["samples"]
-    if samples.ndim != 5 or samples.shape[1] != grid.channels:
+    if samples.ndim != (4 if grid.frames_on_batch else 5) or samples.shape[1] != grid.channels:
+        axes = "(frames, {})" if grid.frames_on_batch else "(batch, {}, frames)"
+        wanted = axes.format(grid.channels).removesuffix(")") + ", height, width)"
         raise ValueError(
-            f"{label} takes latents of shape (batch, {grid.channels}, frames, height, width): got "
-            f"{tuple(samples.shape)}. Make the latent with VideoLatent, or encode frames with this model's VAE."
+            f"{label} takes latents of shape {wanted}: got {tuple(samples.shape)}. Make the latent with "
+            "VideoLatent for this family, or encode frames with this model's VAE."
         )
-    for name, cells in (("height", samples.shape[3]), ("width", samples.shape[4])):
+    for name, cells in (("height", samples.shape[-2]), ("width", samples.shape[-1])):
         if cells % grid.patch_hw:
             low = (cells - cells % grid.patch_hw) * grid.stride_hw
             raise ValueError(
                 f"{label} needs sizes in multiples of {grid.multiple_hw} pixels: got {name} "
-                f"{cells * grid.stride_hw}, use {low} or {low + grid.multiple_hw}."
+                f"{cells * grid.stride_hw}, use {' or '.join(map(str, filter(None, (low, low + grid.multiple_hw))))}."
             )
     return samples
+
+
+def clip_frames(latent: dict[str, Any]) -> int:
+    """Frames of one clip of a LATENT with frames on the batch axis; all of them where it does not say.
+
+    Raises ValueError when the LATENT is no whole number of such clips.
+    """
+    total = latent["samples"].shape[0]
+    frames = int(latent.get("num_frames") or total)
+    if total % frames:
+        raise ValueError(
+            f"The latent holds {total} frames but says that a clip has {frames}: a node between took frames "
+            "away or added some. Make it anew with VideoLatent, or keep whole clips."
+        )
+    return frames
 
 
 def set_conditioning(conditioning: Any, **values: Any) -> Any:
@@ -64,11 +84,11 @@ def video_from_file(path: Path) -> Any:
 
 
 def vae_grid(vae: Any, node: str) -> LatentGrid:
-    """The grid of a video VAE of this pack; ValueError when another VAE is connected."""
-    if not isinstance(vae, VideoVAE):
+    """The grid of a VAE of this pack; ValueError when another VAE is connected."""
+    if not isinstance(vae, FamilyVAE):
         raise ValueError(
             f"{node} needs the VAE output of a loader of this pack: got {type(vae).__name__}. Connect the VAE "
-            "of CogVideoXLoader."
+            "of the model's loader."
         )
     return vae.recipe.grid
 
