@@ -1,4 +1,4 @@
-"""Muon for the matrices inside transformer blocks, AdamW for all else, behind one face.
+"""Muon for the matrices inside blocks, AdamW for all else, behind one face.
 
 Muon: Keller Jordan, 2024: momentum whose matrix is made orthogonal before it is applied. Written out because
 torch's own works in bfloat16, which a CPU without bfloat16 units does slowly, and one matrix at a time.
@@ -26,7 +26,7 @@ def orthogonalise(g_nij: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Equal shapes go through one batched product."""
+    """Equal shapes go through one batched product; a convolution counts as a matrix (out, in * taps)."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
@@ -36,16 +36,18 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes = defaultdict(list)
             for p in group["params"]:
-                shapes[tuple(sorted(p.shape))].append(p)
+                if p.grad is not None:
+                    shapes[tuple(sorted(p.flatten(1).shape))].append(p)
             for alike in shapes.values():
                 self._step_alike(alike, group["lr"], group["momentum"])
 
     def _step_alike(self, params: list[nn.Parameter], lr: float, momentum: float) -> None:
-        updates = [self._look_ahead(p, momentum) for p in params]
+        updates = [self._look_ahead(p, momentum).flatten(1) for p in params]
         wide = [u if u.shape[0] <= u.shape[1] else u.T for u in updates]
-        scale = ADAM_SIZE * max(params[0].shape) ** 0.5
-        for p, update in zip(params, orthogonalise(torch.stack(wide)), strict=True):
-            p.add_(update if p.shape[0] <= p.shape[1] else update.T, alpha=-lr * scale)
+        scale = ADAM_SIZE * max(wide[0].shape) ** 0.5
+        for p, given, update in zip(params, updates, orthogonalise(torch.stack(wide)), strict=True):
+            update = update if given.shape[0] <= given.shape[1] else update.T
+            p.add_(update.reshape(p.shape), alpha=-lr * scale)
 
     def _look_ahead(self, p: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov: the gradient mixed with its running mean once more."""
@@ -57,12 +59,17 @@ class Muon(torch.optim.Optimizer):
 
 
 class BlockOptimizer:
-    """`blocks` names the part of the model whose 2-d weights, adaLN's aside, Muon takes."""
+    """`blocks` names the part of the model whose 2-d weights, adaLN's aside, Muon takes.
 
-    def __init__(self, model: nn.Module, blocks: nn.Module) -> None:
-        wide = [p for name, p in blocks.named_parameters() if p.dim() == 2 and ".norm" not in name]
+    With `convolutions`, those too. Frozen weights are left alone.
+    """
+
+    def __init__(self, model: nn.Module, blocks: nn.Module, convolutions: bool = False) -> None:
+        most = 5 if convolutions else 2
+        trained = [(name, p) for name, p in blocks.named_parameters() if p.requires_grad]
+        wide = [p for name, p in trained if 2 <= p.dim() <= most and ".norm" not in name]
         taken = {id(p) for p in wide}
-        rest = [p for p in model.parameters() if id(p) not in taken]
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
         adam = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self.parts: list[torch.optim.Optimizer] = [adam, Muon(wide, lr=1e-3)]
 

@@ -1,4 +1,7 @@
-"""`python -m pocket.train vae|transformer|ship|image|ship_image`: each goes on from where it was stopped."""
+"""`python -m pocket.train PART`: each part goes on from where it was stopped.
+
+CogVideoX: vae, transformer, ship, image, ship_image. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+"""
 
 import argparse
 import os
@@ -7,38 +10,77 @@ from pathlib import Path
 RUNS = Path(__file__).resolve().parent / "runs"
 
 
+def run_cogvideox(part: str, runs: Path, steps: int | None) -> None:
+    """One part of the CogVideoX pocket models."""
+    vae_run, transformer_run = runs / "vae", runs / "transformer"
+    if part == "vae":
+        from .train_vae import train_vae
+
+        train_vae(vae_run)
+    elif part == "transformer":
+        from .train_transformer import train_transformer
+
+        train_transformer(transformer_run, vae_run, steps or 3000)
+    elif part == "image":
+        from .train_image import train_image
+
+        train_image(runs / "image", transformer_run, vae_run, steps or 3000)
+    elif part == "ship_image":
+        from .train_image import ship_image
+
+        ship_image(runs / "image", vae_run)
+    else:
+        from .ship import ship
+
+        ship(vae_run, transformer_run)
+
+
+def run_svd(part: str, runs: Path, steps: int | None) -> None:
+    """One part of the SVD pocket model and its ExVideo patch."""
+    vision_run, unet_run = runs / "svd_vision", runs / "svd_unet"
+    if part == "svd_vision":
+        from .svd.vision import train_vision
+
+        train_vision(vision_run)
+    elif part == "svd_vae":
+        from .svd.train_vae import train_part
+
+        train_part(runs / "svd_encoder", "encoder")
+        train_part(runs / "svd_decoder", "decoder")
+    elif part == "svd_unet":
+        from .svd.train_unet import train_unet
+
+        train_unet(unet_run, vision_run, steps or 2200)
+    elif part == "exvideo":
+        from .svd.train_exvideo import train_exvideo
+
+        train_exvideo(runs / "exvideo", unet_run, vision_run, steps or 700)
+    else:
+        from .svd.ship import ship_exvideo, ship_svd
+
+        ship_svd(runs)
+        ship_exvideo(runs)
+
+
+COGVIDEOX = ("vae", "transformer", "ship", "image", "ship_image")
+SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
+
+
 def main() -> None:
-    reader = argparse.ArgumentParser(description=__doc__)
-    reader.add_argument("part", choices=("vae", "transformer", "ship", "image", "ship_image"))
+    reader = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("part", choices=COGVIDEOX + SVD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
-    reader.add_argument("--steps", type=int, default=3000, help="of the transformer, in all")
+    reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
     reader.add_argument("--threads", type=int, default=os.cpu_count())
     asked = reader.parse_args()
 
     import torch
 
     torch.set_num_threads(asked.threads)
-    vae_run, transformer_run = asked.runs / "vae", asked.runs / "transformer"
-    if asked.part == "vae":
-        from .train_vae import train_vae
-
-        train_vae(vae_run)
-    elif asked.part == "transformer":
-        from .train_transformer import train_transformer
-
-        train_transformer(transformer_run, vae_run, asked.steps)
-    elif asked.part == "image":
-        from .train_image import train_image
-
-        train_image(asked.runs / "image", transformer_run, vae_run, asked.steps)
-    elif asked.part == "ship_image":
-        from .train_image import ship_image
-
-        ship_image(asked.runs / "image", vae_run)
-    else:
-        from .ship import ship
-
-        ship(vae_run, transformer_run)
+    train = run_svd if asked.part in SVD else run_cogvideox
+    train(asked.part, asked.runs, asked.steps)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,9 @@ def vae_loss(vae: nn.Module, x: Tensor, cover: Tensor) -> tuple[Tensor, dict[str
     return recon + GUIDE * guide + KEEP_SMALL * small + KEEP_CENTRED * centred, seen
 
 
-def lr_at(step: int) -> tuple[Stage, float]:
+def lr_at(step: int, stages: tuple[Stage, ...] = STAGES) -> tuple[Stage, float]:
     """Stage and learning rate: each stage warms up, holds for 40 % and falls to a twentieth."""
-    for stage in STAGES:
+    for stage in stages:
         if step < stage.steps:
             part = step / stage.steps
             warm = min(1.0, (step + 1) / 20)
