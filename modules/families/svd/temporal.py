@@ -28,20 +28,23 @@ class TemporalResBlock(nn.Module):
             self.emb_layers = nn.ModuleList([nn.Identity(), ops.Linear(emb_dim, channels, **place)])
         self.out_layers = nn.ModuleList(_layers(channels, eps, ops, place, before_conv=2))
 
-    def forward(self, x_nchw: Tensor, frames: int, share: Tensor, emb_bd: Tensor | None = None) -> Tensor:
+    def forward(self, x_nchw: Tensor, frames: int, share: Tensor, emb_bte: Tensor | None = None) -> Tensor:
         """(1 - share) x + share (x + change) of frames, `frames` per clip; in place without a graph.
 
-        `share` is that of the temporal half and broadcasts to (b, c, t, h * w); `emb_bd`, a row per clip,
-        has passed its SiLU.
+        `share` is that of the temporal half and broadcasts to (b, c, t, h * w); `emb_bte`, a row per clip
+        or per frame, has passed its SiLU.
         """
-        return add_change(x_nchw, self._change(x_nchw, frames, emb_bd), frames, share)
+        return add_change(x_nchw, self._change(x_nchw, frames, emb_bte), frames, share)
 
-    def _change(self, x_nchw: Tensor, frames: int, emb_bd: Tensor | None) -> Tensor:
+    def _change(self, x_nchw: Tensor, frames: int, emb_bte: Tensor | None) -> Tensor:
         y_bcn = activate(self.in_layers[0](to_clips(x_nchw, frames)))
         y_bcn = conv_over_time(self.in_layers[2], y_bcn, frames, self.ops)
-        if emb_bd is not None:
-            emb_bc1 = self.emb_layers[1](emb_bd)[..., None]
-            y_bcn = y_bcn + emb_bc1 if torch.is_grad_enabled() else y_bcn.add_(emb_bc1)
+        if emb_bte is not None:
+            emb_bct1 = self.emb_layers[1](emb_bte).transpose(1, 2)[..., None]
+            y_bctl = y_bcn.unflatten(2, (frames, -1))
+            y_bctl = y_bctl + emb_bct1 if torch.is_grad_enabled() else y_bctl.add_(emb_bct1)
+            y_bcn = y_bctl.flatten(2)
+            del y_bctl
         y_bcn = activate(self.out_layers[0](y_bcn))
         return conv_over_time(self.out_layers[3], y_bcn, frames, self.ops)
 

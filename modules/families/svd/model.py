@@ -1,0 +1,210 @@
+"""The Stable Video Diffusion UNet: svd, svd_xt and XT 1.1, with or without ExVideo.
+
+Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stability-AI/generative-models.
+Frames lie on the batch axis, clip after clip. It runs under a graph as it stands; without one, tensors are
+changed in place, a slab at a time.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...layers import positions
+from ...layers.attention import Attention, attend
+from ...layers.operations import Operations, TorchOperations
+from .blocks import Clips, Downsample, Upsample, VideoResBlock, spans
+from .config import SVDConfig
+from .temporal import EPS, GROUPS, activate
+from .transformer import VideoTransformer
+
+
+class SVDUNet(nn.Module):
+    """Predicts v from noisy latents beside the image's latent, a noise level, an image token and three numbers."""
+
+    def __init__(
+        self,
+        config: SVDConfig,
+        ops: Operations = TorchOperations,  # type: ignore[assignment]
+        attention: Attention = attend,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        place = {"dtype": dtype, "device": device}
+        self.config, self.ops = config, ops
+        self.dtype = dtype or torch.get_default_dtype()
+        first, emb_dim = config.channels[0], config.time_embed_dim
+        self.time_embed = _perceptron(first, emb_dim, ops, place)
+        self.label_emb = nn.Sequential(_perceptron(config.adm_dim, emb_dim, ops, place))
+        self.input_blocks = nn.ModuleList(
+            [nn.ModuleList([ops.Conv2d(config.in_channels, first, kernel_size=3, padding=1, **place)])]
+        )
+        build = _Builder(config, ops, attention, place)
+        self.input_blocks.extend(build.down())
+        self.middle_block = build.middle()
+        self.output_blocks = nn.ModuleList(build.up())
+        norm = ops.GroupNorm(GROUPS, first, eps=EPS, **place)
+        conv = ops.Conv2d(first, config.out_channels, kernel_size=3, padding=1, **place)
+        self.out = nn.ModuleList([norm, nn.Identity(), conv])
+
+    def forward(
+        self,
+        x_nchw: Tensor,
+        timestep_n: Tensor,
+        context_nld: Tensor,
+        transformer_options: Any = None,
+        y: Tensor | None = None,
+        num_video_frames: int | None = None,
+        image_only_indicator: Tensor | None = None,
+    ) -> Tensor:
+        """v of (b * t, in_channels, h, w) latents; (b * t, out_channels, h, w).
+
+        `timestep_n` is a quarter of the logarithm of sigma, `context_nld` the CLIP embedding of the image,
+        `y` (rows, adm_dim) the sinusoids of frame rate - 1, motion and noise of the image. Each has a row per
+        frame, per clip, or one. `num_video_frames` is t; without it all rows are one clip. Frames that are
+        true in `image_only_indicator`, (b, t) or flat, pass all temporal layers by. Raises ValueError for
+        rows and channels that do not fit.
+        """
+        frames = self._frames(x_nchw, num_video_frames)
+        clips = Clips(
+            frames,
+            self._embedding(x_nchw, timestep_n, y, frames),
+            _by_clip(context_nld.to(x_nchw.dtype), x_nchw, frames, "context"),
+            _image_only(image_only_indicator, x_nchw, frames),
+            transformer_options,
+        )
+        x_nchw = self.input_blocks[0][0](x_nchw)  # type: ignore[index]
+        skips = [x_nchw]
+        for layers in list(self.input_blocks)[1:]:
+            x_nchw = _through(layers, [x_nchw], clips)
+            skips.append(x_nchw)
+        first, transformer, last = self.middle_block
+        x_nchw = transformer(first([x_nchw], clips), clips)
+        x_nchw = last([x_nchw], clips)
+        for layers in self.output_blocks:
+            parts = [x_nchw, skips.pop()]
+            del x_nchw
+            x_nchw = _through(layers, parts, clips, skips[-1].shape[2:] if skips else None)
+        return self._head(x_nchw)
+
+    def _frames(self, x_nchw: Tensor, num_video_frames: int | None) -> int:
+        n, channels = x_nchw.shape[:2]
+        if channels != self.config.in_channels:
+            raise ValueError(
+                f"This SVD UNet takes {self.config.in_channels} channels, noisy latents and image latents "
+                f"side by side: got {channels}."
+            )
+        frames = num_video_frames or n
+        if n % frames:
+            raise ValueError(f"Clips of {frames} frames each fill a multiple of {frames} rows: got {n}.")
+        return frames
+
+    def _embedding(self, x_nchw: Tensor, timestep_n: Tensor, y: Tensor | None, frames: int) -> Tensor:
+        if y is None:
+            raise ValueError("SVD needs y, the sinusoids of frame rate, motion and noise: got none.")
+        sinusoid_nd = positions.sinusoid(timestep_n, self.config.channels[0]).to(x_nchw.dtype)
+        time_bte = _by_clip(self.time_embed(sinusoid_nd), x_nchw, frames, "timestep")
+        label_bte = _by_clip(self.label_emb(y.to(x_nchw.dtype)), x_nchw, frames, "y")
+        return nn.functional.silu(time_bte + label_bte)
+
+    def _head(self, x_nchw: Tensor) -> Tensor:
+        norm, _, conv = self.out
+        if torch.is_grad_enabled():
+            return conv(activate(norm(x_nchw)))
+        places = spans(len(x_nchw), x_nchw[0].numel(), x_nchw.device)
+        return torch.cat([conv(activate(norm(x_nchw[place]))) for place in places])
+
+
+class _Builder:
+    """The blocks of the way down, the middle and the way up."""
+
+    def __init__(self, config: SVDConfig, ops: Operations, attention: Attention, place: dict):
+        self.config, self.ops, self.attention, self.place = config, ops, attention, place
+        self.skips = [config.channels[0]]  # channels of what the way up takes over
+
+    def down(self) -> list[nn.ModuleList]:
+        levels, channels = [], self.config.channels[0]
+        for level, width in enumerate(self.config.channels):
+            for _ in range(self.config.num_res_blocks):
+                levels.append(nn.ModuleList(self._layers(channels, width, level)))
+                channels = width
+                self.skips.append(width)
+            if not self._is_last(level):
+                levels.append(nn.ModuleList([Downsample(width, self.ops, **self.place)]))
+                self.skips.append(width)
+        return levels
+
+    def middle(self) -> nn.ModuleList:
+        width = self.config.channels[-1]
+        return nn.ModuleList([self._res(width, width), self._transformer(width), self._res(width, width)])
+
+    def up(self) -> list[nn.ModuleList]:
+        blocks, channels = [], self.config.channels[-1]
+        for level in reversed(range(len(self.config.channels))):
+            width = self.config.channels[level]
+            for i in range(self.config.num_res_blocks + 1):
+                layers = self._layers(channels + self.skips.pop(), width, level)
+                if level and i == self.config.num_res_blocks:
+                    layers.append(Upsample(width, self.ops, **self.place))
+                blocks.append(nn.ModuleList(layers))
+                channels = width
+        return blocks
+
+    def _is_last(self, level: int) -> bool:
+        return level == len(self.config.channels) - 1
+
+    def _layers(self, channels: int, width: int, level: int) -> list[nn.Module]:
+        """A ResBlock and, above the last level, a transformer."""
+        layers: list[nn.Module] = [self._res(channels, width)]
+        return layers if self._is_last(level) else [*layers, self._transformer(width)]
+
+    def _res(self, channels: int, width: int) -> VideoResBlock:
+        return VideoResBlock(channels, width, self.config.time_embed_dim, self.ops, **self.place)
+
+    def _transformer(self, width: int) -> VideoTransformer:
+        config = self.config
+        sizes = (width, config.context_dim, config.head_dim)
+        return VideoTransformer(*sizes, self.ops, self.attention, **self.place)
+
+
+def _perceptron(width: int, emb_dim: int, ops: Operations, place: dict) -> nn.Sequential:
+    return nn.Sequential(
+        ops.Linear(width, emb_dim, **place), nn.SiLU(), ops.Linear(emb_dim, emb_dim, **place)
+    )
+
+
+def _through(
+    layers: nn.Module, parts: list[Tensor], clips: Clips, size_hw: tuple[int, int] | None = None
+) -> Tensor:
+    """One numbered block. Without a graph only a ResBlock may be given what others still hold."""
+    x_nchw: Tensor | None = None
+    for layer in layers:  # type: ignore[attr-defined]
+        if isinstance(layer, VideoResBlock):
+            x_nchw = layer(parts, clips)
+        elif isinstance(layer, VideoTransformer):
+            x_nchw = layer(x_nchw, clips)
+        elif isinstance(layer, Upsample):
+            x_nchw = layer(x_nchw, size_hw)
+        else:
+            x_nchw = layer(*parts)
+    return x_nchw  # type: ignore[return-value]
+
+
+def _by_clip(rows: Tensor, x_nchw: Tensor, frames: int, name: str) -> Tensor:
+    """(n, ...) as (b, t, ...); a row per clip, or one, as (b, 1, ...)."""
+    n = len(x_nchw)
+    if len(rows) == n:
+        return rows.unflatten(0, (-1, frames))
+    if len(rows) not in (1, n // frames):
+        raise ValueError(
+            f"SVD takes a row of {name} per frame ({n}), per clip ({n // frames}) or one: got {len(rows)}."
+        )
+    return rows[:, None].expand(n // frames, 1, *rows.shape[1:])
+
+
+def _image_only(indicator: Tensor | None, x_nchw: Tensor, frames: int) -> Tensor | None:
+    if indicator is None:
+        return None
+    rows_bt = _by_clip(indicator.reshape(-1), x_nchw, frames, "image_only_indicator")
+    return rows_bt.to(x_nchw.device).bool()
