@@ -7,6 +7,7 @@ published checkpoints.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ...layers.attention import Attention
@@ -15,7 +16,6 @@ from ...layers.temporal import conv_over_time, to_clips
 from .temporal import GROUPS, activate
 from .vae_layers import (
     SPATIAL_EPS,
-    Change,
     Downsample,
     ResnetBlock,
     SelfAttention,
@@ -23,6 +23,7 @@ from .vae_layers import (
     VideoResnetBlock,
     change_frames,
 )
+from .vae_parts import affine_of, allocate, convolve_rows, fits, ordered
 
 PIXEL_CHANNELS = 3
 
@@ -87,10 +88,13 @@ class Encoder(nn.Module):
         self.conv_out = ops.Conv2d(channels[-1], 2 * latent_channels, kernel_size=3, padding=1, **place)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        return change_frames(self._encode, x_nchw)
+        """A few frames at a time: frame by frame where they are large."""
+        numbers = self.conv_in.out_channels * x_nchw.shape[2] * x_nchw.shape[3]
+        return change_frames(self._encode, x_nchw, numbers)
 
     def _encode(self, x_nchw: Tensor) -> Tensor:
-        x_nchw = self.conv_in(x_nchw)
+        # One variable for all layers: a call that runs a level would keep the level's input alive.
+        x_nchw = self.conv_in(ordered(x_nchw))
         for level in self.down:
             for block in level.block:  # type: ignore[union-attr]
                 x_nchw = block(x_nchw)
@@ -130,15 +134,25 @@ class TemporalDecoder(nn.Module):
         )
 
     def forward(self, z_nchw: Tensor) -> Tensor:
-        x_nchw = self.mid(self.conv_in(z_nchw))
-        upsample: Change | None = None
+        # One variable for all layers: a call that runs a level would keep the level's input alive.
+        x_nchw = self.mid(self.conv_in(ordered(z_nchw)))
+        enlarge: Upsample | None = None
         for level in reversed(self.up):
             for block in level.block:  # type: ignore[union-attr]
-                x_nchw = block(x_nchw, upsample)
-                upsample = None
-            upsample = getattr(level, "upsample", None)
-        x_nchw = change_frames(lambda part: self.conv_out(activate(self.norm_out(part))), x_nchw)
-        return self._mix_frames(x_nchw)
+                x_nchw = block.change_frames(x_nchw, enlarge)
+                x_nchw = block.mix_frames(x_nchw)
+                enlarge = None
+            enlarge = getattr(level, "upsample", None)
+        return self._mix_frames(change_frames(self._finish, x_nchw, x_nchw[0].numel()))
+
+    def _finish(self, x_nchw: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or fits(x_nchw):
+            return self.conv_out(activate(self.norm_out(x_nchw)))
+        y_nchw = allocate(x_nchw, 1, PIXEL_CHANNELS, *x_nchw.shape[2:])
+        affine = affine_of(self.norm_out, x_nchw, self.ops)
+        for rows, part in convolve_rows(self.conv_out, x_nchw, affine):
+            y_nchw[:, :, rows] = part
+        return y_nchw
 
     def _mix_frames(self, x_nchw: Tensor) -> Tensor:
         frames = len(x_nchw)

@@ -12,41 +12,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.attention import Attention
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_taken_over
 from .temporal import EPS as TEMPORAL_EPS
 from .temporal import GROUPS, TemporalResBlock, activate
+from .vae_parts import affine_of, allocate, at_once, convolve_rows, fits, mix_over_time, upsample
 
 SPATIAL_EPS = 1e-6
-# Activations that are worked on at once, in numbers: 64 Mi in half precision are 128 MiB.
-WORKING_NUMBERS = 2**26
 
-Change = Callable[[Tensor], Tensor]  # of some frames: another resolution or number of channels
+Change = Callable[[Tensor], Tensor]
 
 
-def storage_order(device: torch.device) -> torch.memory_format:
-    """How frames lie in memory: channels innermost on CPU, where few channels convolve faster so."""
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+def change_frames(change: Change, x_nchw: Tensor, numbers: int) -> Tensor:
+    """`change` of a few frames at a time, which must be independent; one frame takes `numbers`.
 
-
-def frames_at_once(numbers_per_frame: int) -> int:
-    """How many frames a layer works on at a time: at least one."""
-    return max(1, WORKING_NUMBERS // max(1, numbers_per_frame))
-
-
-def change_frames(change: Change, x_nchw: Tensor) -> Tensor:
-    """`change` applied to a few frames at a time, which must be independent of each other."""
-    if torch.is_grad_enabled():
+    Where `change` works in place and returns its argument, so does this.
+    """
+    step = at_once(numbers)
+    if torch.is_grad_enabled() or step >= len(x_nchw):
         return change(x_nchw)
     whole: Tensor | None = None
-    step = frames_at_once(x_nchw[0].numel())
     for start in range(0, len(x_nchw), step):
-        part = change(x_nchw[start : start + step])
-        if len(part) == len(x_nchw):
-            return part
+        frames = x_nchw[start : start + step]
+        part = change(frames)
+        if part is frames:
+            whole = x_nchw
+            continue
         if whole is None:
-            size = (len(x_nchw), *part.shape[1:])
-            order = storage_order(part.device)
-            whole = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=order)
+            whole = allocate(part, len(x_nchw), *part.shape[1:])
         whole[start : start + step] = part
         del part
     if whole is None:
@@ -54,31 +46,94 @@ def change_frames(change: Change, x_nchw: Tensor) -> Tensor:
     return whole
 
 
+class Downsample(nn.Module):
+    """Half the height and width; one row and column of zeros are added at the end."""
+
+    def __init__(self, channels: int, ops: Operations, **place):
+        super().__init__()
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **place)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return self.conv(F.pad(x_nchw, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: every pixel doubled, then a convolution."""
+
+    def __init__(self, channels: int, ops: Operations, **place):
+        super().__init__()
+        self.ops = ops
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or is_taken_over(self.conv):
+            return self.conv(F.interpolate(x_nchw, scale_factor=2.0))
+        return upsample(self.conv, x_nchw, self.ops)
+
+
 class ResnetBlock(nn.Module):
-    """Norm, SiLU and convolution, twice, around a shortcut; every frame by itself."""
+    """Norm, SiLU and convolution, twice, around a shortcut; every frame by itself.
+
+    Without a gradient the input is used up: its memory may hold the output.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
         super().__init__()
+        self.ops = ops
         self.norm1 = ops.GroupNorm(GROUPS, channels_in, eps=SPATIAL_EPS, **place)
         self.conv1 = ops.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, **place)
         self.norm2 = ops.GroupNorm(GROUPS, channels_out, eps=SPATIAL_EPS, **place)
         self.conv2 = ops.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, **place)
+        self.channels = channels_in, channels_out
         self.nin_shortcut = None
         if channels_in != channels_out:
             self.nin_shortcut = ops.Conv2d(channels_in, channels_out, kernel_size=1, **place)
 
-    def forward(self, x_nchw: Tensor, before: Change | None = None) -> Tensor:
-        """`before` is done to a few frames of x at a time, so that its result never exists as a whole."""
-        if before is None:
-            return change_frames(self._change, x_nchw)
-        return change_frames(lambda part: self._change(before(part)), x_nchw)
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        return self.mix_frames(self.change_frames(x_nchw))
+
+    def mix_frames(self, x_nchw: Tensor) -> Tensor:
+        """What frames learn from each other: nothing in an image model."""
+        return x_nchw
+
+    def change_frames(self, x_nchw: Tensor, enlarge: Upsample | None = None) -> Tensor:
+        """The frames one by one; `enlarge` first, a few at a time, so that they never exist as a whole."""
+        numbers = max(self.channels) * x_nchw.shape[2] * x_nchw.shape[3]
+        if enlarge is None:
+            return change_frames(self._change, x_nchw, numbers)
+        return change_frames(lambda frames: self._change(enlarge(frames)), x_nchw, 4 * numbers)
 
     def _change(self, x_nchw: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and len(x_nchw) == 1 and not fits(x_nchw):
+            return self._change_rows(x_nchw)
         y_nchw = self.conv1(activate(self.norm1(x_nchw)))
-        if self.nin_shortcut is not None:
-            x_nchw = self.nin_shortcut(x_nchw)
         y_nchw = self.conv2(activate(self.norm2(y_nchw)))
-        return x_nchw + y_nchw if torch.is_grad_enabled() else y_nchw.add_(x_nchw)
+        if torch.is_grad_enabled():
+            return y_nchw + self._shortcut(x_nchw)
+        return x_nchw.add_(y_nchw) if self.nin_shortcut is None else y_nchw.add_(self._shortcut(x_nchw))
+
+    def _shortcut(self, x_nchw: Tensor) -> Tensor:
+        return x_nchw if self.nin_shortcut is None else self.nin_shortcut(x_nchw)
+
+    def _change_rows(self, x_1chw: Tensor) -> Tensor:
+        hidden, base = self._places(x_1chw)
+        affine = affine_of(self.norm1, x_1chw, self.ops)
+        for rows, part in convolve_rows(self.conv1, x_1chw, affine):
+            if self.nin_shortcut is not None:
+                base[:, :, rows] = self.nin_shortcut(x_1chw[:, :, rows])
+            hidden[:, :, rows] = part
+        affine = affine_of(self.norm2, hidden, self.ops)
+        for rows, part in convolve_rows(self.conv2, hidden, affine):
+            base[:, :, rows] += part
+        return base
+
+    def _places(self, x_1chw: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the hidden numbers and the result may lie: over x, as far as it is wide enough."""
+        width_in, width = self.channels
+        if width_in >= 2 * width:
+            return x_1chw[:, width : 2 * width], x_1chw[:, :width]
+        hidden = allocate(x_1chw, 1, width, *x_1chw.shape[2:])
+        return hidden, x_1chw if self.nin_shortcut is None else torch.empty_like(hidden)
 
 
 class VideoResnetBlock(ResnetBlock):
@@ -86,14 +141,15 @@ class VideoResnetBlock(ResnetBlock):
 
     def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
         super().__init__(channels_in, channels_out, ops, **place)
-        self.ops = ops
         self.time_stack = TemporalResBlock(channels_out, None, TEMPORAL_EPS, ops, **place)
         self.mix_factor = nn.Parameter(torch.zeros(1, dtype=place["dtype"], device=place["device"]))
 
-    def forward(self, x_nchw: Tensor, before: Change | None = None) -> Tensor:
-        x_nchw = super().forward(x_nchw, before)
-        share = torch.sigmoid(self.ops.cast(self.mix_factor, x_nchw))  # of the temporal half
-        return self.time_stack(x_nchw, len(x_nchw), share)
+    def mix_frames(self, x_nchw: Tensor) -> Tensor:
+        """All frames are one clip. The mix factor says the share of what they learn."""
+        share = torch.sigmoid(self.ops.cast(self.mix_factor, x_nchw))
+        if torch.is_grad_enabled() or fits(x_nchw):
+            return self.time_stack(x_nchw, len(x_nchw), share)
+        return mix_over_time(self.time_stack, x_nchw, share, self.ops)
 
 
 class SelfAttention(nn.Module):
@@ -108,37 +164,18 @@ class SelfAttention(nn.Module):
         )
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return x_nchw + self._attend(x_nchw)
         tokens = x_nchw.shape[2] * x_nchw.shape[3]
-        for part in x_nchw.split(frames_at_once(tokens * tokens)):  # an attention may hold every pair
-            part += self._attend(part)
-        return x_nchw
+        return change_frames(self._change, x_nchw, tokens * max(tokens, x_nchw.shape[1]))
 
-    def _attend(self, x_nchw: Tensor) -> Tensor:
+    def _change(self, x_nchw: Tensor) -> Tensor:
         y_nchw = self.norm(x_nchw)
         q, k, v = (layer(y_nchw).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))
-        y_nld = self.attention(q, k, v)
-        return self.proj_out(y_nld.transpose(1, 2).unflatten(2, x_nchw.shape[2:]))
+        y_ndl = self._attend(q, k, v).transpose(1, 2)
+        y_nchw = self.proj_out(y_ndl.unflatten(2, x_nchw.shape[2:]))
+        return x_nchw + y_nchw if torch.is_grad_enabled() else x_nchw.add_(y_nchw)
 
-
-class Downsample(nn.Module):
-    """Half the height and width; one row and column of zeros are added at the end."""
-
-    def __init__(self, channels: int, ops: Operations, **place):
-        super().__init__()
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **place)
-
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        return change_frames(lambda part: self.conv(F.pad(part, (0, 1, 0, 1))), x_nchw)
-
-
-class Upsample(nn.Module):
-    """Twice the height and width, nearest pixels then a convolution."""
-
-    def __init__(self, channels: int, ops: Operations, **place):
-        super().__init__()
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
-
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x_nchw, scale_factor=2.0))
+    def _attend(self, q_n1ld: Tensor, k_n1ld: Tensor, v_n1ld: Tensor) -> Tensor:
+        """Some queries at a time where every pair would be many: an attention may hold them all."""
+        n, _, tokens, _ = q_n1ld.shape
+        parts = q_n1ld.split(at_once(n * tokens), dim=2)
+        return torch.cat([self.attention(part, k_n1ld, v_n1ld) for part in parts], dim=1)
