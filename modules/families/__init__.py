@@ -2,5 +2,6 @@
 
 from .cogvideox import FAMILY as COGVIDEOX
 from .family import Family
+from .svd import FAMILY as SVD
 
-FAMILIES: tuple[Family, ...] = (COGVIDEOX,)
+FAMILIES: tuple[Family, ...] = (COGVIDEOX, SVD)
