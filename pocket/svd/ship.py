@@ -1,6 +1,7 @@
 """Writes the trained parts as one file in svd_xt's own layout, fp16, with what no shape tells in its metadata."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..parts import pack
 from ..ship import half
-from .latents import SCALE, latents_of, preview_factors
+from .latents import preview_factors
 from .train_unet import Training, settings
 from .train_vae import build_vae
 from .vision import HEADS, open_clip_names, open_vision
-from .world import sample_clip
 
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "SVD"
 MODEL = FOLDER / "pocket-svd.safetensors"
@@ -83,11 +84,28 @@ def ship_svd(runs: Path, file: Path = MODEL) -> None:
     save_file(weights, file, metadata={"format": "pt", "config": json.dumps(model_settings())})
 
 
-@torch.no_grad()
-def encoder_error(vae: nn.Module, count: int = 8) -> float:
-    """How far the encoder is from the known latents, relative to their spread."""
-    from .world import draw_frames
+def trained_branches(runs: Path) -> tuple[nn.Module, int]:
+    """The running mean of the ExVideo run's last saved step, and that step."""
+    from .train_exvideo import LongTraining
 
-    pictures = torch.cat([draw_frames(sample_clip(80_000_000 + i), 1) for i in range(count)])
-    wanted = latents_of(pictures)
-    return ((vae.encode(pictures) * SCALE - wanted).square().mean() / wanted.square().mean()).sqrt().item()
+    training = LongTraining(trained_unet(runs / "svd_unet")[0])
+    state = torch.load(runs / "exvideo" / "state.pt", map_location="cpu", weights_only=True)
+    training.both.load_state_dict(state["model"])
+    return training.average, state["step"]
+
+
+def ship_exvideo(runs: Path, file: Path = PATCH) -> None:
+    """The ExVideo branches under the names of the published file."""
+    weights = half(dict(trained_branches(runs)[0].state_dict()))
+    names = exvideo_names(weights)
+    metadata = {"format": "pt", "config": json.dumps({"head_dim": settings()["head_dim"]})}
+    save_file({names[key]: value for key, value in weights.items()}, file, metadata=metadata)
+
+
+def exvideo_names(keys: Iterable[str]) -> dict[str, str]:
+    """Our keys to those of the published ExVideo file."""
+    pack()
+    from kinetograph.modules.families.svd.keys import EXVIDEO
+
+    renames = EXVIDEO.reverse().rename(keys)
+    return {ours: theirs for ours, theirs in renames.items() if theirs is not None}
