@@ -5,7 +5,7 @@ Without a graph everything that treats frames alone runs a few frames at a time,
 place; both change results by rounding only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
 
-    def forward(self, x_nchw: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    def forward(self, x_nchw: Tensor, size_hw: Sequence[int]) -> Tensor:
         if torch.is_grad_enabled():
             return self._resized(x_nchw, size_hw)
         out_nchw = x_nchw.new_empty(*x_nchw.shape[:2], *size_hw)
@@ -143,5 +143,5 @@ class Upsample(nn.Module):
             out_nchw[place] = self._resized(x_nchw[place], size_hw)
         return out_nchw
 
-    def _resized(self, x_nchw: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    def _resized(self, x_nchw: Tensor, size_hw: Sequence[int]) -> Tensor:
         return self.conv(F.interpolate(x_nchw, size=size_hw, mode="nearest"))

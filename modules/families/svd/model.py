@@ -5,6 +5,7 @@ Frames lie on the batch axis, clip after clip. It runs under a graph as it stand
 changed in place, a slab at a time.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -168,6 +169,16 @@ class _Builder:
         return VideoTransformer(*sizes, self.ops, self.attention, **self.place)
 
 
+def transformer_places(config: SVDConfig) -> dict[str, int]:
+    """Where an SVD UNet has its transformers, and how many channels each has."""
+    upper, repeats = list(enumerate(config.channels[:-1])), config.num_res_blocks
+    steps = repeats + 1  # numbered blocks per level, either way
+    down = {f"input_blocks.{steps * i + j + 1}.1": c for i, c in upper for j in range(repeats)}
+    last = len(config.channels) - 1
+    up = {f"output_blocks.{steps * (last - i) + j}.1": c for i, c in reversed(upper) for j in range(steps)}
+    return {**down, "middle_block.1": config.channels[-1], **up}
+
+
 def _perceptron(width: int, emb_dim: int, ops: Operations, place: dict) -> nn.Sequential:
     return nn.Sequential(
         ops.Linear(width, emb_dim, **place), nn.SiLU(), ops.Linear(emb_dim, emb_dim, **place)
@@ -175,7 +186,7 @@ def _perceptron(width: int, emb_dim: int, ops: Operations, place: dict) -> nn.Se
 
 
 def _through(
-    layers: nn.Module, parts: list[Tensor], clips: Clips, size_hw: tuple[int, int] | None = None
+    layers: nn.Module, parts: list[Tensor], clips: Clips, size_hw: Sequence[int] | None = None
 ) -> Tensor:
     """One numbered block. Without a graph only a ResBlock may be given what others still hold."""
     x_nchw: Tensor | None = None

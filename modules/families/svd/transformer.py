@@ -4,7 +4,7 @@ Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stabil
 Without a graph both run slab by slab in place: a few frames, then all frames of a few pixels.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -138,11 +138,27 @@ def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: nn.Module) ->
     return x_bld
 
 
+def new_time_stack(
+    width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+) -> nn.ModuleList:
+    """The one block over time of a transformer."""
+    return nn.ModuleList([TimeBlock(width, context_dim, head_dim, ops, attention, **place)])
+
+
+def new_time_embedding(width: int, ops: Operations, **place) -> nn.Sequential:
+    """From the sinusoid of a frame's index to what is added to its tokens."""
+    return nn.Sequential(
+        ops.Linear(width, 4 * width, **place), nn.SiLU(), ops.Linear(4 * width, width, **place)
+    )
+
+
 class VideoTransformer(nn.Module):
     """A token block over each frame, mixed with one over time, around a shortcut.
 
     `positional` is None; ExVideo puts a module there (see `exvideo.py`).
     """
+
+    positional: Any
 
     def __init__(
         self, channels: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
@@ -153,19 +169,16 @@ class VideoTransformer(nn.Module):
         self.norm = ops.GroupNorm(GROUPS, channels, eps=GROUP_NORM_EPS, **place)
         self.proj_in = ops.Linear(channels, channels, **place)
         self.transformer_blocks = nn.ModuleList([TokenBlock(*sizes, **place)])
-        self.time_stack = nn.ModuleList([TimeBlock(*sizes, **place)])
-        self.time_pos_embed = nn.Sequential(
-            ops.Linear(channels, 4 * channels, **place),
-            nn.SiLU(),
-            ops.Linear(4 * channels, channels, **place),
-        )
+        self.time_stack = new_time_stack(*sizes, **place)
+        self.time_pos_embed = new_time_embedding(channels, ops, **place)
         self.time_mixer = TimeMixer(ops, **place)
         self.proj_out = ops.Linear(channels, channels, **place)
         self.register_module("positional", None)
 
     def forward(self, x_nchw: Tensor, clips: Clips) -> Tensor:
         """Frames to frames of the same shape; in place without a graph."""
-        block, time_block = self.transformer_blocks[0], self.time_stack[0]
+        block: Any = self.transformer_blocks[0]
+        time_block: Any = self.time_stack[0]
         rows_btld = clips.context_btld
         effect_btld = block.effect(rows_btld.flatten(0, 1)).unflatten(0, rows_btld.shape[:2])
         effects = clips.per_frame(effect_btld), time_block.effect(rows_btld[:, 0])
@@ -225,7 +238,7 @@ class VideoTransformer(nn.Module):
             out_nld.copy_(self.proj_in(y_nlc))
             return
         with self.ops.weights(self.proj_in, y_nlc) as (weight, bias):
-            torch.baddbmm(bias, y_nlc, weight.t().expand(len(y_nlc), -1, -1), out=out_nld)
+            torch.baddbmm(cast(Tensor, bias), y_nlc, weight.t().expand(len(y_nlc), -1, -1), out=out_nld)
 
     def _over_time(
         self,
@@ -238,14 +251,16 @@ class VideoTransformer(nn.Module):
         """Mix the block over time into the tokens, all frames of a few pixels at a time."""
         b, t, num_pixels, width = tokens_btld.shape
         rows_td = self._time_rows(tokens_btld)
-        starts_btld = None if self.positional is None else self.positional(tokens_btld, rows_td, size_hw)
         for clip in range(b):
+            start_btld = None
+            if self.positional is not None:
+                start_btld = self.positional(tokens_btld[clip : clip + 1], rows_td, size_hw)
             for place in spans(num_pixels, t * width, tokens_btld.device):
                 tokens_ltd = tokens_btld[clip, :, place].transpose(0, 1)
-                if starts_btld is None:
+                if start_btld is None:
                     slab_ltd = torch.add(tokens_ltd, rows_td, out=tokens_ltd.new_empty(tokens_ltd.shape))
                 else:
-                    slab_ltd = starts_btld[clip, :, place].transpose(0, 1).contiguous()
+                    slab_ltd = start_btld[0, :, place].transpose(0, 1).contiguous()
                 slab_ltd = self.time_stack[0](slab_ltd, effect_bld[clip : clip + 1], transformer_options)
                 tokens_ltd.lerp_(slab_ltd, share_b1t1[clip if len(share_b1t1) > 1 else 0])
 
@@ -259,4 +274,4 @@ class VideoTransformer(nn.Module):
             for place in spans(len(x_ncl), x_ncl[0].numel(), x_nchw.device):
                 part_nlc = tokens_nld[place]
                 weights = weight.expand(len(part_nlc), -1, -1)
-                x_ncl[place].baddbmm_(weights, part_nlc.transpose(1, 2)).add_(bias[:, None])
+                x_ncl[place].baddbmm_(weights, part_nlc.transpose(1, 2)).add_(cast(Tensor, bias)[:, None])
