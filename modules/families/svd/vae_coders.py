@@ -23,7 +23,7 @@ from .vae_layers import (
     VideoResnetBlock,
     change_frames,
 )
-from .vae_parts import affine_of, allocate, convolve_rows, fits, ordered
+from .vae_parts import affine_of, allocate, compact, convolve_rows, fits, ordered
 
 PIXEL_CHANNELS = 3
 
@@ -140,6 +140,7 @@ class TemporalDecoder(nn.Module):
         for level in reversed(self.up):
             for block in level.block:  # type: ignore[union-attr]
                 x_nchw = block.change_frames(x_nchw, enlarge)
+                x_nchw = compact(x_nchw)
                 x_nchw = block.mix_frames(x_nchw)
                 enlarge = None
             enlarge = getattr(level, "upsample", None)

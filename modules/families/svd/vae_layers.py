@@ -122,9 +122,11 @@ class ResnetBlock(nn.Module):
             if self.nin_shortcut is not None:
                 base[:, :, rows] = self.nin_shortcut(x_1chw[:, :, rows])
             hidden[:, :, rows] = part
+            del part  # or it lives until the next one is made
         affine = affine_of(self.norm2, hidden, self.ops)
         for rows, part in convolve_rows(self.conv2, hidden, affine):
             base[:, :, rows] += part
+            del part
         return base
 
     def _places(self, x_1chw: Tensor) -> tuple[Tensor, Tensor]:

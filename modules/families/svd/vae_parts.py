@@ -40,6 +40,11 @@ def allocate(like_nchw: Tensor, frames: int, channels: int, height: int, width: 
     )
 
 
+def compact(x_nchw: Tensor) -> Tensor:
+    """x without the rest of the memory that it lies in."""
+    return x_nchw.clone() if x_nchw.untyped_storage().nbytes() > x_nchw.nbytes else x_nchw
+
+
 def at_once(numbers: int) -> int:
     """How many things of so many numbers are worked on at a time: at least one."""
     return max(1, WORKING_NUMBERS // max(1, numbers))
@@ -87,15 +92,15 @@ def affine_of(norm: Any, x_nchw: Tensor, ops: Operations) -> Affine:
 
 
 def _moments(x_nchw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance (groups,), two passes in float32 or better that copy a few rows at a time."""
+    """Mean and variance (groups,), two passes in float32 or better that copy a few pixels at a time."""
     exact = torch.promote_types(x_nchw.dtype, torch.float32)
     mean_c = x_nchw.mean(dim=(0, 2, 3), dtype=exact)
     power_c = torch.zeros_like(mean_c)
-    for frame in x_nchw.split(1):
-        for rows in slices(frame.shape[2], at_once(2 * frame[:, :, 0].numel())):  # twice: exact is wider
-            away = frame[:, :, rows] - mean_c[:, None, None]
-            power_c += torch.linalg.vector_norm(away, dim=(0, 2, 3)).square()
-            del away
+    x_ncl = x_nchw.flatten(2)
+    for pixels in slices(x_ncl.shape[2], at_once(2 * x_ncl[..., 0].numel())):  # twice: exact is wider
+        away = x_ncl[..., pixels] - mean_c[:, None]
+        power_c += torch.linalg.vector_norm(away, dim=(0, 2)).square()
+        del away
     mean_gk, power_gk = mean_c.view(groups, -1), power_c.view(groups, -1)
     mean_g = mean_gk.mean(dim=1)
     count = x_nchw.numel() // x_nchw.shape[1]
@@ -131,9 +136,11 @@ def mix_over_time(stack: Any, x_tchw: Tensor, share: Tensor, ops: Operations) ->
     affine = affine_of(stack.in_layers[0], x_tchw, ops)
     for pixels, part in _pixels_over_time(stack.in_layers[2], x_1ctl, affine, ops):
         change_1ctl[..., pixels] = part
+        del part  # or it lives until the next one is made
     affine = affine_of(stack.out_layers[0], change_1ctl, ops)
     for pixels, part in _pixels_over_time(stack.out_layers[3], change_1ctl, affine, ops):
         x_1ctl[..., pixels].addcmul_(part, share)
+        del part
     return x_tchw
 
 
