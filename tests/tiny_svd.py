@@ -177,3 +177,22 @@ def write_file(path, seed=0, dtype=torch.float32):
     tensors = {key: value.to(dtype) for key, value in single_file(seed).items()}
     save_file(tensors, path, metadata={"config": json.dumps(SETTINGS)})
     return path
+
+
+def exvideo(seed=5):
+    """Random ExVideo branches for the tiny UNet, in our naming; near the identity, so that nothing explodes."""
+    from kinetograph.modules.families.svd.config import SVDConfig
+    from kinetograph.modules.families.svd.exvideo import ExVideoBranches
+
+    config = SVDConfig(channels=UNET["block_out_channels"], head_dim=16, context_dim=CONTEXT)
+    return randomise(ExVideoBranches(config), seed)
+
+
+def write_exvideo(path, seed=5, dtype=torch.float32):
+    """An ExVideo file in its published names; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ours = exvideo(seed).state_dict()
+    back = keys.EXVIDEO.reverse().rename(ours)
+    tensors = {back[key]: value.to(dtype).contiguous() for key, value in ours.items()}
+    save_file(tensors, path, metadata={"config": json.dumps(SETTINGS)})
+    return path

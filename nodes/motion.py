@@ -1,0 +1,77 @@
+"""What is added to a MODEL so that it moves longer or otherwise than it was trained to."""
+
+import torch
+
+from ..modules.adoption import recognise
+from ..modules.families import SVD
+from ..modules.families.svd.exvideo import check_clip
+from ..modules.weights.detect import Finding, detect
+from ..modules.weights.files import read_header
+from ..modules.weights.load import assign, open_part
+from .host import adoption, files, patching
+from .host.api import io
+
+
+def examine(name: str) -> tuple[object, Finding]:
+    """(path, what it is) of an ExVideo file; CheckpointError unless it is a complete one."""
+    path = files.find_model(name, ("extension",))
+    return path, detect(read_header(path), (SVD,), "extension").check()
+
+
+def check_sizes(finding: Finding, model) -> None:
+    """ValueError unless the layers fit the model's: both name their channels per level."""
+    ours, theirs = finding.config, model.model.recipe.config
+    if (ours.channels, ours.context_dim) != (theirs.channels, theirs.context_dim):
+        raise ValueError(
+            f"{finding.name} is for an SVD of channels {ours.channels} and context {ours.context_dim}, the "
+            f"model has {theirs.channels} and {theirs.context_dim}: choose the ExVideo file of this checkpoint."
+        )
+
+
+class ExVideoPatch(io.ComfyNode):
+    """Extends SVD to 128 frames (ExVideo, arXiv 2406.14130); the model that comes in stays as it is."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographExVideoPatch",
+            display_name="ExVideo Patch",
+            category="kinetograph/motion",
+            description="Extend an SVD model to 128 frames with ExVideo's temporal layers: learned positions and a "
+            "convolution over space and time.",
+            search_aliases=["exvideo", "long video", "svd 128 frames"],
+            inputs=[
+                io.Model.Input("model", tooltip="SVD model, from SVD Loader or ImageOnlyCheckpointLoader."),
+                io.Combo.Input(
+                    "exvideo",
+                    options=files.list_models(("extension",), pipelines=False),
+                    tooltip="ExVideo file (528 tensors) in SVD, diffusion_models or checkpoints.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("MODEL", tooltip="The model with ExVideo's layers in place of its own.")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, exvideo: str) -> bool | str:
+        """Read the header when the prompt is posted: a wrong file is an error before anything runs."""
+        try:
+            examine(exvideo)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, model, exvideo) -> io.NodeOutput:
+        path, finding = examine(exvideo)
+        model = adoption.own_model(model, cls.__name__, {SVD.id: SVD}, recognise)
+        check_sizes(finding, model)
+
+        def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:
+            assign(module, open_part(path, finding), dtype)
+
+        return io.NodeOutput(patching.swap_layers(model, finding.part, model.model.recipe.config, fill, check_clip))
+
+
+NODES = [ExVideoPatch]
