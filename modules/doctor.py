@@ -31,11 +31,16 @@ class Report:
         """Whether every part is known, whole and loadable."""
         return all(finding.complete for finding in self.findings)
 
+    @property
+    def folder(self) -> str:
+        """The model folder that all of it belongs into: parts that came together stay together."""
+        folders = {finding.part.folder for finding in self.findings if finding.part}
+        return SEVERAL_PARTS_FOLDER if len(folders) > 1 else "".join(folders) or "unknown"
+
     def to_json(self) -> dict[str, str | int]:
         """The report for programs. A key of the wrong shape counts as missing and as unexpected."""
         known = [finding for finding in self.findings if finding.part] or list(self.findings[:1])
         parts = [finding.part for finding in known if finding.part]
-        folders = {part.folder for part in parts}
         return {
             "family": " + ".join(dict.fromkeys(finding.family for finding in known)),
             "variant": " + ".join(dict.fromkeys(finding.variant for finding in known)),
@@ -46,16 +51,17 @@ class Report:
             "unexpected": sum(len(finding.unexpected) + len(finding.misshapen) for finding in self.findings),
             "dtype": self.findings[0].dtype,
             "parameters": sum(finding.parameters for finding in self.findings),
-            "folder": SEVERAL_PARTS_FOLDER if len(folders) > 1 else "".join(folders) or "unknown",
+            "folder": self.folder,
             "node": " + ".join(dict.fromkeys(part.node for part in parts)) or "unknown",
         }
 
     def to_text(self) -> str:
         """The report for people."""
-        return "\n".join([self.name, *(line for finding in self.findings for line in _lines(finding))])
+        lines = [line for finding in self.findings for line in _lines(finding, self.folder)]
+        return "\n".join([self.name, *lines])
 
 
-def _lines(finding: Finding) -> list[str]:
+def _lines(finding: Finding, folder: str) -> list[str]:
     """One part's share of the report."""
     lines = [
         f"  family      {finding.label}" + (f" ({finding.kind})" if finding.kind else ""),
@@ -68,7 +74,7 @@ def _lines(finding: Finding) -> list[str]:
         f"  parameters  {finding.parameters:,}",
     ]
     if finding.part is not None:
-        lines += [f"  folder      {finding.part.folder}", f"  node        {finding.part.node}"]
+        lines += [f"  folder      {folder}", f"  node        {finding.part.node}"]
     faults = {
         "missing": finding.missing,
         "unexpected": finding.unexpected,

@@ -8,39 +8,50 @@ from pathlib import Path
 import torch
 
 from kinetograph.modules.weights.files import Header
+from kinetograph.modules.weights.part import Part
 
 KEYS = Path(__file__).parent / "keys"
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
-PUBLISHED = {  # spec: the number of keys of every published CogVideoX file
+PUBLISHED = {  # specs: the number of keys of every published file
     "cogvideox-2b": 736,
     "cogvideox-5b": 1024,
     "cogvideox-5b-i2v": 1025,
     "cogvideox-1.5-5b": 1024,
     "cogvideox-1.5-5b-i2v": 1028,
     "cogvideox-vae": 436,
+    "svd-xt": 2446,
+    "svd-diffusers-unet": 1428,
+    "svd-diffusers-vae": 374,
+    "svd-diffusers-image-encoder": 520,
+    "svd-exvideo": 528,
 }
 
 
 @dataclass(frozen=True)
 class KeyList:
-    """One file of tests/keys: its first line says family, kind and variant, the others key and shape."""
+    """One file of tests/keys: its first line says family, kinds and variants, the others key and shape."""
 
     name: str
     family: str
-    kind: str
-    variant: str
+    kinds: tuple  # of its parts, largest first: "diffusion_model+vae" in the file
+    variant: str  # of each part, joined by " + "
     shapes: dict
+
+    @property
+    def kind(self):
+        return self.kinds[0]
 
 
 def read_key_list(path):
     lines = path.read_text().splitlines()
-    family, kind, variant = lines[0].removeprefix("# ").split(":")[0].split(" ", 2)
+    family, kinds, variant = lines[0].removeprefix("# ").split(":")[0].split(" ", 2)
     rows = [line.split() for line in lines if not line.startswith("#")]
-    return KeyList(path.stem, family, kind, variant, {key: _shape(shape) for key, shape in rows})
+    shapes = {key: _shape(shape) for key, shape in rows}
+    return KeyList(path.stem, family, tuple(kinds.split("+")), variant, shapes)
 
 
 def _shape(text):
-    return tuple(int(length) for length in text.split("x"))
+    return () if text == "scalar" else tuple(int(length) for length in text.split("x"))
 
 
 KEY_LISTS = [read_key_list(path) for path in sorted(KEYS.glob("*.txt"))]
@@ -50,6 +61,19 @@ BY_NAME = {listed.name: listed for listed in KEY_LISTS}
 def header(shapes, name="model.safetensors", dtype="BF16", settings=None):
     """What `read_header` gives for a file of these shapes."""
     return Header(name, (), shapes, dict.fromkeys(shapes, dtype), {}, settings)
+
+
+def remember_shapes(monkeypatch):
+    """Build each configuration's meta module once: hundreds of files in a test share one."""
+    known = {}
+    original = Part.shapes
+
+    def shapes(part, config):
+        if (part.kind, repr(config)) not in known:
+            known[part.kind, repr(config)] = original(part, config)
+        return known[part.kind, repr(config)]
+
+    monkeypatch.setattr(Part, "shapes", shapes)
 
 
 def header_bytes(shapes, dtype="BF16", metadata=None):

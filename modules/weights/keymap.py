@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 HOLE = re.compile(r"\{(\w+)\}")
 NUMBERS = re.compile(r"[0-9#]+")
@@ -40,7 +40,7 @@ class KeyMap:
 
     def find(self, key: str) -> tuple[bool, str | None]:
         """(whether a row fits, our name for the key or None where the row drops it)."""
-        for pattern, ours in self._alike.get(NUMBERS.sub("#", key), ()):
+        for pattern, ours in self._alike.get(_numberless(key), ()):
             if fit := _compile(pattern).fullmatch(key):
                 return True, ours.format(**fit.groupdict()) if ours is not None else None
         return False, None
@@ -86,12 +86,17 @@ def doubled_keys(renames: Mapping[str, str | None]) -> list[str]:
     return doubled
 
 
+@lru_cache(2**14)  # every table is asked for every key of a file
+def _numberless(key: str) -> str:
+    return NUMBERS.sub("#", key)
+
+
 def _without_numbers(pattern: str) -> set[str]:
     """What keys that fit a pattern look like with "#" for each number: one text per word of a `{p}`."""
     texts = {pattern}
     for hole, words in WORDS.items():
         texts = {text.replace(f"{{{hole}}}", word) for text in texts for word in words.split("|")}
-    return {NUMBERS.sub("#", HOLE.sub("#", text)) for text in texts}
+    return {_numberless(HOLE.sub("#", text)) for text in texts}
 
 
 @cache

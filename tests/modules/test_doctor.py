@@ -29,12 +29,14 @@ def test_every_published_file(listed, tmp_path, capsys):
     path = write(tmp_path, listed)
     assert main([str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    part = next(family for family in FAMILIES if family.id == listed.family).parts[listed.kind]
+    parts = next(family for family in FAMILIES if family.id == listed.family).parts
+    part = parts[listed.kind]
+    folder = part.folder if len(listed.kinds) == 1 else "checkpoints"
     assert list(report) == JSON_KEYS
     assert (report["family"], report["variant"]) == (listed.family, listed.variant)
     assert report["keys"] == len(listed.shapes)
     assert (report["missing"], report["unexpected"]) == (0, 0)
-    assert (report["dtype"], report["folder"], report["node"]) == ("bfloat16", part.folder, part.node)
+    assert (report["dtype"], report["folder"], report["node"]) == ("bfloat16", folder, part.node)
     assert report["parameters"] == sum(torch.Size(shape).numel() for shape in listed.shapes.values())
 
 
@@ -105,6 +107,22 @@ def test_a_pipeline_folder_is_one_report(tmp_path):
     assert report.to_json()["keys"] == 1024 + 436 + 220
     assert report.to_json()["variant"] == "T5 v1.1 XXL encoder + 5B + VAE"
     assert report.to_json()["folder"] == "checkpoints"
+
+
+def test_parts_that_came_in_one_file_stay_in_one_folder(tmp_path):
+    report = examine(write(tmp_path, BY_NAME["svd-xt"]))
+    assert report.complete
+    assert (report.to_json()["folder"], report.to_json()["node"]) == ("checkpoints", "KinetographSVDLoader")
+    text = report.to_text()
+    assert text.count("  folder      checkpoints") == text.count("  Complete: SVD ") == 4
+    assert "folder      vae" not in text
+    for words in ("UNet", "CLIP ViT-H/14", "140 not needed", "under conditioner.embedders.3.encoder."):
+        assert words in text
+
+
+def test_a_single_part_names_its_own_folder_and_node(tmp_path):
+    report = examine(write(tmp_path, BY_NAME["svd-exvideo"])).to_json()
+    assert (report["folder"], report["node"]) == ("SVD", "KinetographExVideoPatch")
 
 
 def test_20_gb_take_no_longer_than_the_import(tmp_path):

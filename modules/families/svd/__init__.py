@@ -2,7 +2,8 @@
 
 from ..family import EDMSchedule, Family, Part
 from .conditions import conditions
-from .config import GRID, LATENT_SCALE, SIGMA_MAX, SIGMA_MIN, SVDConfig, read_config
+from .config import GRID, LATENT_SCALE, SIGMA_MAX, SIGMA_MIN, SVDConfig, read_config, read_extension_config
+from .exvideo import ExVideoBranches
 from .image_encoder import key_shapes, variant
 from .image_encoder import read_config as read_image_encoder_config
 from .keys import (
@@ -10,6 +11,7 @@ from .keys import (
     CLIP_HUGGING_FACE,
     CLIP_ORIGINAL,
     DIFFUSERS,
+    EXVIDEO,
     IMAGE_VAE,
     ORIGINAL,
     VAE_DIFFUSERS,
@@ -85,6 +87,21 @@ IMAGE_ENCODER = Part(
     node=LOADER,
     host_shapes=key_shapes,
 )
+EXTENSION = Part(
+    kind="extension",
+    signature=(
+        "input_blocks.1.1.positional.embeddings",
+        "input_blocks.1.1.positional.conv.weight",
+        "middle_block.1.positional.embeddings",
+        "middle_block.1.time_stack.0.norm_in.weight",
+    ),
+    dialects={"diffsynth": EXVIDEO},
+    read_config=read_extension_config,
+    variant=lambda config: "ExVideo",
+    build=ExVideoBranches,
+    folder="SVD",
+    node="KinetographExVideoPatch",
+)
 FAMILY = Family(
     id="svd",
     label="SVD",
@@ -93,6 +110,7 @@ FAMILY = Family(
         "vae": VAE,
         "image_vae": PICTURE_VAE,
         "image_encoder": IMAGE_ENCODER,
+        "extension": EXTENSION,
     },
     grid=GRID,
     schedule=lambda config: EDMSchedule(SIGMA_MIN, SIGMA_MAX),
