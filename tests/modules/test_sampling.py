@@ -1,6 +1,8 @@
 """Schedules, samplers and guidance against diffusers' CogVideoX schedulers and published numbers."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +59,71 @@ def test_trailing_timesteps(steps):
     expected = reference("CogVideoXDDIMScheduler", 1.0, steps).timesteps.tolist()
     assert schedules.trailing_timesteps(steps) == expected
     assert expected[0] == 999
+
+
+SVD_LEVELS = (0.002, 700.0)  # sigma_min, sigma_max
+
+
+def continuous_ode(steps, denoise):
+    """Levels of diffsynth's scheduler for SVD and ExVideo, from its file alone.
+
+    In float64: at the low end its float32 powers lose a digit.
+    """
+    found = importlib.util.find_spec("diffsynth")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("diffsynth is not installed")
+    path = Path(found.submodule_search_locations[0]) / "schedulers" / "continuous_ode.py"
+    spec = importlib.util.spec_from_file_location("peer_continuous_ode", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        scheduler = module.ContinuousODEScheduler()
+        scheduler.set_timesteps(steps, denoise)
+    finally:
+        torch.set_default_dtype(usual)
+    return scheduler.sigmas
+
+
+@pytest.mark.parametrize("steps", [2, 4, 25, 50])
+def test_edm_levels_are_those_of_diffusers(steps):
+    """The continuous Euler of SVD's pipeline, Karras' levels of its own bounds."""
+    scheduler = peers.load_diffusers().EulerDiscreteScheduler(
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        sigma_min=SVD_LEVELS[0],
+        sigma_max=SVD_LEVELS[1],
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        use_karras_sigmas=True,
+    )
+    scheduler.set_timesteps(steps)
+    ours, theirs = schedules.edm_levels(steps, *SVD_LEVELS), scheduler.sigmas.double().tolist()
+    assert ours[-1] == theirs[-1] == 0 and len(ours) == len(theirs) == steps + 1
+    assert ours[:-1] == pytest.approx(theirs[:-1], rel=1e-6)
+    quarter_logs = [math.log(sigma) / 4 for sigma in ours[:-1]]
+    assert quarter_logs == pytest.approx(scheduler.timesteps.tolist(), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.5, 0.3, 0.01])
+@pytest.mark.parametrize("steps", [2, 5, 25])
+def test_edm_levels_below_full_strength_are_diffsynths(steps, denoise):
+    ours, theirs = schedules.edm_levels(steps, *SVD_LEVELS, denoise), continuous_ode(steps, denoise)
+    assert ours[-1] == 0
+    assert ours[:-1] == pytest.approx(theirs.tolist(), rel=1e-9)
+
+
+def test_half_strength_starts_at_exvideos_level():
+    levels = schedules.edm_levels(25, *SVD_LEVELS, denoise=0.5)
+    assert levels[0] == pytest.approx(((700 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7)
+    assert levels[0] == pytest.approx(15.59, abs=0.005)
+    assert levels[-2] == pytest.approx(0.002) and levels[-1] == 0
+
+
+def test_a_single_step_is_the_first_level():
+    assert schedules.edm_levels(1, *SVD_LEVELS) == pytest.approx([700.0, 0.0])
+    assert schedules.edm_levels(1, *SVD_LEVELS, denoise=0.5)[0] == pytest.approx(15.59, abs=0.005)
 
 
 class SineModel:
