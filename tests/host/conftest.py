@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kinetograph.tests import tiny
+from kinetograph.tests import tiny, tiny_svd
 from kinetograph.tools import hosts
 from kinetograph.tools.server import Server
 
@@ -40,10 +40,12 @@ def host():
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    """ComfyUI's base directory; every tiny pipeline lies in models/CogVideo/tiny-VARIANT."""
+    """ComfyUI's base directory: tiny pipelines in models/CogVideo/tiny-VARIANT and models/SVD/tiny-svd, file and folder."""
     base = tmp_path_factory.mktemp("base")
     for variant in tiny.VARIANTS:
         tiny.write_pipeline(base / "models" / "CogVideo" / f"tiny-{variant}", variant)
+    tiny_svd.write_file(base / "models" / "SVD" / "tiny-svd.safetensors")
+    tiny_svd.write_pipeline(base / "models" / "SVD" / "tiny-svd")
     return base
 
 

@@ -10,6 +10,7 @@ import torch
 
 OWN = "from the model's folder"
 FAMILY = "cogvideox"
+SVD, SVD_OWN = "SVD/tiny-svd.safetensors", "from the checkpoint"
 
 
 def run(kind, **inputs):
@@ -90,6 +91,68 @@ class Workbench:
         inputs, latent = self.settings(model, latent, **changes)
         inputs["guidance"] = guidance or {"guidance": "constant", "cfg": cfg}
         return run(self.ours["VideoSampler"], latent=latent, preview=preview, **inputs)[0]["samples"]
+
+
+class SVDWorkbench(Workbench):
+    """The same around a tiny SVD: frames lie on the batch axis, a picture takes the place of the prompts."""
+
+    FRAMES, SIZE = 3, 64
+
+    def svd(self, name=SVD):
+        """(MODEL, CLIP_VISION, VAE) in fp32, the same for all tests: nobody may leave a trace on them."""
+        if name not in self._loaded:
+            loader = self.ours["SVDLoader"]
+            assert loader.validate_inputs(name, SVD_OWN, SVD_OWN) is True
+            choice = {"model": name, "image_encoder": SVD_OWN, "vae": SVD_OWN, "weight_dtype": "fp32"}
+            self._loaded[name] = run(loader, **choice)
+        return self._loaded[name]
+
+    def empty(self, frames=FRAMES, size=SIZE, clips=1, height=None):
+        asked = {"width": size, "height": height or size, "num_frames": frames, "batch_size": clips}
+        return run(self.ours["VideoLatent"], family="svd", **asked)[0]
+
+    def picture(self, count=1, width=SIZE, height=None, seed=0):
+        """8-bit pictures in 0..1, (count, h, w, 3)."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(0, 256, (count, height or width, width, 3), generator=generator) / 255
+
+    def condition(self, latent, image=None, parts=SVD, **changes):
+        """(positive, negative) of SVDConditioning."""
+        _, vision, vae = self.svd(parts)
+        chosen = {"clip_vision": vision, "vae": vae, "latent": latent, "fps": 7, "motion_bucket_id": 127}
+        chosen |= {"noise_aug_strength": 0.02, "seed": 3, "fit": "crop"}
+        chosen["image"] = self.picture() if image is None else image
+        return run(self.ours["SVDConditioning"], **{**chosen, **changes})
+
+    def settings(self, model, latent, **changes):
+        if "positive" not in changes:
+            changes["positive"], changes["negative"] = self.condition(latent)
+        return super().settings(model, latent, **{"scheduler": "karras", **changes})
+
+    def decode(self, latent, samples, parts=SVD, chunk=0, overlap=0):
+        """Frames (f, h, w, 3) of every clip."""
+        given = {"vae": self.svd(parts)[2], "latent": {**latent, "samples": samples}}
+        return run(self.ours["VAEDecodeChunked"], chunk=chunk, overlap=overlap, **given)[0]
+
+
+class Seen:
+    """Records what reaches the network of a MODEL of ours; `model` is the clone to sample with."""
+
+    def __init__(self, model):
+        from comfy.patcher_extension import WrappersMP
+
+        self.calls = []
+        self.model = model.clone()
+        self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test_seen", self)
+
+    def __call__(self, executor, x, timestep, context, *args, **conds):
+        self.calls.append({"x": x.clone(), "context": context.clone(), **conds})
+        return executor(x, timestep, context, *args, **conds)
+
+
+def per_frame(low, high):
+    """The guidance input that rises from the first frame to the last."""
+    return {"guidance": "per-frame linear", "min_cfg": low, "max_cfg": high}
 
 
 def relative(ours, theirs):
