@@ -75,8 +75,7 @@ class VideoLatent(io.ComfyNode):
                 raise ValueError(
                     f"A size of 0 means the model's own: connect a model, or set {asked} by hand."
                 )
-            own = adoption.own_model(model, cls.__name__, BY_ID, recognise)
-            native = own.model.recipe.config.native_size
+            native = values.native_size(adoption.own_model(model, cls.__name__, BY_ID, recognise))
             asked = tuple(number or own for number, own in zip(asked, native, strict=True))
         samples = empty_clips(family, asked, batch_size)
         return io.NodeOutput({"samples": samples, "num_frames": asked[2]})

@@ -8,7 +8,7 @@ from ..modules.families.svd.exvideo import check_clip
 from ..modules.weights.detect import Finding, detect
 from ..modules.weights.files import read_header
 from ..modules.weights.load import assign, open_part
-from .host import adoption, files, patching
+from .host import adoption, files, patching, values
 from .host.api import io
 
 
@@ -71,7 +71,8 @@ class ExVideoPatch(io.ComfyNode):
         def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:
             assign(module, open_part(path, finding), dtype)
 
-        return io.NodeOutput(patching.swap_layers(model, finding.part, model.model.recipe.config, fill, check_clip))
+        longer = patching.swap_layers(model, finding.part, model.model.recipe.config, fill, check_clip)
+        return io.NodeOutput(values.with_native_size(longer, finding.config.native_size))
 
 
 NODES = [ExVideoPatch]

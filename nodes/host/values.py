@@ -10,6 +10,8 @@ from ...modules.grid import LatentGrid
 from .api import InputImpl
 from .vae import FamilyVAE, VideoVAE
 
+NATIVE_SIZE = "kinetograph_native_size"  # an attachment of a MODEL; clones keep it
+
 
 def read_latent(latent: dict[str, Any], grid: LatentGrid, label: str) -> Tensor:
     """The samples of a LATENT, checked against a family; ValueError says what fits.
@@ -97,3 +99,14 @@ def rgb_map(model: Any) -> tuple[Any, Any]:
     """The (channels, 3) colours map of a MODEL's latents and its bias, for previews."""
     latents = model.get_model_object("latent_format")
     return latents.latent_rgb_factors, latents.latent_rgb_factors_bias
+
+
+def with_native_size(model: Any, size: tuple[int, int, int]) -> Any:
+    """The MODEL, a clone of the caller's own, with another (width, height, frames) than its checkpoint tells."""
+    model.set_attachments(NATIVE_SIZE, size)
+    return model
+
+
+def native_size(model: Any) -> tuple[int, int, int]:
+    """(width, height, frames) in pixels that a MODEL of this pack was trained on, or that a patch made it for."""
+    return model.get_attachment(NATIVE_SIZE) or model.model.recipe.config.native_size

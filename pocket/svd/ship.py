@@ -15,6 +15,7 @@ from .latents import preview_factors
 from .train_unet import Training, settings
 from .train_vae import build_vae
 from .vision import HEADS, open_clip_names, open_vision
+from .world import LONG_FRAMES
 
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "SVD"
 MODEL = FOLDER / "pocket-svd.safetensors"
@@ -98,7 +99,8 @@ def ship_exvideo(runs: Path, file: Path = PATCH) -> None:
     """The ExVideo branches under the names of the published file."""
     weights = half(dict(trained_branches(runs)[0].state_dict()))
     names = exvideo_names(weights)
-    metadata = {"format": "pt", "config": json.dumps({"head_dim": settings()["head_dim"]})}
+    told = {key: settings()[key] for key in ("head_dim", "width", "height")} | {"num_frames": LONG_FRAMES}
+    metadata = {"format": "pt", "config": json.dumps(told)}
     save_file({names[key]: value for key, value in weights.items()}, file, metadata=metadata)
 
 

@@ -22,6 +22,7 @@ RGB_FACTORS = (
 )
 Shapes = Mapping[str, tuple[int, ...]]
 LEVELS = 4
+EXVIDEO_SIZE = (512, 512, 128)  # width and height in pixels, frames: ExVideo-SVD-128f-v1
 MICRO_CONDITIONS = 3  # fps_id, motion_bucket_id, noise_aug_strength
 
 
@@ -71,7 +72,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
     adm_dim = shapes["label_emb.0.0.weight"][1]
     _check_channels(in_channels, out_channels)
     _check_conditions(adm_dim, settings)
-    width, height, num_frames = _native_size(settings)
+    width, height, num_frames = _native_size(settings, SVDConfig().native_size)
     return SVDConfig(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -88,31 +89,35 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
 
 
 def read_extension_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SVDConfig:
-    """Sizes of the UNet whose 16 temporal transformers an ExVideo file replaces; what it leaves is as published."""
+    """Sizes of the UNet whose 16 temporal transformers an ExVideo file replaces; what it leaves is as published.
+
+    The native size is that of ExVideo's own training, unless `settings` tell another.
+    """
     settings = settings or {}
     places = ("input_blocks.1.1", "input_blocks.4.1", "input_blocks.7.1", "middle_block.1")
     channels = tuple(shapes[f"{place}.time_stack.0.norm_in.weight"][0] for place in places)
+    width, height, num_frames = _native_size(settings, EXVIDEO_SIZE)
     return SVDConfig(
         channels=channels,
         head_dim=_head_dim(channels, settings),
         context_dim=shapes["input_blocks.1.1.time_stack.0.attn2.to_k.weight"][1],
+        num_frames=num_frames,
+        width=width,
+        height=height,
     )
 
 
-def _native_size(settings: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(width, height, frames) as a checkpoint tells them, else XT's. ValueError unless whole positive numbers."""
-    published = SVDConfig()
-    size = (
-        settings.get("width", published.width),
-        settings.get("height", published.height),
-        settings.get("num_frames", published.num_frames),
-    )
+def _native_size(settings: Mapping[str, Any], published: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(width, height, frames) as a file tells them, else as published. ValueError unless whole positive numbers."""
+    names = ("width", "height", "num_frames")
+    told = (settings.get(name, usual) for name, usual in zip(names, published, strict=True))
+    width, height, num_frames = size = tuple(told)
     if not all(isinstance(length, int) and length > 0 for length in size):
         raise ValueError(
             f"SVD checkpoint with a native size of {size} (width, height, frames) in its config: whole numbers "
             "above 0 fit. Use the config.json that was published with the weights."
         )
-    return size
+    return width, height, num_frames
 
 
 def _head_dim(channels: tuple[int, ...], settings: Mapping[str, Any]) -> int:
