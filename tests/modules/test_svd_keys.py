@@ -46,10 +46,7 @@ def in_our_names(finding, shapes):
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [
-        ("svd-xt", "2a07abce74b4bdc696b76254ab474da6"),
-        ("svd-exvideo", "9a4ab6869ac9b7d6e31f9854e397c867"),
-    ],
+    [("svd-xt", "2a07abce74b4bdc696b76254ab474da6"), ("svd-exvideo", "9a4ab6869ac9b7d6e31f9854e397c867")],
 )
 def test_our_lists_have_the_fingerprints_of_the_published_files(name, published):
     """md5 of "key:d0_d1" and "key" of every tensor, sorted: so diffsynth 1.1.9 (model_config.py) knows files."""
@@ -62,9 +59,11 @@ def test_our_lists_have_the_fingerprints_of_the_published_files(name, published)
     ("kind", "used", "dropped"),
     [("diffusion_model", 1428, 0), ("image_encoder", 392, 6), ("vae", 372, 0), ("image_vae", 108, 140)],
 )
-def test_every_key_of_svd_xt_is_used_or_dropped_knowingly(kind, used, dropped):
+def test_every_key_of_svd_xt_is_used_or_dropped_knowingly_within_a_second(kind, used, dropped):
+    start = time.process_time()
     finding = find(XT, kind).check()
     assert (finding.matched, finding.num_dropped, finding.dialect) == (used, dropped, "original")
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("shapes", [XT, UNET, VAE, EXVIDEO], ids=["svd_xt", "unet", "vae", "exvideo"])
@@ -83,12 +82,6 @@ def test_diffusers_and_the_original_file_are_the_same_weights():
     quant = {key: shape for key, shape in VAE.items() if key.startswith("quant_conv")}
     assert in_our_names(find(VAE), VAE) == below(FIRST_STAGE, XT) | quant
     assert find(VAE).config.quant_conv and not find(XT, "vae").config.quant_conv
-
-
-def test_the_whole_of_svd_xt_is_told_in_a_second():
-    start = time.perf_counter()
-    assert all(finding.complete for finding in detect_all(header(XT), (SVD,)))
-    assert time.perf_counter() - start < 1
 
 
 def test_exvideo_replaces_33_tensors_in_each_of_the_16_transformers():
@@ -154,7 +147,7 @@ def test_other_keys_and_other_shapes_are_reported(name, monkeypatch):
 
 def test_an_extra_block_is_reported():
     extra = {key.replace("output_blocks.11.", "output_blocks.12."): shape for key, shape in XT.items()}
-    assert len(find({**XT, **extra}).unexpected) == len(extra.keys() - XT.keys())
+    assert set(find({**XT, **extra}).unexpected) == extra.keys() - XT.keys()
 
 
 @pytest.mark.parametrize(("width", "name"), [(256, "SV3D_u"), (1280, "SV3D_p")])
@@ -173,10 +166,8 @@ def test_other_input_channels_are_refused(channels):
 
 def image_model(label_emb):
     """A UNet and a VAE named as Stable Diffusion's: SVD's without what it has over time."""
-    temporal = re.compile(r"time_(stack|mixer|pos_embed|mix_conv)|mix_factor")
-    shapes = {key: shape for key, shape in XT.items() if not temporal.search(key)}
-    if not label_emb:
-        shapes = {key: shape for key, shape in shapes.items() if "label_emb" not in key}
+    absent = re.compile(r"time_(stack|mixer|pos_embed)" + ("" if label_emb else "|label_emb"))
+    shapes = {key: shape for key, shape in XT.items() if not absent.search(key)}
     first_stage = {FIRST_STAGE + key: shape for key, shape in below(PICTURE, XT).items()}
     return {key: shape for key, shape in shapes.items() if key.startswith(NETWORK)} | first_stage
 
