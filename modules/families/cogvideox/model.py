@@ -16,8 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers import positions
-from ...layers.attention import Attention, attend
-from ...layers.operations import Operations, TorchOperations, is_taken_over
+from ...layers.attention import Attention
+from ...layers.network import Network, Place
+from ...layers.operations import Operations, is_taken_over
 from .blocks import NORM_EPS, Block, ExpertNorm
 from .config import CogVideoXConfig
 from .modulation import Modulation, ModulationTable
@@ -67,21 +68,10 @@ class Embedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(sinusoid_bd)))
 
 
-class CogVideoXTransformer(nn.Module):
+class CogVideoXTransformer(Network):
     """Predicts v from noisy latents, text features and a timestep."""
 
-    def __init__(
-        self,
-        config: CogVideoXConfig,
-        ops: Operations = TorchOperations,  # type: ignore[assignment]
-        attention: Attention = attend,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
-        super().__init__()
-        place = {"dtype": dtype, "device": device}
-        self.config, self.ops = config, ops
-        self.dtype = dtype or torch.get_default_dtype()
+    def assemble(self, config: CogVideoXConfig, ops: Operations, attention: Attention, place: Place) -> None:
         self.patch_embed = PatchEmbed(config, ops, **place)
         self.time_embedding = Embedding(config.width, config.time_embed_dim, ops, **place)
         if config.ofs_dim:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...layers.operations import Operations, TorchOperations
+from ...layers.attention import Attention
+from ...layers.network import Network, Place
+from ...layers.operations import Operations
 from .vae_coders import Decoder, Encoder
 from .vae_layers import CausalCache
 
@@ -89,21 +91,12 @@ def latent_chunks(latents: int, schedule: Schedule) -> list[int]:
     return [1] + [LATENTS_PER_CHUNK] * pairs + [1] * rest
 
 
-class CogVideoXVAE(nn.Module):
+class CogVideoXVAE(Network):
     """Encoder and decoder. Pixels lie in [-1, 1]; latents are raw, without the family's scale."""
 
     numbers_per_pixel = 8100  # live at the peak of a chunk, at any length: benchmarks cog_vae, fake tensors
 
-    def __init__(
-        self,
-        config: VAEConfig,
-        ops: Operations = TorchOperations,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
-        super().__init__()
-        self.config = config
-        self.dtype = dtype or torch.get_default_dtype()
+    def assemble(self, config: VAEConfig, ops: Operations, _: Attention, place: Place) -> None:
         sizes = (
             config.block_out_channels,
             config.layers_per_block,
@@ -112,8 +105,8 @@ class CogVideoXVAE(nn.Module):
             config.folding_levels,
             config.pixel_channels,
         )
-        self.encoder = Encoder(*sizes, ops=ops, dtype=dtype, device=device)
-        self.decoder = Decoder(*sizes, ops=ops, dtype=dtype, device=device)
+        self.encoder = Encoder(*sizes, ops=ops, **place)
+        self.decoder = Decoder(*sizes, ops=ops, **place)
 
     def encode_moments(self, x_bcfhw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (b, c, t, h, w) of the latents of pixels in [-1, 1]."""

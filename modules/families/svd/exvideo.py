@@ -14,8 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers import positions
-from ...layers.attention import Attention, attend
-from ...layers.operations import Operations, TorchOperations, is_taken_over
+from ...layers.attention import Attention
+from ...layers.network import Network, Place
+from ...layers.operations import Operations, is_taken_over
 from .blocks import ELEMENTS
 from .config import GRID, SVDConfig
 from .model import SVDUNet, transformer_places
@@ -166,22 +167,12 @@ class ExVideoBranch(nn.Module):
             setattr(transformer, name, part)
 
 
-class ExVideoBranches(nn.Module):
+class ExVideoBranches(Network):
     """All branches under the places of the transformers they belong to: "input_blocks.1.1.positional.conv..."."""
 
     max_frames = MAX_FRAMES
 
-    def __init__(
-        self,
-        config: SVDConfig,
-        ops: Operations = TorchOperations,  # type: ignore[assignment]
-        attention: Attention = attend,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
-        super().__init__()
-        self.config, self.ops = config, ops
-        self.dtype = dtype or torch.get_default_dtype()
+    def assemble(self, config: SVDConfig, ops: Operations, attention: Attention, place: Place) -> None:
         self._places = tuple(transformer_places(config))
         for path, channels in transformer_places(config).items():
             *folders, name = path.split(".")
@@ -190,7 +181,7 @@ class ExVideoBranches(nn.Module):
                 if part not in folder._modules:
                     folder.add_module(part, nn.Module())
                 folder = folder.get_submodule(part)
-            branch = ExVideoBranch(channels, config, ops, attention, dtype=dtype, device=device)
+            branch = ExVideoBranch(channels, config, ops, attention, **place)
             folder.add_module(name, branch)
 
     def items(self) -> Iterator[tuple[str, ExVideoBranch]]:

@@ -12,29 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import positions
-from ...layers.attention import Attention, attend
-from ...layers.operations import Operations, TorchOperations
+from ...layers.attention import Attention
+from ...layers.network import Network, Place
+from ...layers.operations import Operations
 from .blocks import Clips, Downsample, Upsample, VideoResBlock, spans
 from .config import SVDConfig
 from .temporal import EPS, GROUPS, activate
 from .transformer import VideoTransformer
 
 
-class SVDUNet(nn.Module):
+class SVDUNet(Network):
     """Predicts v from noisy latents beside the image's latent, a noise level, an image token and three numbers."""
 
-    def __init__(
-        self,
-        config: SVDConfig,
-        ops: Operations = TorchOperations,  # type: ignore[assignment]
-        attention: Attention = attend,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
-        super().__init__()
-        place = {"dtype": dtype, "device": device}
-        self.config, self.ops = config, ops
-        self.dtype = dtype or torch.get_default_dtype()
+    def assemble(self, config: SVDConfig, ops: Operations, attention: Attention, place: Place) -> None:
         first, emb_dim = config.channels[0], config.time_embed_dim
         self.time_embed = _perceptron(first, emb_dim, ops, place)
         self.label_emb = nn.Sequential(_perceptron(config.adm_dim, emb_dim, ops, place))

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...layers.attention import Attention, attend
-from ...layers.operations import Operations, TorchOperations
+from ...layers.attention import Attention
+from ...layers.network import Network, Place
+from ...layers.operations import Operations
 from .vae_coders import PIXEL_CHANNELS, Encoder, TemporalDecoder
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -52,28 +52,22 @@ def _number(key: str, prefix: str) -> int:
     return int(key.removeprefix(prefix).split(".")[0]) if key.startswith(prefix) else -1
 
 
-class KLEncoder(nn.Module):
+def sizes_of(config: VAEConfig) -> tuple[tuple[int, ...], int, int]:
+    """What encoder and decoder are told of a config."""
+    return config.channels, config.num_res_blocks, config.latent_channels
+
+
+class KLEncoder(Network):
     """The encoder alone: what the conditioning image of a checkpoint passes. Pixels lie in [-1, 1]."""
 
     encode_numbers_per_pixel = 900  # live at the peak, for every frame of a call: benchmarks, fake tensors
 
-    def __init__(
-        self,
-        config: VAEConfig,
-        ops: Operations = TorchOperations,
-        attention: Attention = attend,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
-        super().__init__()
-        self.config = config
-        self.dtype = dtype or torch.get_default_dtype()
-        place = {"ops": ops, "attention": attention, "dtype": dtype, "device": device}
-        self.encoder = Encoder(config.channels, config.num_res_blocks, config.latent_channels, **place)
+    def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, place: Place) -> None:
+        self.encoder = Encoder(*sizes_of(config), ops=ops, attention=attention, **place)
         moments = 2 * config.latent_channels
         self.quant_conv = None
         if config.quant_conv:
-            self.quant_conv = ops.Conv2d(moments, moments, kernel_size=1, dtype=dtype, device=device)
+            self.quant_conv = ops.Conv2d(moments, moments, kernel_size=1, **place)
 
     def encode_moments(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (n, 4, h / 8, w / 8) of the latents of pixels in [-1, 1].
@@ -106,19 +100,9 @@ class SVDVAE(KLEncoder):
 
     decode_numbers_per_pixel = 900  # live at the peak, for every frame of a call: benchmarks, fake tensors
 
-    def __init__(
-        self,
-        config: VAEConfig,
-        ops: Operations = TorchOperations,
-        attention: Attention = attend,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ):
-        super().__init__(config, ops, attention, dtype, device)
-        place = {"ops": ops, "attention": attention, "dtype": dtype, "device": device}
-        self.decoder = TemporalDecoder(
-            config.channels, config.num_res_blocks, config.latent_channels, **place
-        )
+    def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, place: Place) -> None:
+        super().assemble(config, ops, attention, place)
+        self.decoder = TemporalDecoder(*sizes_of(config), ops=ops, attention=attention, **place)
 
     def decode(self, z_nchw: Tensor) -> Tensor:
         """Pixels (n, 3, h, w), about [-1, 1], of the raw latents of one clip."""
