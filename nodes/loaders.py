@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from ..modules.families import COGVIDEOX, SVD
+from ..modules.families.clip_vision import to_hugging_face
 from ..modules.families.family import Family, NoiseSchedule
-from ..modules.families.svd.image_encoder import to_hugging_face
 from ..modules.sampling.schedules import alphas_cumprod
 from ..modules.weights.detect import Finding, detect
 from ..modules.weights.files import read_header

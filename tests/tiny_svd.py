@@ -9,6 +9,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
+from kinetograph.modules.families.clip_vision import OPEN_CLIP
 from kinetograph.modules.families.svd import keys
 
 FRAMES, HEIGHT, WIDTH = 6, 128, 128
@@ -141,7 +142,7 @@ def as_convolutions(tensors):
 def open_clip(model):
     """The image encoder in OpenCLIP's layout: q, k and v in one matrix, the projection transposed."""
     state = {key: value for key, value in model.state_dict().items() if "position_ids" not in key}
-    back = keys.CLIP_ORIGINAL.reverse()
+    back = OPEN_CLIP.reverse()
     for kind in ("weight", "bias"):
         for i in range(IMAGE_ENCODER["num_hidden_layers"]):
             place = f"vision_model.encoder.layers.{i}.self_attn."

@@ -9,6 +9,9 @@ NUMBERS = re.compile(r"[0-9#]+")
 WORDS = {"p": "weight|bias"}  # a hole of any other name holds a number
 
 
+Rows = tuple[tuple[str, str | None], ...]  # (pattern of the file's key, pattern of ours or None)
+
+
 class UnknownKeys(ValueError):
     """Keys of a file for which a table has no row."""
 
@@ -72,6 +75,26 @@ class KeyMap:
     def reverse(self) -> "KeyMap":
         """The table from our names back to the file's; dropped keys are gone."""
         return KeyMap(*((ours, theirs) for theirs, ours in self.rows if ours is not None))
+
+
+def same(*patterns: str) -> Rows:
+    """Rows for keys that keep their name."""
+    return tuple((pattern, pattern) for pattern in patterns)
+
+
+def dropped(rows: Rows) -> Rows:
+    """Rows that know the same keys and have no use for them."""
+    return tuple((theirs, None) for theirs, _ in rows)
+
+
+def under(theirs: str, ours: str, rows: Rows) -> Rows:
+    """Rows with a place in front of both names."""
+    return tuple((theirs + a, ours + b if b is not None else None) for a, b in rows)
+
+
+def originals(rows: Rows) -> Rows:
+    """Rows of the names on our side alone, for a table that keeps them."""
+    return same(*(ours for _, ours in rows if ours is not None))
 
 
 def doubled_keys(renames: Mapping[str, str | None]) -> list[str]:

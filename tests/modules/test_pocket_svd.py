@@ -1,20 +1,28 @@
 """The pocket SVD's world, its latents, what is measured of its clips, and its names on the way to a file."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 
-from kinetograph.modules.families.svd.config import LATENT_SCALE
-from kinetograph.modules.families.svd.image_encoder import read_config, to_hugging_face
-from kinetograph.modules.families.svd.keys import CLIP_ORIGINAL
+from kinetograph.modules.families import SVD
+from kinetograph.modules.families.clip_vision import OPEN_CLIP, read_config, to_hugging_face
+from kinetograph.modules.families.svd.config import LATENT_SCALE, SVDConfig
+from kinetograph.modules.weights.detect import detect
+from kinetograph.modules.weights.files import read_header
+from kinetograph.modules.weights.load import open_part
 from kinetograph.pocket.shapes import COLOURS, GROUND, draw_mask
 from kinetograph.pocket.svd import world
 from kinetograph.pocket.svd.latents import CELL, SCALE, latents_of, preview_factors
 from kinetograph.pocket.svd.measures import path_of, rank_correlation, speed_error, speed_of
 from kinetograph.pocket.svd.sampling import clean_of, mean_colours
-from kinetograph.pocket.svd.ship import fold_quant
+from kinetograph.pocket.svd.ship import MODEL, PATCH, fold_quant, model_settings
+from kinetograph.pocket.svd.train_unet import settings
 from kinetograph.pocket.svd.train_vae import build_vae, start_weights
-from kinetograph.pocket.svd.vision import HEADS, build_vision, open_clip_names
+from kinetograph.pocket.svd.vision import HEADS, build_vision, open_clip_names, prepare
 
+MOST_BYTES, MOST_PATCH_BYTES = 13_200_000, 6_600_000
 CLIPS = [world.sample_clip(5_000 + i, subject) for i, subject in enumerate(world.all_subjects()[::5])]
 
 
@@ -119,7 +127,7 @@ def test_folded_autoencoder_encodes_the_same():
 def test_clip_names_come_back():
     vision = build_vision()
     stored = open_clip_names(dict(vision.state_dict()))
-    renames = CLIP_ORIGINAL.rename(stored)
+    renames = OPEN_CLIP.rename(stored)
     ours = {renames[key]: value for key, value in stored.items()}
     config = read_config(
         {key: tuple(value.shape) for key, value in ours.items()}, {"image_encoder_heads": HEADS}
@@ -129,3 +137,56 @@ def test_clip_names_come_back():
     own = {k: v for k, v in vision.state_dict().items() if "position_ids" not in k}
     assert back.keys() == own.keys()
     assert all(torch.equal(back[key], own[key]) for key in own)
+
+
+@pytest.mark.parametrize("kind", ["diffusion_model", "vae", "image_vae", "image_encoder"])
+def test_shipped_file_holds_every_part(kind):
+    finding = detect(read_header(MODEL), (SVD,), kind).check()
+    assert not finding.missing and not finding.unexpected
+    assert finding.dtype == "float16"
+    assert MODEL.stat().st_size <= MOST_BYTES
+
+
+def test_shipped_file_tells_its_sizes():
+    header = read_header(MODEL)
+    assert json.loads(header.metadata["config"]) == model_settings()
+    config = detect(header, (SVD,), "diffusion_model").check().config
+    assert config == dataclasses.replace(
+        SVDConfig(**settings()), rgb_factors=config.rgb_factors, rgb_bias=config.rgb_bias
+    )
+    assert detect(header, (SVD,), "image_encoder").check().config.num_heads == HEADS
+
+
+def test_shipped_patch_fits_the_shipped_model():
+    header = read_header(PATCH)
+    assert len(header.shapes) == 528 and PATCH.stat().st_size <= MOST_PATCH_BYTES
+    patch = detect(header, (SVD,), "extension").check().config
+    model = detect(read_header(MODEL), (SVD,), "diffusion_model").check().config
+    assert (patch.channels, patch.head_dim, patch.context_dim) == (
+        model.channels,
+        model.head_dim,
+        model.context_dim,
+    )
+    assert patch.native_size == (world.SIZE, world.SIZE, world.LONG_FRAMES)
+
+
+@torch.no_grad()
+def test_shipped_vision_model_tells_colour_and_place():
+    config = detect(read_header(MODEL), (SVD,), "image_encoder").check()
+    vision = build_vision().eval()
+    vision.load_state_dict(
+        {k: v.float() for k, v in to_hugging_face(open_part(MODEL, config), config.config).items()}
+    )
+    clip = world.sample_clip(1, ("red", "circle", "moving left"))
+    larger, other, turned = (
+        dataclasses.replace(clip, **change)
+        for change in (
+            {"radius": clip.radius + 0.5},
+            {"colour": "blue"},
+            {"start": tuple(world.SIZE - x for x in clip.start)},
+        )
+    )
+    pictures = torch.cat([world.draw_frames(each, 1) for each in (clip, larger, other, turned)])
+    tokens = vision(prepare(pictures)).image_embeds
+    near, colour_apart, place_apart = (tokens[1:] - tokens[0]).norm(dim=1)
+    assert 3 * near < min(colour_apart, place_apart)

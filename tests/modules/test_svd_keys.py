@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from kinetograph.modules.doctor import examine
 from kinetograph.modules.families import SVD
+from kinetograph.modules.families.clip_vision import CLIPVisionConfig, to_hugging_face
 from kinetograph.modules.families.svd import keys
-from kinetograph.modules.families.svd.image_encoder import CLIPVisionConfig, to_hugging_face
 from kinetograph.modules.weights.detect import detect, detect_all
 from kinetograph.modules.weights.load import load_into, read_part
 from kinetograph.modules.weights.trouble import CheckpointError

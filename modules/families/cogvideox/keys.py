@@ -3,19 +3,13 @@
 Raw fp8 casts as in kijai's repositories keep the diffusers keys and need no table of their own.
 """
 
-from ...weights.keymap import KeyMap
+from ...weights.keymap import KeyMap, same
 
 BLOCK = "transformer_blocks.{i}."
 NATIVE = "blocks.{i}."
 
-
-def _same(*patterns: str) -> tuple[tuple[str, str], ...]:
-    """Rows for keys that keep their name."""
-    return tuple((pattern, pattern) for pattern in patterns)
-
-
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k")
-AROUND_BLOCKS = _same(
+AROUND_BLOCKS = same(
     "patch_embed.proj.{p}",
     "patch_embed.text_proj.{p}",
     "patch_embed.pos_embedding",  # 5B-I2V learns it
@@ -26,10 +20,10 @@ AROUND_BLOCKS = _same(
 )
 DIFFUSERS = KeyMap(
     *AROUND_BLOCKS,
-    *_same("time_embedding.linear_{n}.{p}", "ofs_embedding.linear_{n}.{p}"),
-    *_same(BLOCK + "norm{n}.linear.{p}", BLOCK + "norm{n}.norm.{p}"),
-    *_same(*(f"{BLOCK}attn1.{name}.{{p}}" for name in ATTENTION)),
-    *_same(BLOCK + "ff.net.0.proj.{p}", BLOCK + "ff.net.2.{p}"),
+    *same("time_embedding.linear_{n}.{p}", "ofs_embedding.linear_{n}.{p}"),
+    *same(BLOCK + "norm{n}.linear.{p}", BLOCK + "norm{n}.norm.{p}"),
+    *same(*(f"{BLOCK}attn1.{name}.{{p}}" for name in ATTENTION)),
+    *same(BLOCK + "ff.net.0.proj.{p}", BLOCK + "ff.net.2.{p}"),
 )
 COMFY = KeyMap(  # ComfyUI 0.30, comfy/ldm/cogvideo/model.py
     *AROUND_BLOCKS,
@@ -54,13 +48,13 @@ SPATIAL_RESNETS = (
 )  # normed by latents
 SPATIAL_NORM = ("norm_layer", "conv_y.conv", "conv_b.conv")
 VAE = KeyMap(
-    *_same(
+    *same(
         *(f"{half}.{conv}.conv.{{p}}" for half in ("encoder", "decoder") for conv in ("conv_in", "conv_out"))
     ),
-    *_same("encoder.norm_out.{p}", *(f"decoder.norm_out.{name}.{{p}}" for name in SPATIAL_NORM)),
-    *_same("encoder.down_blocks.{i}.downsamplers.0.conv.{p}", "decoder.up_blocks.{i}.upsamplers.0.conv.{p}"),
-    *_same(*(resnet + "conv{n}.conv.{p}" for resnet in (*RESNETS, *SPATIAL_RESNETS))),
-    *_same(*(resnet + "conv_shortcut.{p}" for resnet in (*RESNETS, *SPATIAL_RESNETS))),
-    *_same(*(resnet + "norm{n}.{p}" for resnet in RESNETS)),
-    *_same(*(f"{resnet}norm{{n}}.{name}.{{p}}" for resnet in SPATIAL_RESNETS for name in SPATIAL_NORM)),
+    *same("encoder.norm_out.{p}", *(f"decoder.norm_out.{name}.{{p}}" for name in SPATIAL_NORM)),
+    *same("encoder.down_blocks.{i}.downsamplers.0.conv.{p}", "decoder.up_blocks.{i}.upsamplers.0.conv.{p}"),
+    *same(*(resnet + "conv{n}.conv.{p}" for resnet in (*RESNETS, *SPATIAL_RESNETS))),
+    *same(*(resnet + "conv_shortcut.{p}" for resnet in (*RESNETS, *SPATIAL_RESNETS))),
+    *same(*(resnet + "norm{n}.{p}" for resnet in RESNETS)),
+    *same(*(f"{resnet}norm{{n}}.{name}.{{p}}" for resnet in SPATIAL_RESNETS for name in SPATIAL_NORM)),
 )

@@ -1,4 +1,4 @@
-"""SVD's image encoder, the vision half of OpenCLIP ViT-H/14. The host builds it; here it is only recognised.
+"""The vision half of OpenCLIP, SVD's image encoder. The host builds it; here it is only recognised.
 
 Radford et al., arXiv 2103.00020; the checkpoint is LAION's, with the exact GELU. Names are those of Hugging
 Face's transformers; OpenCLIP's own files keep q, k and v in one matrix and the projection transposed.
@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...weights.part import Shapes
+from ..weights.keymap import KeyMap, dropped, same, under
+from ..weights.part import Part, Shapes
 
 MODEL = "vision_model."
 EMBEDDINGS = MODEL + "embeddings."
@@ -18,6 +19,41 @@ LAYER = MODEL + "encoder.layers.{i}."
 PROJECTION = "visual_projection.weight"
 FUSED = "self_attn.in_proj_"
 HEAD_DIM, HEAD_DIM_H = 64, 80  # of CLIP's encoders, and of ViT-H with its 16 heads
+# (in Hugging Face's transformers, in OpenCLIP) of one layer, then of the rest.
+LAYER_NAMES = (
+    ("layer_norm1.{p}", "ln_1.{p}"),
+    ("layer_norm2.{p}", "ln_2.{p}"),
+    ("self_attn.out_proj.{p}", "attn.out_proj.{p}"),
+    ("mlp.fc1.{p}", "mlp.c_fc.{p}"),
+    ("mlp.fc2.{p}", "mlp.c_proj.{p}"),
+)
+OTHER_NAMES = (
+    ("vision_model.embeddings.class_embedding", "class_embedding"),
+    ("vision_model.embeddings.patch_embedding.weight", "conv1.weight"),
+    ("vision_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("vision_model.pre_layrnorm.{p}", "ln_pre.{p}"),  # spelt so in transformers
+    ("vision_model.post_layernorm.{p}", "ln_post.{p}"),
+    ("visual_projection.weight", "proj"),  # transposed
+)
+SPLIT = same(*(f"{LAYER}self_attn.{name}_proj.{{p}}" for name in "qkv"))
+HUGGING_FACE_NAMES = (
+    *same(*(name for name, _ in OTHER_NAMES), *(LAYER + name for name, _ in LAYER_NAMES)),
+    *SPLIT,
+    ("vision_model.embeddings.position_ids", None),  # counts 0, 1, 2: nothing learned
+)
+HUGGING_FACE = KeyMap(*HUGGING_FACE_NAMES)
+COMFY = KeyMap(*under("visual.", "", HUGGING_FACE_NAMES))  # as ComfyUI saves it into a checkpoint
+OPEN_CLIP = KeyMap(
+    *(("visual." + theirs, ours) for ours, theirs in OTHER_NAMES),
+    *((f"visual.transformer.resblocks.{{i}}.{theirs}", LAYER + ours) for ours, theirs in LAYER_NAMES),
+    ("visual.transformer.resblocks.{i}.attn.in_proj_{p}", LAYER + "self_attn.in_proj_{p}"),
+    # left of the text encoder, which SVD does not have
+    *dropped(
+        same(
+            "logit_scale", "text_projection", "positional_embedding", "token_embedding.weight", "ln_final.{p}"
+        )
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -131,3 +167,23 @@ def variant(config: CLIPVisionConfig) -> str:
     if config in (CLIPVisionConfig(), CLIPVisionConfig(fused=True)):
         return "CLIP ViT-H/14"
     return f"CLIP vision {config.hidden_size} wide, {config.num_layers} layers"
+
+
+def clip_vision_encoder(node: str) -> Part:
+    """The image-encoder Part of a family whose loader is the node `node`."""
+    return Part(
+        "image_encoder",
+        (
+            EMBEDDINGS + "class_embedding",
+            EMBEDDINGS + "patch_embedding.weight",
+            LAYER.format(i=0) + "layer_norm1.weight",
+            PROJECTION,
+        ),
+        {"original": OPEN_CLIP, "huggingface": HUGGING_FACE, "comfy": COMFY},
+        read_config,
+        variant,
+        build=None,
+        folder="clip_vision",
+        node=node,
+        host_shapes=key_shapes,
+    )
