@@ -28,6 +28,7 @@ DECODER_STAGES = (
     Stage(300, 1, 64, 6, 2e-3),
     Stage(250, 4, 64, 3, 1.5e-3),
     Stage(200, 8, 128, 1, 1e-3),
+    Stage(300, 4, 128, 2, 1e-3),
 )
 ENCODER_STAGES = (Stage(450, 1, 128, 6, 2e-3),)
 FIRST_SEED = 2_000_000
