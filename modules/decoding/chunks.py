@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Decode = Callable[[Tensor], Tensor]  # latents (n, c, h, w) -> frames (n, h, w, 3)
+OnChunk = Callable[[int, int, int], None]  # first frame, frame after the last, blended with those before
 MAX_HALVINGS = 3
 
 
@@ -18,12 +19,14 @@ def decode_in_chunks(
     chunk: int,
     overlap: int,
     is_out_of_memory: Callable[[BaseException], bool],
+    on_chunk: OnChunk | None = None,
 ) -> Iterator[Tensor]:
     """Frames of latents that keep frames on the batch axis, `chunk` at a time.
 
     Neighbouring chunks share `overlap` frames, blended by a linear ramp: with a temporal decoder the seam
     is spread over them, with a per-frame decoder the blend changes nothing. When memory runs out the chunk
-    is halved, three times at most; then MemoryError names what was tried.
+    is halved, three times at most; then MemoryError names what was tried. `on_chunk` hears of every chunk
+    before its frames come.
     """
     chunk, halvings, start = max(1, chunk), 0, 0
     tail: Tensor | None = None  # frames start .. start + len(tail), still to be blended
@@ -39,8 +42,10 @@ def decode_in_chunks(
                 raise MemoryError(_no_memory_left(chunk, halvings)) from error
             chunk, halvings = max(1, chunk // 2), halvings + 1
             continue
+        if on_chunk is not None:
+            on_chunk(start, stop, 0 if tail is None else min(tail.shape[0], stop - start))
         ready, tail = _blend(tail, frames, _shared(overlap, stop - start) if stop < total else 0)
-        start = stop - (0 if tail is None else tail.shape[0])
+        start += ready.shape[0]
         yield ready
 
 
