@@ -36,6 +36,12 @@ class EmptyOperations(TorchOperations):
     Embedding = _uninitialised(nn.Embedding)
 
 
+def count_numbered(shapes: Shapes, place: str) -> int:
+    """How many numbered parts lie at a place, such as "encoder.down.", by the highest number there."""
+    found = (key.removeprefix(place).split(".")[0] for key in shapes if key.startswith(place))
+    return 1 + max((int(number) for number in found), default=-1)
+
+
 def _pointless(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A weight's shape without the size of a one-pixel kernel; (c, c, 1, 1) and (c, c) compute the same."""
     return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else shape

@@ -14,10 +14,10 @@ from torch import Tensor
 from ...layers.attention import Attention
 from ...layers.network import Network, Place
 from ...layers.operations import Operations
+from ...weights.part import Shapes, count_numbered
 from .vae_coders import Decoder, Encoder
 from .vae_layers import CausalCache
 
-Shapes = Mapping[str, tuple[int, ...]]
 Schedule = Literal["base", "fun"]
 
 FRAMES_PER_CHUNK = 8
@@ -53,8 +53,8 @@ def read_vae_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -
     `norm_num_groups` is read, which no shape can tell.
     """
     settings = settings or {}
-    levels = 1 + max(_number(key, "encoder.down_blocks.") for key in shapes)
-    blocks = 1 + max(_number(key, "encoder.down_blocks.0.resnets.") for key in shapes)
+    levels = count_numbered(shapes, "encoder.down_blocks.")
+    blocks = count_numbered(shapes, "encoder.down_blocks.0.resnets.")
     widths = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(levels))
     return VAEConfig(
         block_out_channels=widths,
@@ -63,10 +63,6 @@ def read_vae_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -
         norm_groups=settings.get("norm_num_groups", 32),
         pixel_channels=shapes["encoder.conv_in.conv.weight"][1],
     )
-
-
-def _number(key: str, prefix: str) -> int:
-    return int(key.removeprefix(prefix).split(".")[0]) if key.startswith(prefix) else -1
 
 
 def frame_chunks(frames: int, size: int) -> list[int]:

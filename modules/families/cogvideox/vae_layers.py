@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.norms import group_affine
 from ...layers.operations import Operations
 from .vae_frames import (
     Affine,
@@ -163,17 +164,9 @@ class LatentNorm(nn.Module):
 
 def _group_affine(norm: Any, x_bcthw: Tensor, ops: Operations) -> tuple[Tensor, Tensor]:
     """Scale and shift (b, c, 1, 1, 1) that a group norm applies to x."""
-    mean_bg, rstd_bg = group_statistics(x_bcthw, norm.num_groups, norm.eps)
-    per_group = x_bcthw.shape[1] // norm.num_groups
-    mean, rstd = (moment.repeat_interleave(per_group, dim=1) for moment in (mean_bg, rstd_bg))
-    with ops.weights(norm, x_bcthw) as (weight, bias):
-        if bias is None:
-            raise ValueError(
-                "A group norm of the CogVideoX autoencoder has a weight and a bias: the bias is missing."
-            )
-        scale = rstd * weight.to(rstd.dtype)
-        shift = bias.to(rstd.dtype) - mean * scale
-    return scale[:, :, None, None, None], shift[:, :, None, None, None]
+    moments = group_statistics(x_bcthw, norm.num_groups, norm.eps)
+    scale_bc, shift_bc = group_affine(norm, *moments, x_bcthw, ops)
+    return scale_bc[:, :, None, None, None], shift_bc[:, :, None, None, None]
 
 
 def normalised(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None) -> Tensor:

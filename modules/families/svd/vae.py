@@ -13,9 +13,8 @@ from torch import Tensor
 from ...layers.attention import Attention
 from ...layers.network import Network, Place
 from ...layers.operations import Operations
+from ...weights.part import Shapes, count_numbered
 from .vae_coders import PIXEL_CHANNELS, Encoder, TemporalDecoder
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,14 @@ def read_vae_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -
 
     `settings` are not needed: the shapes tell everything.
     """
-    levels = 1 + max(_number(key, "encoder.down.") for key in shapes)
-    blocks = 1 + max(_number(key, "encoder.down.0.block.") for key in shapes)
+    levels = count_numbered(shapes, "encoder.down.")
+    blocks = count_numbered(shapes, "encoder.down.0.block.")
     return VAEConfig(
         channels=tuple(shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)),
         num_res_blocks=blocks,
         latent_channels=shapes["encoder.conv_out.weight"][0] // 2,
         quant_conv="quant_conv.weight" in shapes,
     )
-
-
-def _number(key: str, prefix: str) -> int:
-    return int(key.removeprefix(prefix).split(".")[0]) if key.startswith(prefix) else -1
 
 
 def sizes_of(config: VAEConfig) -> tuple[tuple[int, ...], int, int]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.norms import group_affine
 from ...layers.operations import Operations
 from ...layers.temporal import conv_over_time
 
@@ -77,18 +78,9 @@ class Affine:
 def affine_of(norm: Any, x_nchw: Tensor, ops: Operations) -> Affine:
     """A group norm with statistics over all of x: one frame, or a clip with its frames on any axis but 1."""
     mean_g, var_g = _moments(x_nchw, norm.num_groups)
-    per_group = x_nchw.shape[1] // norm.num_groups
-    mean_c, rstd_c = (
-        moment.repeat_interleave(per_group) for moment in (mean_g, torch.rsqrt(var_g + norm.eps))
-    )
-    with ops.weights(norm, x_nchw) as (weight, bias):
-        if bias is None:
-            raise ValueError(
-                "A group norm of the SVD autoencoder has a weight and a bias: the bias is missing."
-            )
-        scale_c = rstd_c * weight.to(rstd_c.dtype)
-        shift_c = bias.to(rstd_c.dtype) - mean_c * scale_c
-    return Affine(scale_c.view(1, -1, 1, 1), shift_c.view(1, -1, 1, 1))
+    rstd_g = torch.rsqrt(var_g + norm.eps)
+    scale_1c, shift_1c = group_affine(norm, mean_g[None], rstd_g[None], x_nchw, ops)
+    return Affine(scale_1c[..., None, None], shift_1c[..., None, None])
 
 
 def _moments(x_nchw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
