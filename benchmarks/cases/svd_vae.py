@@ -29,7 +29,7 @@ def run(setting: Setting) -> Iterator[Row]:
     large = setting.full or setting.device == "cuda"
     decoders, absent = build(FULL_WIDTHS if large else QUARTER_WIDTHS, setting, torch.float32, setting.device)
     for chunk in CHUNKS:
-        yield _time(decoders, absent, chunk, setting)
+        yield _time(decoders, absent, chunk, 8 if large else 16, setting)
     if setting.device == "cuda":
         return  # what the allocator sees is another metric, still to be written on such a machine
     decoders, absent = build(FULL_WIDTHS, setting, torch.float16, "meta")
@@ -133,14 +133,14 @@ def _diffsynth(widths, weights: Weights, dtype, device) -> Decode:
     return lambda z: peer((z * peer.scaling_factor).transpose(0, 1)).transpose(0, 1)
 
 
-def _time(decoders, absent, chunk: int, setting: Setting) -> Row:
+def _time(decoders, absent, chunk: int, cells: int, setting: Setting) -> Row:
     generator = torch.Generator().manual_seed(chunk)
-    z = torch.randn(chunk, 4, 16, 16, generator=generator).to(setting.device)
+    z = torch.randn(chunk, 4, cells, cells, generator=generator).to(setting.device)
     with torch.inference_mode():
         pictures = {name: decode(z) for name, decode in decoders.items()}
     parity = assert_parity(pictures.pop(OURS), pictures, TOLERANCE)
     metric, samples = compare({name: partial(decode, z) for name, decode in decoders.items()}, setting)
-    return Row(f"chunk {chunk}, 128x128", metric, samples, parity, dict(absent))
+    return Row(f"chunk {chunk}, {8 * cells}x{8 * cells}", metric, samples, parity, dict(absent))
 
 
 def _peak(decoders, absent, chunk: int) -> Row:
