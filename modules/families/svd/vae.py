@@ -55,7 +55,9 @@ def sizes_of(config: VAEConfig) -> tuple[tuple[int, ...], int, int]:
 class KLEncoder(Network):
     """The encoder alone: what the conditioning image of a checkpoint passes. Pixels lie in [-1, 1]."""
 
-    encode_numbers_per_pixel = 900  # live at the peak, for every frame of a call: benchmarks, fake tensors
+    # Activations live at the peak of one frame of 1024x576, which large frames pass one after another, in
+    # numbers for every pixel; counted on fake tensors (tests/modules/test_svd_vae_memory.py).
+    encode_numbers_per_pixel = 330
 
     def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, place: Place) -> None:
         self.encoder = Encoder(*sizes_of(config), ops=ops, attention=attention, **place)
@@ -93,7 +95,9 @@ class KLEncoder(Network):
 class SVDVAE(KLEncoder):
     """Encoder and temporal decoder. Pixels lie in [-1, 1]; latents are raw, without the family's scale."""
 
-    decode_numbers_per_pixel = 900  # live at the peak, for every frame of a call: benchmarks, fake tensors
+    # As `encode_numbers_per_pixel`, but every frame of a clip stays: for each frame, and once for a call.
+    decode_numbers_per_pixel = 264
+    decode_numbers_once_per_pixel = 176
 
     def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, place: Place) -> None:
         super().assemble(config, ops, attention, place)
