@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
+from ..modules.decoding.seams import SeamMeter
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
@@ -18,11 +19,13 @@ from .host.api import io
 LADDER = ({}, {"cache_device": "cpu"})
 
 
-def frames_of(vae, latent: dict, chunk: int, overlap: int) -> Iterator[Tensor]:
+def frames_of(
+    vae, latent: dict, chunk: int, overlap: int, meter: SeamMeter | None = None
+) -> Iterator[Tensor]:
     """Checked frames (f, h, w, 3) of every clip of a LATENT, moving the node's progress bar.
 
-    A VAE of this pack streams exactly. Image and temporal VAEs of the host with frames on the batch axis
-    are decoded `chunk` frames at a time (0: what memory allows), others whole.
+    A causal VAE of this pack streams exactly. VAEs with frames on the batch axis, ours or the host's, are decoded
+    `chunk` frames at a time (0: what memory allows), watched by `meter`; others whole.
     """
     samples = latent["samples"]
     if not bool(samples.isfinite().all()):
@@ -33,13 +36,18 @@ def frames_of(vae, latent: dict, chunk: int, overlap: int) -> Iterator[Tensor]:
     elif samples.ndim == 4:
         chunk = chunk or values.affordable_frames(vae, samples)
         clips = samples.split(values.clip_frames(latent))  # a temporal decoder must not mix two clips
-        stream = chain.from_iterable(
-            decode_in_chunks(vae.decode, clip, chunk, overlap, compat.is_out_of_memory) for clip in clips
-        )
+        stream = chain.from_iterable(_chunked(vae, clip, chunk, overlap, meter) for clip in clips)
     else:
         stream = iter(vae.decode(samples).unbind())
     stage = f"Decoding in {str(vae.vae_dtype).removeprefix('torch.')}"
     return _with_progress(check_finite(stream, stage), values.pixel_frames(vae, samples))
+
+
+def _chunked(vae, clip: Tensor, chunk: int, overlap: int, meter: SeamMeter | None) -> Iterator[Tensor]:
+    """One clip in chunks, its seams measured when somebody wants to know."""
+    heard = None if meter is None else meter.add_chunk
+    stream = decode_in_chunks(vae.decode, clip, chunk, overlap, compat.is_out_of_memory, heard)
+    return stream if meter is None else meter.watch(stream)
 
 
 def _causal(vae, clip: Tensor, num_frames: int | None) -> Iterator[Tensor]:
@@ -94,12 +102,21 @@ class VAEDecodeChunked(io.ComfyNode):
                     tooltip="Frames blended between chunks of a VAE that is not causal.",
                 ),
             ],
-            outputs=[io.Image.Output("IMAGE", tooltip="All frames, in order.")],
+            outputs=[
+                io.Image.Output("IMAGE", tooltip="All frames, in order."),
+                io.String.Output(
+                    "report",
+                    tooltip="How visible the seams between chunks are: the largest jump at a border beside the "
+                    "median jump inside.",
+                ),
+            ],
         )
 
     @classmethod
     def execute(cls, vae, latent, chunk, overlap) -> io.NodeOutput:
-        return io.NodeOutput(torch.cat(list(frames_of(vae, latent, chunk, overlap))))
+        meter = SeamMeter()
+        frames = torch.cat(list(frames_of(vae, latent, chunk, overlap, meter)))
+        return io.NodeOutput(frames, meter.report().text())
 
 
 class VAEDecodeToVideo(io.ComfyNode):
