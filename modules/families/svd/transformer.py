@@ -4,6 +4,8 @@ Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stabil
 Without a graph both run slab by slab in place: a few frames, then all frames of a few pixels.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -60,8 +62,13 @@ class GEGLU(nn.Module):
         self.proj = ops.Linear(width, 8 * width, **place)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate) if torch.is_grad_enabled() else value.mul_(F.gelu(gate))
+        return gated(self.proj(x))
+
+
+def gated(x: Tensor) -> Tensor:
+    """The first half of the channels times the GELU of the second."""
+    value, gate = x.chunk(2, dim=-1)
+    return value * F.gelu(gate) if torch.is_grad_enabled() else value.mul_(F.gelu(gate))
 
 
 class FeedForward(nn.Module):
@@ -69,12 +76,23 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, ops: Operations, **place):
         super().__init__()
+        self.ops = ops
         self.net = nn.ModuleList(
             [GEGLU(width, ops, **place), nn.Identity(), ops.Linear(4 * width, width, **place)]
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net[2](self.net[0](x))
+
+    @contextmanager
+    def fetched(self, like: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The same map with weights fetched once: a host that streams them would move them at every call."""
+        first, last = self.net[0].get_submodule("proj"), self.net[2]
+        if is_taken_over(first) or is_taken_over(last):
+            yield self
+            return
+        with self.ops.weights(first, like) as wide, self.ops.weights(last, like) as narrow:
+            yield lambda x: F.linear(gated(F.linear(x, *wide)), *narrow)
 
 
 class TokenBlock(nn.Module):
@@ -128,13 +146,14 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
-def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: nn.Module) -> Tensor:
+def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: FeedForward) -> Tensor:
     """x + feed_forward(norm(x)); some rows at a time without a graph, for it is eight times as wide inside."""
     if torch.is_grad_enabled():
         return x_bld + feed_forward(norm(x_bld))
     rows_nd = x_bld.view(-1, x_bld.shape[2])
-    for place in spans(len(rows_nd), 8 * rows_nd.shape[1], rows_nd.device):
-        rows_nd[place].add_(feed_forward(norm(rows_nd[place])))
+    with feed_forward.fetched(rows_nd) as run:
+        for place in spans(len(rows_nd), 8 * rows_nd.shape[1], rows_nd.device):
+            rows_nd[place].add_(run(norm(rows_nd[place])))
     return x_bld
 
 
