@@ -272,7 +272,10 @@ class VideoSampler(io.ComfyNode):
         model = adoption.own_model(model, cls.__name__, BY_ID, recognise)
         recipe = model.model.recipe
         values.read_latent(latent, recipe.family.grid, recipe.label)
-        clip_frames = values.clip_frames(latent) if recipe.family.grid.frames_on_batch else None
+        clip_frames = None
+        if recipe.family.grid.frames_on_batch:
+            clip_frames = values.clip_frames(latent)
+            values.check_clips(clip_frames, positive, negative)
         if long_clip.get("sequential_cfg"):
             model = sampling.one_at_a_time(model)
         levels = levels_for(recipe, scheduler, steps, denoise)

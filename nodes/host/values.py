@@ -51,6 +51,17 @@ def clip_frames(latent: dict[str, Any]) -> int:
     return frames
 
 
+def check_clips(frames: int, *conditionings: Any) -> None:
+    """ValueError when a CONDITIONING was made for clips of another length than the LATENT's."""
+    for entry in (entry for conditioning in conditionings for entry in conditioning):
+        told = entry[1].get("num_frames", frames)
+        if told != frames:
+            raise ValueError(
+                f"The conditioning is for clips of {told} frames, the latent has clips of {frames}: give "
+                "SVDConditioning the latent that goes into the sampler."
+            )
+
+
 def set_conditioning(conditioning: Any, **values: Any) -> Any:
     """A copy of a CONDITIONING with `values` added to every entry."""
     return node_helpers.conditioning_set_values(conditioning, values)
