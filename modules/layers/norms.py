@@ -7,7 +7,7 @@ first argument unless a graph is being recorded; callers use the result.
 import torch
 from torch import Tensor, nn
 
-from .operations import Operations
+from .operations import Operations, is_recorded
 
 
 def group_affine(
@@ -35,7 +35,7 @@ def modulate(y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tenso
     parts = []
     for part, rows in _streams(y_bld, text_tokens, image_bcd, text_bcd):
         shift, factor = rows[:, 0:1], 1 + rows[:, 1:2]
-        if torch.is_grad_enabled():
+        if is_recorded():
             parts.append(torch.addcmul(shift, part, factor))
         else:
             torch.addcmul(shift, part, factor, out=part)
@@ -44,7 +44,7 @@ def modulate(y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tenso
 
 def add_gated(x_bld: Tensor, y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tensor) -> Tensor:
     """x + gate * y, with other rows for text than for image tokens; the gate is the third row."""
-    if torch.is_grad_enabled():
+    if is_recorded():
         gate_bld = torch.cat(
             [
                 text_bcd[:, 2:3].expand(-1, text_tokens, -1),

@@ -7,6 +7,7 @@ name `torch.nn` layers: they take an `Operations` and build from it.
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -62,3 +63,11 @@ def is_taken_over(module: nn.Module) -> bool:
     own = module.__dict__.get("forward", module.forward)
     replaced = getattr(own, "__func__", None) is not type(module).forward
     return replaced or bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def is_recorded() -> bool:
+    """Whether somebody follows the operations: autograd, or torch.compile, which fuses and plans memory itself.
+
+    Then nothing is written in place and nothing is cut into slabs.
+    """
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()

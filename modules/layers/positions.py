@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .operations import is_recorded
+
 THETA = 10000.0
 ROTARY_TOKENS = 4096  # half precision is rotated in float32, this many tokens of a clip at a time
 
@@ -98,7 +100,7 @@ def rotate(x_bhld: Tensor, table_ld: Tensor, start: int = 0) -> Tensor:
 
     Computes in float32. Changes `x_bhld` in place unless a graph is being recorded; use the result.
     """
-    if torch.is_grad_enabled():
+    if is_recorded():
         return torch.cat([x_bhld[:, :, :start], _rotated(x_bhld[:, :, start:], table_ld)], dim=2)
     moving = x_bhld[:, :, start:]
     if x_bhld.dtype == torch.float32:

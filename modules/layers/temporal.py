@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .operations import Operations, is_taken_over
+from .operations import Operations, is_recorded, is_taken_over
 
 
 def to_clips(x_nchw: Tensor, frames: int) -> Tensor:
@@ -27,7 +27,7 @@ def add_change(x_nchw: Tensor, change_bcn: Tensor, frames: int, share: Tensor) -
     is (1 - share) x + share (x + change). `share` broadcasts to (b, c, t, h * w).
     """
     change_bctl = change_bcn.unflatten(2, (frames, -1))
-    if torch.is_grad_enabled():
+    if is_recorded():
         mixed_bctl = torch.addcmul(clip_view(x_nchw, frames), change_bctl, share)
         return mixed_bctl.transpose(1, 2).reshape(x_nchw.shape)
     clip_view(x_nchw, frames).addcmul_(change_bctl, share)

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
 from ...layers.norms import add_gated, modulate
-from ...layers.operations import Operations, is_taken_over
+from ...layers.operations import Operations, is_recorded, is_taken_over
 from .config import CogVideoXConfig
 
 NORM_EPS = 1e-5
@@ -104,7 +103,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, y_bld: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
+        if is_recorded() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
             return self._called(y_bld)
         with self._fetched(y_bld) as run:
             for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):

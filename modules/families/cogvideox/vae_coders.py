@@ -6,11 +6,10 @@ CogVideoX (arXiv 2408.06072, sec. 2.1). Parameter names are those of the publish
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .vae_frames import Copy, collect, join_frames
 from .vae_layers import EPS, CausalCache, CausalConv, LatentNorm, ResnetBlock, affine_of, normalised
 
@@ -80,7 +79,7 @@ class Level(nn.Module):
 
 
 def _convolve(conv: CausalConv, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
-    if torch.is_grad_enabled():
+    if is_recorded():
         return conv(x_bcthw, cache)
     return collect(conv.sweep(x_bcthw, Copy(), cache), x_bcthw.shape[2])
 
@@ -89,7 +88,7 @@ def _finish(
     norm: Any, conv: CausalConv, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache
 ) -> Tensor:
     """Norm, SiLU and the last convolution."""
-    if torch.is_grad_enabled():
+    if is_recorded():
         return conv(normalised(norm, x_bcthw, z_bcthw), cache)
     affine = affine_of(norm, x_bcthw, z_bcthw, conv.ops)
     return collect(conv.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...layers.operations import is_recorded
+
 # Activations that are worked on at once, in numbers: 64 Mi in bfloat16 are 128 MiB.
 WORKING_NUMBERS = 2**26
 
@@ -54,7 +56,7 @@ def collect(parts: Iterable[tuple[slice, Tensor]], num_frames: int) -> Tensor:
 
 def join_frames(frames_bchw: Iterable[Tensor], copies: list[int]) -> Tensor:
     """Frames one after another, each shown as often as `copies` says."""
-    if torch.is_grad_enabled():
+    if is_recorded():
         shown = [frame for frame, n in zip(frames_bchw, copies, strict=True) for _ in range(n)]
         return torch.stack(shown, dim=2)
     whole: Tensor | None = None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.norms import group_affine
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .vae_frames import (
     Affine,
     Copy,
@@ -214,7 +214,7 @@ class ResnetBlock(nn.Module):
             self.conv_shortcut = ops.Conv3d(channels_in, channels_out, kernel_size=1, **place)
 
     def forward(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
-        if not torch.is_grad_enabled():
+        if not is_recorded():
             return self._reuse_memory(x_bcthw, z_bcthw, cache)
         hidden = self.conv1(normalised(self.norm1, x_bcthw, z_bcthw), cache)
         hidden = self.conv2(normalised(self.norm2, hidden, z_bcthw), cache)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .temporal import EPS, GROUPS, TemporalResBlock, activate
 
 # Elements of a tensor worked on at once: on a CPU what its caches hold, elsewhere what a kernel needs to be
@@ -87,7 +87,7 @@ class VideoResBlock(nn.Module):
         return self.time_stack(x_nchw, clips.frames, share, clips.emb_bte)
 
     def _spatial(self, parts: list[Tensor], emb_nc11: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if is_recorded():
             x_nchw, change_nchw = self._both(parts, emb_nc11)
             return x_nchw + change_nchw
         n, _, h, w = parts[0].shape
@@ -102,7 +102,7 @@ class VideoResBlock(nn.Module):
         """Shortcut and change."""
         x_nchw = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         y_nchw = self.in_layers[2](activate(self.in_layers[0](x_nchw)))
-        y_nchw = y_nchw + emb_nc11 if torch.is_grad_enabled() else y_nchw.add_(emb_nc11)
+        y_nchw = y_nchw + emb_nc11 if is_recorded() else y_nchw.add_(emb_nc11)
         x_nchw = self.skip_connection(x_nchw)
         y_nchw = activate(self.out_layers[0](y_nchw))
         return x_nchw, self.out_layers[3](y_nchw)
@@ -136,7 +136,7 @@ class Upsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
 
     def forward(self, x_nchw: Tensor, size_hw: Sequence[int]) -> Tensor:
-        if torch.is_grad_enabled():
+        if is_recorded():
             return self._resized(x_nchw, size_hw)
         out_nchw = x_nchw.new_empty(*x_nchw.shape[:2], *size_hw)
         for place in spans(len(x_nchw), out_nchw[0].numel(), x_nchw.device):

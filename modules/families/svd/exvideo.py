@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...layers import positions
 from ...layers.attention import Attention
 from ...layers.network import Network, Place
-from ...layers.operations import Operations, is_taken_over
+from ...layers.operations import Operations, is_recorded, is_taken_over
 from .blocks import ELEMENTS
 from .config import GRID, SVDConfig
 from .model import SVDUNet, transformer_places
@@ -93,7 +93,7 @@ class ExVideoPosition(nn.Module):
                 "ExVideo needs at least 2 frames and pictures of at least 128 pixels on each side: got "
                 f"{tokens_bthwd.shape[1]} frames, {size_hw[1]}x{size_hw[0]} cells in the middle of the UNet."
             )
-        if torch.is_grad_enabled() or is_taken_over(self.conv):
+        if is_recorded() or is_taken_over(self.conv):
             x_bcthw = rearrange(tokens_bthwd + rows_td[:, None, None], "b t h w d -> b d t h w")
             return rearrange(self.conv(x_bcthw), "b d t h w -> b t (h w) d")
         out_btld = torch.empty_like(tokens_btld)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...layers import positions
 from ...layers.attention import Attention
 from ...layers.network import Network, Place
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .blocks import Clips, Downsample, Upsample, VideoResBlock, spans
 from .config import SVDConfig
 from .temporal import EPS, GROUPS, activate
@@ -101,7 +101,7 @@ class SVDUNet(Network):
 
     def _head(self, x_nchw: Tensor) -> Tensor:
         norm, _, conv = self.out
-        if torch.is_grad_enabled():
+        if is_recorded():
             return conv(activate(norm(x_nchw)))
         places = spans(len(x_nchw), x_nchw[0].numel(), x_nchw.device)
         return torch.cat([conv(activate(norm(x_nchw[place]))) for place in places])

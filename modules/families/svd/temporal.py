@@ -3,11 +3,10 @@
 Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stability-AI/generative-models.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from ...layers.temporal import add_change, conv_over_time, to_clips
 
 EPS = 1e-5
@@ -42,7 +41,7 @@ class TemporalResBlock(nn.Module):
         if emb_bte is not None:
             emb_bct1 = self.emb_layers[1](emb_bte).transpose(1, 2)[..., None]
             y_bctl = y_bcn.unflatten(2, (frames, -1))
-            y_bctl = y_bctl + emb_bct1 if torch.is_grad_enabled() else y_bctl.add_(emb_bct1)
+            y_bctl = y_bctl + emb_bct1 if is_recorded() else y_bctl.add_(emb_bct1)
             y_bcn = y_bctl.flatten(2)
             del y_bctl
         y_bcn = activate(self.out_layers[0](y_bcn))
@@ -58,4 +57,4 @@ def _layers(channels: int, eps: float, ops: Operations, place: dict, before_conv
 
 def activate(x: Tensor) -> Tensor:
     """SiLU of a tensor that nobody else reads; in place unless a graph is being recorded."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
+    return F.silu(x, inplace=not is_recorded())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
-from ...layers.operations import Operations, is_taken_over
+from ...layers.operations import Operations, is_recorded, is_taken_over
 from .blocks import Clips, TimeMixer, spans
 from .temporal import GROUPS
 
@@ -68,7 +68,7 @@ class GEGLU(nn.Module):
 def gated(x: Tensor) -> Tensor:
     """The first half of the channels times the GELU of the second."""
     value, gate = x.chunk(2, dim=-1)
-    return value * F.gelu(gate) if torch.is_grad_enabled() else value.mul_(F.gelu(gate))
+    return value * F.gelu(gate) if is_recorded() else value.mul_(F.gelu(gate))
 
 
 class FeedForward(nn.Module):
@@ -143,12 +143,12 @@ class TimeBlock(TokenBlock):
 
 def add(x: Tensor, y: Tensor) -> Tensor:
     """x + y; in place unless a graph is being recorded."""
-    return x + y if torch.is_grad_enabled() else x.add_(y)
+    return x + y if is_recorded() else x.add_(y)
 
 
 def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: FeedForward) -> Tensor:
     """x + feed_forward(norm(x)); some rows at a time without a graph, for it is eight times as wide inside."""
-    if torch.is_grad_enabled():
+    if is_recorded():
         return x_bld + feed_forward(norm(x_bld))
     rows_nd = x_bld.view(-1, x_bld.shape[2])
     with feed_forward.fetched(rows_nd) as run:
@@ -202,7 +202,7 @@ class VideoTransformer(nn.Module):
         effect_btld = block.effect(rows_btld.flatten(0, 1)).unflatten(0, rows_btld.shape[:2])
         effects = clips.per_frame(effect_btld), time_block.effect(rows_btld[:, 0])
         share_b1t1 = self.time_mixer.temporal_share(clips, x_nchw)
-        run = self._recorded if torch.is_grad_enabled() else self._in_slabs
+        run = self._recorded if is_recorded() else self._in_slabs
         return run(x_nchw, clips, effects, share_b1t1)
 
     def _recorded(

@@ -7,11 +7,10 @@ published checkpoints.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ...layers.attention import Attention
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from ...layers.temporal import conv_over_time, to_clips
 from .temporal import GROUPS, activate
 from .vae_layers import (
@@ -147,7 +146,7 @@ class TemporalDecoder(nn.Module):
         return self._mix_frames(change_frames(self._finish, x_nchw, x_nchw[0].numel()))
 
     def _finish(self, x_nchw: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or fits(x_nchw):
+        if is_recorded() or fits(x_nchw):
             return self.conv_out(activate(self.norm_out(x_nchw)))
         y_nchw = allocate(x_nchw, 1, PIXEL_CHANNELS, *x_nchw.shape[2:])
         affine = affine_of(self.norm_out, x_nchw, self.ops)

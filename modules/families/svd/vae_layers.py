@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.attention import Attention
-from ...layers.operations import Operations, is_taken_over
+from ...layers.operations import Operations, is_recorded, is_taken_over
 from .temporal import EPS as TEMPORAL_EPS
 from .temporal import GROUPS, TemporalResBlock, activate
 from .vae_parts import affine_of, allocate, at_once, convolve_rows, fits, mix_over_time, upsample
@@ -28,7 +28,7 @@ def change_frames(change: Change, x_nchw: Tensor, numbers: int) -> Tensor:
     Where `change` works in place and returns its argument, so does this.
     """
     step = at_once(numbers)
-    if torch.is_grad_enabled() or step >= len(x_nchw):
+    if is_recorded() or step >= len(x_nchw):
         return change(x_nchw)
     whole: Tensor | None = None
     for start in range(0, len(x_nchw), step):
@@ -66,7 +66,7 @@ class Upsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or is_taken_over(self.conv):
+        if is_recorded() or is_taken_over(self.conv):
             return self.conv(F.interpolate(x_nchw, scale_factor=2.0))
         return upsample(self.conv, x_nchw, self.ops)
 
@@ -104,11 +104,11 @@ class ResnetBlock(nn.Module):
         return change_frames(lambda frames: self._change(enlarge(frames)), x_nchw, 4 * numbers)
 
     def _change(self, x_nchw: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() and len(x_nchw) == 1 and not fits(x_nchw):
+        if not is_recorded() and len(x_nchw) == 1 and not fits(x_nchw):
             return self._change_rows(x_nchw)
         y_nchw = self.conv1(activate(self.norm1(x_nchw)))
         y_nchw = self.conv2(activate(self.norm2(y_nchw)))
-        if torch.is_grad_enabled():
+        if is_recorded():
             return y_nchw + self._shortcut(x_nchw)
         return x_nchw.add_(y_nchw) if self.nin_shortcut is None else y_nchw.add_(self._shortcut(x_nchw))
 
@@ -149,7 +149,7 @@ class VideoResnetBlock(ResnetBlock):
     def mix_frames(self, x_nchw: Tensor) -> Tensor:
         """All frames are one clip. The mix factor says the share of what they learn."""
         share = torch.sigmoid(self.ops.cast(self.mix_factor, x_nchw))
-        if torch.is_grad_enabled() or fits(x_nchw):
+        if is_recorded() or fits(x_nchw):
             return self.time_stack(x_nchw, len(x_nchw), share)
         return mix_over_time(self.time_stack, x_nchw, share, self.ops)
 
@@ -174,7 +174,7 @@ class SelfAttention(nn.Module):
         q, k, v = (layer(y_nchw).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))
         y_ndl = self._attend(q, k, v).transpose(1, 2)
         y_nchw = self.proj_out(y_ndl.unflatten(2, x_nchw.shape[2:]))
-        return x_nchw + y_nchw if torch.is_grad_enabled() else x_nchw.add_(y_nchw)
+        return x_nchw + y_nchw if is_recorded() else x_nchw.add_(y_nchw)
 
     def _attend(self, q_n1ld: Tensor, k_n1ld: Tensor, v_n1ld: Tensor) -> Tensor:
         """Some queries at a time where every pair would be many: an attention may hold them all."""
