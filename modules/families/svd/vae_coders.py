@@ -22,7 +22,7 @@ from .vae_layers import (
     VideoResnetBlock,
     change_frames,
 )
-from .vae_parts import affine_of, allocate, compact, convolve_rows, fits, ordered
+from .vae_parts import affine_of, allocate, compact, convolve_rows, fits
 
 PIXEL_CHANNELS = 3
 
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
 
     def _encode(self, x_nchw: Tensor) -> Tensor:
         # One variable for all layers: a call that runs a level would keep the level's input alive.
-        x_nchw = self.conv_in(ordered(x_nchw))
+        x_nchw = self.conv_in(x_nchw)
         for level in self.down:
             for block in level.block:  # type: ignore[union-attr]
                 x_nchw = block(x_nchw)
@@ -134,7 +134,7 @@ class TemporalDecoder(nn.Module):
 
     def forward(self, z_nchw: Tensor) -> Tensor:
         # One variable for all layers: a call that runs a level would keep the level's input alive.
-        x_nchw = self.mid(self.conv_in(ordered(z_nchw)))
+        x_nchw = self.mid(self.conv_in(z_nchw))
         enlarge: Upsample | None = None
         for level in reversed(self.up):
             for block in level.block:  # type: ignore[union-attr]

@@ -21,24 +21,9 @@ from ...layers.temporal import conv_over_time
 WORKING_NUMBERS = 2**24
 
 
-def storage_order(device: torch.device) -> torch.memory_format:
-    """How frames lie in memory: channels innermost on CPU, where few channels convolve faster so."""
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
-
-
-def ordered(x_nchw: Tensor) -> Tensor:
-    """x as frames lie here; what follows keeps the order."""
-    return x_nchw.contiguous(memory_format=storage_order(x_nchw.device))
-
-
 def allocate(like_nchw: Tensor, frames: int, channels: int, height: int, width: int) -> Tensor:
     """Room for frames, of the kind of `like_nchw`."""
-    return torch.empty(
-        (frames, channels, height, width),
-        dtype=like_nchw.dtype,
-        device=like_nchw.device,
-        memory_format=storage_order(like_nchw.device),
-    )
+    return like_nchw.new_empty((frames, channels, height, width))
 
 
 def compact(x_nchw: Tensor) -> Tensor:
