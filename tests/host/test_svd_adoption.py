@@ -10,8 +10,8 @@ from kinetograph.modules.families.svd import keys
 from kinetograph.tests import tiny, tiny_svd
 from kinetograph.tests.host.workbench import SVDWorkbench, per_frame, relative, run
 
-# Guidance of 2.5 multiplies the rounding of the host's network, which is 1e-5 a pass against its own float64.
-TOLERANCE = 1e-4
+# Guidance multiplies the rounding of the host's network, 1e-5 a pass against its own float64; 8e-6 is reached.
+TOLERANCE = 3e-5
 CHANNELS = 64  # the host reads the heads off the width: 64 channels each
 SIZES = {
     "block_out_channels": (CHANNELS, CHANNELS, 2 * CHANNELS, 2 * CHANNELS),
