@@ -18,7 +18,7 @@ from .temporal import EPS, GROUPS, TemporalResBlock, activate
 
 # Elements of a tensor worked on at once: on a CPU what its caches hold, elsewhere what a kernel needs to be
 # busy and memory can spare.
-CPU_ELEMENTS, ELEMENTS = 2**18, 2**25
+CPU_ELEMENTS, ELEMENTS = 2**20, 2**25
 
 
 @dataclass(frozen=True)
