@@ -20,6 +20,7 @@ from ..memory import peak_live_bytes
 TOLERANCE = 1e-4  # float32: rounding alone
 GIB = 2**30
 CONTEXT_DIM = 1024
+TIMESTEP = 0.5
 NARROW = (64, 128, 256, 256)
 SMOKE, FULL = ((14, 16, 24),), ((14, 32, 32), (25, 16, 24))  # frames, height and width in cells
 
@@ -211,7 +212,7 @@ def _diffsynth(config, weights, dtype, device) -> Forward:
     for name, layer in peer.named_modules():
         if isinstance(layer, nn.GroupNorm):
             layer.eps = 1e-6 if name.endswith(".norm") else 1e-5
-    return lambda x, timestep, context, ids: peer(x, float(timestep), context[0], ids)
+    return lambda x, _, context, ids: peer(x, TIMESTEP, context[0], ids)
 
 
 def _scaled_diffsynth(module, first: int, frames: int | None) -> nn.Module:
@@ -254,7 +255,7 @@ def _inputs(frames: int, h: int, w: int, dtype: torch.dtype, device: str) -> tup
     generator = torch.Generator(device).manual_seed(frames)
     draw = partial(torch.randn, generator=generator, dtype=dtype, device=device)
     ids = torch.tensor([[5.0, 127.0, 0.02]], device=device)
-    return draw(frames, 8, h, w), torch.full((1,), 0.5, device=device), draw(1, 1, CONTEXT_DIM), ids
+    return draw(frames, 8, h, w), torch.full((1,), TIMESTEP, device=device), draw(1, 1, CONTEXT_DIM), ids
 
 
 def _time(
