@@ -6,7 +6,7 @@ from torch import Tensor
 from ..detector import centroids, foreground
 from .world import SlidingClip
 
-FAINT = 0.1  # cover below this is taken for noise of the decoder
+FAINT = 0.2  # cover below this is taken for ground: decoders tint it
 
 
 def path_of(frames_fhwc: Tensor, pixels_per_cell: int = 1) -> Tensor:

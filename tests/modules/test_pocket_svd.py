@@ -60,7 +60,7 @@ def test_measured_speed_is_the_true_one():
     for clip in CLIPS:
         frames = world.draw_frames(clip).permute(0, 2, 3, 1) / 2 + 0.5
         assert speed_of(path_of(frames), clip) == pytest.approx(clip.speed, abs=0.02)
-        assert speed_error(path_of(frames), clip) < 0.06
+        assert speed_error(path_of(frames), clip) < 0.1
 
 
 def test_speed_error_sees_jumps_and_drift_aside():
