@@ -308,3 +308,18 @@ def test_many_short_sequences_are_split(monkeypatch):
     given, usual = inputs(2), ours_of(*inputs(2))
     monkeypatch.setattr(transformer, "MOST_SEQUENCES", 7)
     assert relative_error(ours_of(*given), usual) <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_blocks_compile_without_graph_breaks():
+    given = inputs(2)
+    usual, used = ours_of(*given), pair()[0].middle_block
+    try:
+        for layer in used:
+            layer.compile(backend="eager", fullgraph=True)
+        with torch.no_grad():
+            compiled = run(pair()[0], *given)
+    finally:
+        for layer in used:
+            layer._compiled_call_impl = None
+    assert relative_error(compiled, usual) <= TOLERANCE
