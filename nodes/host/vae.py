@@ -112,20 +112,31 @@ class FramesVAE(FamilyVAE):
     def _describe(self, grid: LatentGrid) -> None:
         self.latent_dim = 2
         self.upscale_ratio = self.downscale_ratio = grid.stride_hw
-        numbers, size = self.recipe.part.build, comfy.model_management.dtype_size
-        self.memory_used_decode = lambda shape, dtype: (  # of one frame, as the host counts
-            numbers.decode_numbers_per_pixel * shape[-1] * shape[-2] * grid.stride_hw**2 * size(dtype)
-        )
+        build, size = self.recipe.part.build, comfy.model_management.dtype_size
+        self.memory_used_decode = lambda shape, dtype: self._decode_bytes(
+            (1, *shape[1:])
+        )  # as the host counts
         self.memory_used_encode = lambda shape, dtype: (
-            numbers.encode_numbers_per_pixel * shape[-1] * shape[-2] * size(dtype)
+            build.encode_numbers_per_pixel * shape[-1] * shape[-2] * size(dtype)
         )
+
+    def _decode_bytes(self, shape: tuple[int, ...]) -> float:
+        """Memory that latents (f, c, h, w) take while they are decoded: so much a frame, so much once."""
+        build, size = self.recipe.part.build, comfy.model_management.dtype_size(self.vae_dtype)
+        numbers = shape[0] * build.decode_numbers_per_pixel + build.decode_numbers_once_per_pixel
+        return numbers * shape[-1] * shape[-2] * self.recipe.grid.stride_hw**2 * size
+
+    def affordable_frames(self, shape: tuple[int, ...], free: float) -> int:
+        """How many frames of latents (f, c, h, w) so many bytes decode at once; one at least."""
+        one, two = (self._decode_bytes((count, *shape[1:])) for count in (1, 2))
+        return max(1, 1 + int((free - one) / (two - one)))
 
     def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
         """(f, c, h, w) latents of one clip to (f, h, w, 3) pixels, all at once: every frame sees the others.
 
         The host would cut the clip where memory is short, without a word; VAEDecodeChunked does it blended.
         """
-        self.reserve(samples_in.shape[0] * self.memory_used_decode(samples_in.shape, self.vae_dtype))
+        self.reserve(self._decode_bytes(samples_in.shape))
         return self.to_pixels(self.first_stage_model.decode(samples_in.to(self.device, self.vae_dtype)))
 
     def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:

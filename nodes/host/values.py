@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...modules.grid import LatentGrid
 from .api import InputImpl
-from .vae import FamilyVAE, VideoVAE
+from .vae import FamilyVAE, FramesVAE, VideoVAE
 
 NATIVE_SIZE = "kinetograph_native_size"  # an attachment of a MODEL; clones keep it
 
@@ -74,8 +74,10 @@ def is_video_vae(vae: Any) -> bool:
 
 def affordable_frames(vae: Any, samples: Tensor) -> int:
     """How many frames of (n, c, h, w) latents the free memory of the VAE's device decodes at once."""
-    one = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype)
-    return max(1, int(vae.patcher.get_free_memory(vae.device) * 0.8 / one))
+    free = vae.patcher.get_free_memory(vae.device) * 0.8
+    if isinstance(vae, FramesVAE):
+        return vae.affordable_frames(samples.shape, free)
+    return max(1, int(free / vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype)))
 
 
 def pixel_frames(vae: Any, samples: Tensor) -> int:

@@ -11,17 +11,19 @@ from kinetograph.modules.sampling.contrast import enhance_contrast
 
 
 @pytest.fixture(scope="module")
-def reference():
+def reference(tmp_path_factory):
     """diffsynth's `post_process_latents`, taken out of its file: the pipeline needs much more to be imported."""
     spec = importlib.util.find_spec("diffsynth")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("diffsynth is not installed")
     path = Path(spec.submodule_search_locations[0]) / "pipelines" / "svd_video.py"
     named = {node.name: node for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "name")}
-    found: dict = {}
-    module = ast.Module([named["post_process_latents"]], [])
-    exec(compile(module, str(path), "exec"), found)
-    return lambda z_tchw, equalise, scale: found["post_process_latents"](None, z_tchw, equalise, scale)
+    alone = tmp_path_factory.mktemp("diffsynth") / "post_process.py"
+    alone.write_text(ast.unparse(named["post_process_latents"]))
+    spec = importlib.util.spec_from_file_location("post_process", alone)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda z_tchw, equalise, scale: module.post_process_latents(None, z_tchw, equalise, scale)
 
 
 @pytest.fixture
