@@ -5,7 +5,16 @@ import importlib.util
 import os
 import sys
 import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .harness import Setting
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST_FOLDER = ROOT / ".cache" / "comfyui-0.30.0"
@@ -73,3 +82,35 @@ def load_host(module: str, device: str = "cpu") -> types.ModuleType:
         finally:
             sys.argv = arguments
     return importlib.import_module(module)
+
+
+def build_present(
+    makers: Mapping[str, Callable[..., T]], setting: Setting, *arguments: Any
+) -> tuple[dict[str, T], dict[str, str]]:
+    """What the makers of the wanted peers give for these arguments, and why the others are absent."""
+    made: dict[str, T] = {}
+    absent: dict[str, str] = {}
+    for name, make in makers.items():
+        if not setting.wants(name):
+            absent[name] = "not asked for"
+            continue
+        try:
+            made[name] = make(*arguments)
+        except ImportError as error:
+            absent[name] = str(error).splitlines()[0]
+    return made, absent
+
+
+def place(
+    build: Callable[[], nn.Module], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
+) -> nn.Module:
+    """A peer's module made in a dtype and on a device, with these very tensors as its weights."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            peer = build().eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(usual)
+    peer.load_state_dict(weights, assign=True)
+    return peer

@@ -52,28 +52,15 @@ def build(
         norm_weight = key.endswith("weight") and parameter.dim() == 1
         parameter.data.normal_(float(norm_weight), 0.05, generator=generator)
     models: dict[str, Forward] = {OURS: lambda x, timestep, context, _: model(x, timestep, context)}
-    absent: dict[str, str] = {}
-    for name, make in {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth}.items():
-        if not setting.wants(name):
-            absent[name] = "not asked for"
-            continue
-        try:
-            models[name] = make(config, model.state_dict(), dtype, device)
-        except ImportError as error:
-            absent[name] = str(error).splitlines()[0]
-    return models, absent
-
-
-def _placed(build: Callable[[], nn.Module], weights: dict[str, Tensor], dtype, device) -> nn.Module:
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            peer = build().eval().requires_grad_(False)
-    finally:
-        torch.set_default_dtype(usual)
-    peer.load_state_dict(weights, assign=True)
-    return peer
+    made, absent = peers.build_present(
+        {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth},
+        setting,
+        config,
+        model.state_dict(),
+        dtype,
+        device,
+    )
+    return {**models, **made}, absent
 
 
 def real_tables(table_ld: Tensor) -> Tables:
@@ -89,7 +76,7 @@ def _diffusers(config, weights, dtype, device) -> Forward:
         num_layers=config.num_layers,
         use_rotary_positional_embeddings=True,
     )
-    peer = _placed(build, weights, dtype, device)
+    peer = peers.place(build, weights, dtype, device)
 
     def forward(x: Tensor, timestep: Tensor, context: Tensor, tables: Tables) -> Tensor:
         v = peer(x.transpose(1, 2), context, timestep, image_rotary_emb=tables, return_dict=False)[0]
@@ -109,7 +96,7 @@ def _host(config, weights, dtype, device) -> Forward:
         operations=peers.load_host("comfy.ops", device).disable_weight_init,
         dtype=dtype,
     )
-    peer = _placed(build, {_host_key(key): value for key, value in weights.items()}, dtype, device)
+    peer = peers.place(build, {_host_key(key): value for key, value in weights.items()}, dtype, device)
 
     def forward(x: Tensor, timestep: Tensor, context: Tensor, tables: Tables) -> Tensor:
         peer._get_rotary_emb = lambda *_, **__: tables
@@ -153,7 +140,7 @@ def _diffsynth(config, weights, dtype, device) -> Forward:
         peer.proj_out = nn.Linear(width, 4 * config.out_channels)
         return peer
 
-    peer = _placed(build, module.CogDiT.state_dict_converter().from_diffusers(weights), dtype, device)
+    peer = peers.place(build, module.CogDiT.state_dict_converter().from_diffusers(weights), dtype, device)
     return lambda x, timestep, context, tables: peer(x, timestep, context, image_rotary_emb=tables)
 
 

@@ -47,17 +47,9 @@ def build(
         for parameter in model.parameters():
             parameter.data.normal_(0, 0.05, generator=generator)
     decoders: dict[str, Decode] = {OURS: model.decode}
-    absent: dict[str, str] = {}
     makers = {"diffusers": _diffusers, "host": partial(_host, setting.device), "diffsynth": _diffsynth}
-    for name, make in makers.items():
-        if not setting.wants(name):
-            absent[name] = "not asked for"
-            continue
-        try:
-            decoders[name] = make(widths, model.state_dict(), dtype, device)
-        except ImportError as error:
-            absent[name] = str(error).splitlines()[0]
-    return decoders, absent
+    made, absent = peers.build_present(makers, setting, widths, model.state_dict(), dtype, device)
+    return {**decoders, **made}, absent
 
 
 def _place(peer: nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: str) -> nn.Module:

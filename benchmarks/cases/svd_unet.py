@@ -79,21 +79,13 @@ def build(
         return model(x, timestep, context, y=y)
 
     models: dict[str, Forward] = {OURS: ours}
-    absent: dict[str, str] = {}
     makers = (
         {"diffsynth": _diffsynth}
         if exvideo
         else {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth}
     )
-    for name, make in makers.items():
-        if not setting.wants(name):
-            absent[name] = "not asked for"
-            continue
-        try:
-            models[name] = make(config, model.state_dict(), dtype, device)
-        except ImportError as error:
-            absent[name] = str(error).splitlines()[0]
-    return models, absent
+    made, absent = peers.build_present(makers, setting, config, model.state_dict(), dtype, device)
+    return {**models, **made}, absent
 
 
 def _randomise(model: nn.Module, device: str) -> None:
@@ -101,18 +93,6 @@ def _randomise(model: nn.Module, device: str) -> None:
     for key, parameter in model.named_parameters():
         norm_weight = key.endswith("weight") and parameter.dim() == 1
         parameter.data.normal_(float(norm_weight), 0.03, generator=generator)
-
-
-def _placed(build: Callable[[], nn.Module], weights: dict[str, Tensor], dtype, device) -> nn.Module:
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            peer = build().eval().requires_grad_(False)
-    finally:
-        torch.set_default_dtype(usual)
-    peer.load_state_dict(weights, assign=True)
-    return peer
 
 
 def _diffusers_keys(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -128,7 +108,7 @@ def _diffusers(config, weights, dtype, device) -> Forward:
         block_out_channels=config.channels,
         num_attention_heads=tuple(width // config.head_dim for width in config.channels),
     )
-    peer = _placed(build, _diffusers_keys(weights), dtype, device)
+    peer = peers.place(build, _diffusers_keys(weights), dtype, device)
     for name, module in peer.named_modules():
         if "_res_block" in name and isinstance(module, nn.GroupNorm):
             module.eps = 1e-5
@@ -168,7 +148,7 @@ def host_unet(config, weights, dtype, device, load: Callable[[str], Any]) -> nn.
         operations=load("comfy.ops").disable_weight_init,
         dtype=dtype,
     )
-    return _placed(build, weights, dtype, device)
+    return peers.place(build, weights, dtype, device)
 
 
 def _host(config, weights, dtype, device) -> Forward:
@@ -208,7 +188,7 @@ def _diffsynth(config, weights, dtype, device) -> Forward:
             own[branch.rename([key])[key]] = value
     renamed = module.SVDUNet.state_dict_converter().from_diffusers(_diffusers_keys(plain))
     build = partial(_scaled_diffsynth, module, config.channels[0], 128 if extended else None)
-    peer = _placed(build, {**renamed, **own}, dtype, device)
+    peer = peers.place(build, {**renamed, **own}, dtype, device)
     for name, layer in peer.named_modules():
         if isinstance(layer, nn.GroupNorm):
             layer.eps = 1e-6 if name.endswith(".norm") else 1e-5

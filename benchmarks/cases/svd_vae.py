@@ -48,17 +48,9 @@ def build(
         _randomise(model)
     weights = {key: value for key, value in model.state_dict().items() if key.startswith("decoder.")}
     decoders: dict[str, Decode] = {OURS: model.decode}
-    absent: dict[str, str] = {}
     makers = {"diffusers": _diffusers, "host": partial(_host, setting.device), "diffsynth": _diffsynth}
-    for name, make in makers.items():
-        if not setting.wants(name):
-            absent[name] = "not asked for"
-            continue
-        try:
-            decoders[name] = make(widths, weights, dtype, device)
-        except ImportError as error:
-            absent[name] = str(error).splitlines()[0]
-    return decoders, absent
+    made, absent = peers.build_present(makers, setting, widths, weights, dtype, device)
+    return {**decoders, **made}, absent
 
 
 def _randomise(model: nn.Module) -> None:

@@ -2,19 +2,17 @@
 
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from kinetograph.benchmarks import peers
 from kinetograph.modules.families.cogvideox import vae as cog
 from kinetograph.modules.families.cogvideox import vae_frames as frames
 from kinetograph.modules.families.cogvideox import vae_layers as layers
-from kinetograph.modules.layers.operations import TorchOperations
+from kinetograph.tests.casting import CastingOperations
 
 TINY = cog.VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_groups=2)
 
@@ -249,29 +247,6 @@ def test_low_precision_stays_near(reference, dtype):
     reference.float()
     randomise(reference)
     assert error <= max(1.5 * reference_error, 1e-2)
-
-
-def casting(layer):
-    """The layer as a host runs it: weights rest in another dtype and are cast for every call."""
-
-    def forward(self, x):
-        rest = self.weight, self.bias
-        cast = [None if value is None else nn.Parameter(value.to(x), requires_grad=False) for value in rest]
-        self.weight, self.bias = cast
-        try:
-            return layer.forward(self, x)
-        finally:
-            self.weight, self.bias = rest
-
-    return type(layer.__name__, (layer,), {"forward": forward})
-
-
-class CastingOperations(TorchOperations):
-    Conv2d, Conv3d, GroupNorm = casting(nn.Conv2d), casting(nn.Conv3d), casting(nn.GroupNorm)
-
-    @staticmethod
-    def weights(module, like):
-        return nullcontext((module.weight.to(like), None if module.bias is None else module.bias.to(like)))
 
 
 def test_weights_that_rest_in_another_dtype(reference, mode):

@@ -1,7 +1,6 @@
 """The SVD autoencoder against diffusers and diffsynth, all weights random."""
 
 import re
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from kinetograph.modules.families.svd import vae as svd
 from kinetograph.modules.families.svd import vae_layers as layers
 from kinetograph.modules.families.svd import vae_parts as parts
 from kinetograph.modules.families.svd.keys import VAE_DIFFUSERS
-from kinetograph.modules.layers.operations import TorchOperations
+from kinetograph.tests.casting import CastingOperations
 
 TINY = svd.VAEConfig(channels=(32, 64), quant_conv=True)
 DEEP = svd.VAEConfig(channels=(32, 32, 64, 96), quant_conv=True)
@@ -291,29 +290,6 @@ def test_an_adapter_on_a_convolution_is_called(tiny, numbers, monkeypatch):
     with torch.inference_mode():
         assert_equal(model.decode(z), decode(tiny, z))
     assert called == set(names)
-
-
-def casting(layer):
-    """The layer as a host runs it: weights rest in another dtype and are cast for every call."""
-
-    def forward(self, x):
-        rest = self.weight, self.bias
-        cast = [None if value is None else nn.Parameter(value.to(x), requires_grad=False) for value in rest]
-        self.weight, self.bias = cast
-        try:
-            return layer.forward(self, x)
-        finally:
-            self.weight, self.bias = rest
-
-    return type(layer.__name__, (layer,), {"forward": forward})
-
-
-class CastingOperations(TorchOperations):
-    Conv2d, Conv3d, GroupNorm = casting(nn.Conv2d), casting(nn.Conv3d), casting(nn.GroupNorm)
-
-    @staticmethod
-    def weights(module, like):
-        return nullcontext((module.weight.to(like), None if module.bias is None else module.bias.to(like)))
 
 
 @pytest.mark.parametrize("numbers", [2500, parts.WORKING_NUMBERS])
