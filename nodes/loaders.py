@@ -127,12 +127,39 @@ def merged_filler(path: Path, clip: Finding, picture: Finding) -> Callable:
     return fill
 
 
+def part_input(name: str, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
+    """Where a part comes from: `own`, which is with the model, or a file that may hold one of `kinds`."""
+    return io.Combo.Input(name, options=[own, *files.list_models(kinds)], default=own, tooltip=tooltip)
+
+
+def weight_dtype_input() -> io.Combo.Input:
+    """How the diffusion network's weights are kept."""
+    return io.Combo.Input(
+        "weight_dtype",
+        options=list(WEIGHT_DTYPES),
+        default="auto",
+        advanced=True,
+        tooltip="How the diffusion model's weights are kept. auto: as ComfyUI chooses for this device; fp8 halves "
+        "their memory and changes the picture a little.",
+    )
+
+
+def parts_problem(family: Family, model: str, **chosen: str) -> str | None:
+    """Why a model and its chosen parts (kind -> choice) are of no use, from their headers alone; None when they are."""
+    try:
+        examine(family, model, model, "diffusion_model")
+        for kind, choice in chosen.items():
+            examine(family, model, choice, kind)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 class CogVideoXLoader(io.ComfyNode):
     """Loads CogVideoX 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V (arXiv 2408.06072) for the host's own nodes."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        parts = files.list_models(("vae", "text_encoder"))
         return io.Schema(
             node_id="KinetographCogVideoXLoader",
             display_name="CogVideoX Loader",
@@ -146,26 +173,16 @@ class CogVideoXLoader(io.ComfyNode):
                     tooltip="Transformer file, or a diffusers folder that holds all three parts. Looked for in "
                     "diffusion_models, checkpoints and CogVideo.",
                 ),
-                io.Combo.Input(
+                part_input(
                     "text_encoder",
-                    options=[FROM_MODEL, *parts],
-                    default=FROM_MODEL,
-                    tooltip="T5 v1.1 encoder, such as t5xxl_fp16.safetensors in text_encoders.",
+                    FROM_MODEL,
+                    ("vae", "text_encoder"),
+                    "T5 v1.1 encoder, such as t5xxl_fp16.safetensors in text_encoders.",
                 ),
-                io.Combo.Input(
-                    "vae",
-                    options=[FROM_MODEL, *parts],
-                    default=FROM_MODEL,
-                    tooltip="CogVideoX 3D VAE, in vae or CogVideo.",
+                part_input(
+                    "vae", FROM_MODEL, ("vae", "text_encoder"), "CogVideoX 3D VAE, in vae or CogVideo."
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="auto",
-                    advanced=True,
-                    tooltip="How the transformer's weights are kept. auto: as ComfyUI chooses for this device; "
-                    "fp8 halves their memory and changes the picture a little.",
-                ),
+                weight_dtype_input(),
             ],
             outputs=[
                 io.Model.Output("MODEL", tooltip="The transformer."),
@@ -177,13 +194,7 @@ class CogVideoXLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str, text_encoder: str, vae: str) -> bool | str:
         """Read the headers when the prompt is posted: a wrong file is an error before anything runs."""
-        try:
-            examine(COGVIDEOX, model, model, "diffusion_model")
-            examine(COGVIDEOX, model, text_encoder, "text_encoder")
-            examine(COGVIDEOX, model, vae, "vae")
-        except ValueError as error:
-            return str(error)
-        return True
+        return parts_problem(COGVIDEOX, model, text_encoder=text_encoder, vae=vae) or True
 
     @classmethod
     def execute(cls, model: str, text_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:
@@ -213,26 +224,19 @@ class SVDLoader(io.ComfyNode):
                     tooltip="Checkpoint file or diffusers folder. Looked for in checkpoints, diffusion_models and "
                     "SVD.",
                 ),
-                io.Combo.Input(
+                part_input(
                     "image_encoder",
-                    options=[FROM_CHECKPOINT, *files.list_models(("image_encoder",))],
-                    default=FROM_CHECKPOINT,
-                    tooltip="CLIP ViT-H/14 of the checkpoint, or another file that holds it.",
+                    FROM_CHECKPOINT,
+                    ("image_encoder",),
+                    "CLIP ViT-H/14 of the checkpoint, or another file that holds it.",
                 ),
-                io.Combo.Input(
+                part_input(
                     "vae",
-                    options=[FROM_CHECKPOINT, *files.list_models(("vae",))],
-                    default=FROM_CHECKPOINT,
-                    tooltip="The VAE with the temporal decoder, or another file that holds it.",
+                    FROM_CHECKPOINT,
+                    ("vae",),
+                    "The VAE with the temporal decoder, or another file that holds it.",
                 ),
-                io.Combo.Input(
-                    "weight_dtype",
-                    options=list(WEIGHT_DTYPES),
-                    default="auto",
-                    advanced=True,
-                    tooltip="How the UNet's weights are kept. auto: as ComfyUI chooses for this device; fp8 halves "
-                    "their memory and changes the picture a little.",
-                ),
+                weight_dtype_input(),
             ],
             outputs=[
                 io.Model.Output("MODEL", tooltip="The UNet."),
@@ -244,13 +248,7 @@ class SVDLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str, image_encoder: str, vae: str) -> bool | str:
         """Read the headers when the prompt is posted: a wrong file is an error before anything runs."""
-        try:
-            examine(SVD, model, model, "diffusion_model")
-            examine(SVD, model, image_encoder, "image_encoder")
-            examine(SVD, model, vae, "vae")
-        except ValueError as error:
-            return str(error)
-        return True
+        return parts_problem(SVD, model, image_encoder=image_encoder, vae=vae) or True
 
     @classmethod
     def execute(cls, model: str, image_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:

@@ -20,11 +20,14 @@ def examine(name: str) -> tuple[object, Finding]:
 
 def check_sizes(finding: Finding, model) -> None:
     """ValueError unless the layers fit the model's: both name their channels per level."""
-    ours, theirs = finding.config, model.model.recipe.config
-    if (ours.channels, ours.context_dim) != (theirs.channels, theirs.context_dim):
+    ours, theirs = (
+        (config.channels, config.context_dim, config.head_dim)
+        for config in (finding.config, model.model.recipe.config)
+    )
+    if ours != theirs:
         raise ValueError(
-            f"{finding.name} is for an SVD of channels {ours.channels} and context {ours.context_dim}, the "
-            f"model has {theirs.channels} and {theirs.context_dim}: choose the ExVideo file of this checkpoint."
+            f"{finding.name} is for an SVD of other sizes (channels, context, channels per head): {ours}, the model "
+            f"has {theirs}. Choose the ExVideo file of this checkpoint."
         )
 
 
