@@ -50,16 +50,17 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
     elif part == "svd_unet":
         from .svd.train_unet import train_unet
 
-        train_unet(unet_run, vision_run, steps or 2200)
+        train_unet(unet_run, vision_run, steps or 1600)
     elif part == "exvideo":
         from .svd.train_exvideo import train_exvideo
 
-        train_exvideo(runs / "exvideo", unet_run, vision_run, steps or 700)
+        train_exvideo(runs / "exvideo", unet_run, vision_run, steps or 600)
     else:
-        from .svd.ship import ship_exvideo, ship_svd
+        from .svd.ship import ship_exvideo, ship_svd, write_log
 
         ship_svd(runs)
         ship_exvideo(runs)
+        write_log(runs)
 
 
 COGVIDEOX = ("vae", "transformer", "ship", "image", "ship_image")

@@ -7,14 +7,13 @@ without the ExVideo patch. Writes score.json and two contact sheets beside this 
 import argparse
 import io
 import json
-import statistics
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
@@ -24,7 +23,8 @@ from tools.commands import python_path
 from tools.server import Server
 
 from ..train_image import psnr
-from .measures import path_of, rank_correlation, speed_error, speed_of
+from .measures import path_of, speed_error, speed_of
+from .report import draw_part, sum_up_long, sum_up_short, write_score
 from .ship import FOLDER, MODEL, PATCH
 from .train_unet import UNSEEN_SEED
 from .world import BUCKETS, FRAMES, LONG_FRAMES, SIZE, SlidingClip, all_subjects, draw_frames, sample_clip
@@ -33,8 +33,6 @@ PICTURES = 8
 BUCKET_IDS = [round(BUCKETS * (i + 0.5) / 8) for i in range(8)]
 GOALS = {"first_frame_db": 25.0, "rank_correlation": 0.9, "long_speed_error_ratio": 0.5}
 FPS, AUGMENTATION = 7, 0.02
-TILE = 48  # pixels of a frame on a sheet
-SHOWN = (0, 3, 7)  # frames of a short clip
 
 
 @dataclass(frozen=True)
@@ -192,47 +190,6 @@ def read_row(order: Order, frames_fhwc: Tensor) -> dict[str, Any]:
     } | ({"patched": order.patched} if order.frames == LONG_FRAMES else {})
 
 
-def sum_up_short(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Rank correlation of bucket and speed of each picture, and over all clips; decibels of first frames."""
-    each = [rows[i : i + len(BUCKET_IDS)] for i in range(0, len(rows), len(BUCKET_IDS))]
-    ranks = [rank_correlation([r["speed"] for r in part], [r["bucket"] for r in part]) for part in each]
-    decibels = [row["first_frame_db"] for row in rows]
-    return {
-        "rank_correlation": round(statistics.mean(ranks), 4),
-        "rank_correlation_least": round(min(ranks), 4),
-        "first_frame_db": round(statistics.mean(decibels), 2),
-        "first_frame_db_least": round(min(decibels), 2),
-        "speed_off": round(statistics.mean(abs(r["speed"] - r["true_speed"]) for r in rows), 3),
-        "speed_error": round(statistics.mean(r["speed_error"] for r in rows), 3),
-    }
-
-
-def sum_up_long(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Speed error from frame to frame, in pixels, with and without the patch."""
-    with_patch, without = (
-        statistics.mean(row["speed_error"] for row in rows if row["patched"] is patched)
-        for patched in (True, False)
-    )
-    return {
-        "long_speed_error": round(with_patch, 3),
-        "long_speed_error_unpatched": round(without, 3),
-        "long_speed_error_ratio": round(with_patch / without, 3),
-    }
-
-
-def draw_sheet(rows: list[tuple[str, list[Tensor]]], columns: int, path: Path) -> None:
-    """Strips of frames (h, w, 3) in 0..1 with their titles, so many strips side by side."""
-    wide = max(len(frames) for _, frames in rows) * TILE + 6
-    sheet = Image.new("RGB", (columns * wide, -(-len(rows) // columns) * (TILE + 14)), "black")
-    pen = ImageDraw.Draw(sheet)
-    for i, (title, frames) in enumerate(rows):
-        x, y = i % columns * wide, i // columns * (TILE + 14)
-        for k, frame in enumerate(frames):
-            sheet.paste(to_pil_image(frame.permute(2, 0, 1)).resize((TILE, TILE)), (x + k * TILE, y))
-        pen.text((x + 2, y + TILE), title, fill="white")
-    sheet.save(path)
-
-
 def score(settings: Settings, folder: Path, parts: tuple[str, ...]) -> bool:
     """Measure, write, print; whether every goal of the parts is reached."""
     clips, figures = chosen_clips(), {}
@@ -243,7 +200,9 @@ def score(settings: Settings, folder: Path, parts: tuple[str, ...]) -> bool:
                 orders = (short_orders if part == "short" else long_orders)(clips, names, settings)
                 made = [fetch(server.client, order) for order in orders]
                 rows = [read_row(order, frames) for order, frames in zip(orders, made, strict=True)]
-                figures |= (sum_up_short if part == "short" else sum_up_long)(rows) | {part: rows}
+                short = part == "short"
+                figures |= sum_up_short(rows, len(BUCKET_IDS)) if short else sum_up_long(rows)
+                figures[part] = rows
                 draw_part(part, rows, made, folder)
     goals = {name: goal for name, goal in GOALS.items() if name in figures}
     good = all(
@@ -257,40 +216,15 @@ def score(settings: Settings, folder: Path, parts: tuple[str, ...]) -> bool:
     return good
 
 
-def draw_part(part: str, rows: list[dict[str, Any]], made: list[Tensor], folder: Path) -> None:
-    shown = SHOWN if part == "short" else range(0, LONG_FRAMES, 2)
-    strips = []
-    for row, frames in zip(rows, made, strict=True):
-        patch = {True: " ExVideo", False: " plain"}.get(row.get("patched"), "")
-        title = f"{row['bucket']:.0f}: {row['speed']:.2f} of {row['true_speed']:.2f}{patch}"
-        strips.append((title, [frames[f] for f in shown]))
-    draw_sheet(strips, 8 if part == "short" else 1, folder / f"score_{part}.png")
-
-
-def write_score(path: Path, figures: dict[str, Any]) -> None:
-    """Figures of earlier parts stay; rows one a line."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lines = []
-    for name, value in sorted((known | figures).items(), key=lambda item: isinstance(item[1], list)):
-        rows = isinstance(value, list)
-        text = (
-            "[\n" + ",\n".join("  " + json.dumps(row) for row in value) + "\n ]"
-            if rows
-            else json.dumps(value)
-        )
-        lines.append(f' "{name}": {text}')
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
 def main() -> int:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     reader.add_argument("--part", choices=("short", "long", "all"), default="all")
-    reader.add_argument("--steps", type=int, default=20)
+    reader.add_argument("--steps", type=int, default=12)
     reader.add_argument("--min-cfg", type=float, default=1.0)
     reader.add_argument("--max-cfg", type=float, default=1.5)
-    reader.add_argument("--long-steps", type=int, default=25)
+    reader.add_argument("--long-steps", type=int, default=12)
     reader.add_argument("--long-cfg", type=float, default=1.0)
     reader.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
     asked = reader.parse_args()

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..parts import pack
-from ..ship import half
+from ..progress import read_log
+from ..ship import half, rows_of
 from .latents import preview_factors
 from .train_unet import Training, settings
 from .train_vae import build_vae
@@ -20,6 +21,7 @@ from .world import LONG_FRAMES
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "SVD"
 MODEL = FOLDER / "pocket-svd.safetensors"
 PATCH = FOLDER / "pocket-exvideo.safetensors"
+LOG = FOLDER / "pocket-svd.json"
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 PICTURE_VAE = "conditioner.embedders.3.encoder."
@@ -111,3 +113,13 @@ def exvideo_names(keys: Iterable[str]) -> dict[str, str]:
 
     renames = EXVIDEO.reverse().rename(keys)
     return {ours: theirs for ours, theirs in renames.items() if theirs is not None}
+
+
+def write_log(runs: Path, file: Path = LOG) -> None:
+    """Losses of every part and what was seen on the way, one row a line."""
+    parts = {name: runs / f"svd_{name}" for name in ("vision", "encoder", "decoder", "unet")}
+    parts["exvideo"] = runs / "exvideo"
+    rows = {name: read_log(run / "log.jsonl") for name, run in parts.items()}
+    rows |= {f"{name}_checks": read_log(parts[name] / "checks.jsonl") for name in ("unet", "exvideo")}
+    lines = [f'  "{name}": {rows_of(part)}' for name, part in rows.items()]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
