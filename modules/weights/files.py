@@ -159,12 +159,22 @@ def _folder_files(folder: Path) -> tuple[Path, ...]:
         raise CheckpointError(_nothing_in(folder))
     if shard := SHARD.fullmatch(files[0].name):
         return _numbered_files(files[0], shard)
+    if whole := _without_variants(files):
+        return (whole,)
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:5])
         raise CheckpointError(
             f"The folder {folder.name} holds {len(files)} weight files ({names}). Choose one of the files."
         )
     return (files[0],)
+
+
+def _without_variants(files: list[Path]) -> Path | None:
+    """The file that diffusers loads by default: `x.safetensors` where all others are `x.fp16.safetensors` and such."""
+    for file in files:
+        if all(other is file or other.name.startswith(file.stem + ".") for other in files):
+            return file
+    return None
 
 
 def _nothing_in(folder: Path) -> str:

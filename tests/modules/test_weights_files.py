@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kinetograph.modules.weights.files import component_folders, open_weights, read_header
+from kinetograph.modules.weights.files import component_folders, open_weights, read_header, weight_files
 from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME, header_bytes, write_sparse
 
@@ -281,3 +281,13 @@ def test_a_dtype_that_torch_does_not_have(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(head.replace(b'"F32"', b'"F99"') + bytes(size))
     assert "unknown dtype" in complaint(path)
+
+
+def test_a_folder_with_variants_is_its_plain_file(tmp_path):
+    """A published SVD folder that was downloaded whole holds the same weights twice."""
+    for name in ("model.fp16.safetensors", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in weight_files(tmp_path)] == ["model.safetensors"]
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="holds 3 weight files"):
+        weight_files(tmp_path)
