@@ -63,11 +63,11 @@ class CLIPVisionConfig:
     hidden_size: int = 1280
     num_layers: int = 32
     num_heads: int = 16
+    fused: bool = False  # q, k and v in one matrix, projection transposed: the layout of OpenCLIP
     intermediate: int = 5120
     patch: int = 14
     image_size: int = 224
     projection: int = 1024
-    fused: bool = False  # q, k and v in one matrix, projection transposed: the layout of OpenCLIP
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CLIPVisionConfig:

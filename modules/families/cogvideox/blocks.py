@@ -3,18 +3,17 @@
 CogVideoX (arXiv 2408.06072, sec. 2.2). Tensors are changed in place wherever no graph is being recorded.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
+from ...layers.feed_forward import FeedForward, gelu_tanh
 from ...layers.norms import add_gated, modulate
-from ...layers.operations import Operations, is_recorded, is_taken_over
+from ...layers.operations import Operations, is_recorded
 from .config import CogVideoXConfig
 
 NORM_EPS = 1e-5
@@ -81,47 +80,14 @@ def _packed(x_bhld: Tensor) -> Tensor:
     return x_bhld.contiguous() if x_bhld.device.type == "cpu" else x_bhld
 
 
-class Widen(nn.Module):
-    """The first half of the feed-forward; a module of its own for the name it has in checkpoints."""
-
-    def __init__(self, width: int, ops: Operations, **place):
-        super().__init__()
-        self.proj = ops.Linear(width, 4 * width, **place)
-
-    def forward(self, y_bld: Tensor) -> Tensor:
-        return F.gelu(self.proj(y_bld), approximate="tanh")
-
-
-class FeedForward(nn.Module):
-    """Two linear layers around a tanh-GELU, block of tokens by block of tokens when there are many."""
-
-    def __init__(self, width: int, ops: Operations, **place):
-        super().__init__()
-        self.ops = ops
-        self.net = nn.ModuleList(
-            [Widen(width, ops, **place), nn.Identity(), ops.Linear(4 * width, width, **place)]
-        )
-
-    def forward(self, y_bld: Tensor) -> Tensor:
-        if is_recorded() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
-            return self._called(y_bld)
-        with self._fetched(y_bld) as run:
-            for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
-                rows_nd.copy_(run(rows_nd))
-        return y_bld
-
-    def _called(self, y: Tensor) -> Tensor:
-        return self.net[2](self.net[0](y))
-
-    @contextmanager
-    def _fetched(self, like: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The same map with weights fetched once: a host that streams them would move them for every block."""
-        first, last = self.net[0].get_submodule("proj"), self.net[2]
-        if is_taken_over(first) or is_taken_over(last):
-            yield self._called
-            return
-        with self.ops.weights(first, like) as wide, self.ops.weights(last, like) as narrow:
-            yield lambda y: F.linear(F.gelu(F.linear(y, *wide), approximate="tanh"), *narrow)
+def feed_forward_in_place(y_bld: Tensor, feed_forward: FeedForward) -> Tensor:
+    """The feed-forward of normed tokens, block of tokens by block of tokens when there are many."""
+    if is_recorded() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
+        return feed_forward(y_bld)
+    with feed_forward.fetched(y_bld) as run:
+        for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
+            rows_nd.copy_(run(rows_nd))
+    return y_bld
 
 
 class Block(nn.Module):
@@ -133,7 +99,7 @@ class Block(nn.Module):
         self.norm1 = ExpertNorm(width, time_dim, 6, ops, **place)
         self.attn1 = JointAttention(width, config.head_dim, ops, attention, **place)
         self.norm2 = ExpertNorm(width, time_dim, 6, ops, **place)
-        self.ff = FeedForward(width, ops, **place)
+        self.ff = FeedForward(width, 4 * width, gelu_tanh, ops, **place)
 
     def rows(self, condition_bd: Tensor) -> tuple[Tensor, Tensor]:
         """What both norms take from the timestep, each (b, 6, d)."""
@@ -152,5 +118,5 @@ class Block(nn.Module):
         y_bld = self.attn1(normed, text_tokens, table, transformer_options)
         x_bld = add_gated(x_bld, y_bld, text_tokens, *first)
         del y_bld
-        y_bld = self.ff(self.norm2(x_bld, text_tokens, *second))
+        y_bld = feed_forward_in_place(self.norm2(x_bld, text_tokens, *second), self.ff)
         return add_gated(x_bld, y_bld, text_tokens, *second)

@@ -44,9 +44,9 @@ class SVDUNet(Network):
         x_nchw: Tensor,
         timestep_n: Tensor,
         context_nld: Tensor,
-        transformer_options: Any = None,
+        transformer_options: dict[str, Any] | None = None,
         y: Tensor | None = None,
-        num_video_frames: int | None = None,
+        num_video_frames: int = 0,
         image_only_indicator: Tensor | None = None,
     ) -> Tensor:
         """v of (b * t, in_channels, h, w) latents; (b * t, out_channels, h, w).
@@ -79,7 +79,7 @@ class SVDUNet(Network):
             x_nchw = _through(layers, parts, clips, skips[-1].shape[2:] if skips else None)
         return self._head(x_nchw)
 
-    def _frames(self, x_nchw: Tensor, num_video_frames: int | None) -> int:
+    def _frames(self, x_nchw: Tensor, num_video_frames: int) -> int:
         n, channels = x_nchw.shape[:2]
         if channels != self.config.in_channels:
             raise ValueError(

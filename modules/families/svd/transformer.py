@@ -4,17 +4,15 @@ Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stabil
 Without a graph both run slab by slab in place: a few frames, then all frames of a few pixels.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
+from ...layers.feed_forward import FeedForward, geglu
 from ...layers.operations import Operations, is_recorded, is_taken_over
 from .blocks import Clips, TimeMixer, spans
 from .temporal import GROUPS
@@ -54,47 +52,6 @@ class CrossAttention(nn.Module):
         return self.to_out[0](self.to_v(context_bld))
 
 
-class GEGLU(nn.Module):
-    """A linear layer times the GELU of another (arXiv 2002.05202)."""
-
-    def __init__(self, width: int, ops: Operations, **place):
-        super().__init__()
-        self.proj = ops.Linear(width, 8 * width, **place)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gated(self.proj(x))
-
-
-def gated(x: Tensor) -> Tensor:
-    """The first half of the channels times the GELU of the second."""
-    value, gate = x.chunk(2, dim=-1)
-    return value * F.gelu(gate) if is_recorded() else value.mul_(F.gelu(gate))
-
-
-class FeedForward(nn.Module):
-    """GEGLU four times as wide, and back."""
-
-    def __init__(self, width: int, ops: Operations, **place):
-        super().__init__()
-        self.ops = ops
-        self.net = nn.ModuleList(
-            [GEGLU(width, ops, **place), nn.Identity(), ops.Linear(4 * width, width, **place)]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net[2](self.net[0](x))
-
-    @contextmanager
-    def fetched(self, like: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The same map with weights fetched once: a host that streams them would move them at every call."""
-        first, last = self.net[0].get_submodule("proj"), self.net[2]
-        if is_taken_over(first) or is_taken_over(last):
-            yield self
-            return
-        with self.ops.weights(first, like) as wide, self.ops.weights(last, like) as narrow:
-            yield lambda x: F.linear(gated(F.linear(x, *wide)), *narrow)
-
-
 class TokenBlock(nn.Module):
     """Self-attention, cross-attention and feed-forward, each on normed tokens and added to them."""
 
@@ -107,7 +64,7 @@ class TokenBlock(nn.Module):
         self.norm2 = ops.LayerNorm(width, eps=NORM_EPS, **place)
         self.attn2 = CrossAttention(width, context_dim, head_dim, ops, attention, **place)
         self.norm3 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.ff = FeedForward(width, ops, **place)
+        self.ff = FeedForward(width, 8 * width, geglu, ops, **place)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         """`context_bld` has one row or as many as the tokens; one token of it, its effect comes as made."""
@@ -134,7 +91,7 @@ class TimeBlock(TokenBlock):
     ):
         super().__init__(width, context_dim, head_dim, ops, attention, **place)
         self.norm_in = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.ff_in = FeedForward(width, ops, **place)
+        self.ff_in = FeedForward(width, 8 * width, geglu, ops, **place)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         x_bld = add_feed_forward(x_bld, self.norm_in, self.ff_in)
