@@ -12,6 +12,7 @@ def bench(comfy_here):
 
 
 def pytorch_attention(kernel, *arguments, **options):
+    """Instead of the host's kernel for a CPU, which breaks the graph."""
     from comfy.ldm.modules.attention import attention_pytorch
 
     return attention_pytorch(*arguments, **options)
@@ -27,8 +28,10 @@ def test_a_compiled_model_gives_the_same_and_comes_apart_again(bench):
     plain = bench.sampler(model, latent)
     compiled = model.clone()
     options = compiled.model_options.setdefault("transformer_options", {})
-    options["optimized_attention_override"] = pytorch_attention  # the host's kernel for a CPU breaks the graph
+    options["optimized_attention_override"] = pytorch_attention
     helpers.set_torch_compile_wrapper(model=compiled, backend="eager", options=None)
     assert relative(bench.sampler(compiled, latent), plain) <= 1e-4
-    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 500  # the network was traced, not skipped
+    assert (
+        torch._dynamo.utils.counters["stats"]["calls_captured"] > 500
+    )  # the network was traced, not skipped
     assert torch.equal(bench.sampler(model, latent), plain)
