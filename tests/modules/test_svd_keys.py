@@ -206,6 +206,8 @@ def test_settings_decide_what_no_shape_tells():
     assert (config.head_dim, config.native_size) == (32, (576, 576, 14))
     assert find(XT, "image_encoder", settings=own).config.num_heads == 20
     assert find(XT, settings={"head_dim": 16}).config.head_dim == 16
+    assert find(EXVIDEO).config.native_size == (512, 512, 128)
+    assert find(EXVIDEO, settings=own).config.native_size == (576, 512, 14)
     beside = {"hidden_size": 1280, "num_attention_heads": 8}
     assert find(IMAGE_ENCODER, settings=beside).config.num_heads == 8
 
