@@ -25,7 +25,7 @@ class ModelDoctor(io.ComfyNode):
                     "model",
                     options=files.list_models(files.FOLDERS),
                     tooltip="A weight file or diffusers folder in diffusion_models, checkpoints, vae, "
-                    "text_encoders or CogVideo.",
+                    "text_encoders, clip_vision, CogVideo or SVD.",
                 )
             ],
             outputs=[
