@@ -1,6 +1,7 @@
 """Latents back to frames, a few at a time."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from itertools import chain
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
 from ..modules.decoding.seams import SeamMeter
+from ..modules.video.metadata import read_notes
+from ..modules.video.naming import fill_prefix
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
@@ -154,15 +157,20 @@ class VAEDecodeToVideo(io.ComfyNode):
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count)
+        prefix = fill_prefix(
+            filename_prefix, cls.hidden.prompt, datetime.now(), files.result_root(not save_output)
+        )
         width, height = values.pixel_size(vae, latent["samples"])
-        folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
-        notes = media.workflow_of(cls) if save_metadata else {}
+        folder, name, counter, subfolder = files.save_path(prefix, width, height, not save_output)
+        notes = read_notes(*media.workflow_of(cls, save_metadata))
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,
             check=progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, frames_of(vae, latent, chunk=0, overlap=2))
-        return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+        return media.saved_video(
+            writer.path, subfolder, not save_output, encoding.format.name, frame_rate, writer.said
+        )
 
 
 NODES = [VAEDecodeChunked, VAEDecodeToVideo]

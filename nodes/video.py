@@ -1,5 +1,9 @@
 """Frames to a video file."""
 
+from datetime import datetime
+
+from ..modules.video.metadata import read_notes
+from ..modules.video.naming import fill_prefix
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
@@ -43,15 +47,20 @@ class VideoCombine(io.ComfyNode):
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count, pingpong)
-        place = files.save_path(filename_prefix, images.shape[2], images.shape[1], not save_output)
+        prefix = fill_prefix(
+            filename_prefix, cls.hidden.prompt, datetime.now(), files.result_root(not save_output)
+        )
+        place = files.save_path(prefix, images.shape[2], images.shape[1], not save_output)
         folder, name, counter, subfolder = place
-        notes = media.workflow_of(cls) if save_metadata else {}
+        notes = read_notes(*media.workflow_of(cls, save_metadata))
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes, len(images),
             progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, images.split(CHUNK), progress.steps(len(images)).advance)
-        return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+        return media.saved_video(
+            writer.path, subfolder, not save_output, encoding.format.name, frame_rate, writer.said
+        )
 
 
 NODES = [VideoCombine]

@@ -41,7 +41,7 @@ def gpu_works(name: str) -> bool:
 def _encode_once(name: str) -> None:  # an exception is not remembered: a full disk may be empty again
     encoding = parse_encoding(name, 8)
     argv = commands.try_encoder(encoding, SIDE, SIDE)
-    frame = bytes(SIDE * SIDE * 3 * (2 if encoding.deep else 1))
+    frame = bytes(encoding.frame_bytes(SIDE, SIDE))
     try:
         with Encoder(argv, PATIENCE, lambda: None) as encoder:
             for _ in range(FRAMES):
