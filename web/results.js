@@ -11,6 +11,7 @@ import { ComfyWidgets } from "../../scripts/widgets.js";
 const WRITERS = ["KinetographVideoCombine", "KinetographVAEDecodeToVideo"];
 const SHOWN = ["video-preview", "$$canvas-image-preview", ANIM_PREVIEW_WIDGET];
 const SAID = "kinetograph-said";
+const PICTURE_HEIGHT = 220;
 
 function removeWidgets(node, names) {
   for (const widget of (node.widgets ?? []).filter(({ name }) => names.includes(name))) {
@@ -25,6 +26,14 @@ function clear(node) {
   node.imgs = node.images = node.videoContainer = node.previewMediaType = undefined;
 }
 
+/** Room for an animated picture, which takes what the node has left; a video asks for its own. */
+function makeRoom(node, result) {
+  const [width, height] = node.size;
+  const needed = node.computeSize()[1] + PICTURE_HEIGHT;
+  const isPicture = /\.(gif|webp)$/.test(result?.images?.[0]?.filename ?? "");
+  if (isPicture && height < needed) node.setSize([width, needed]);
+}
+
 /** Show sentences about the result below the widgets, or none. */
 function say(node, sentences) {
   removeWidgets(node, [SAID]);
@@ -33,6 +42,8 @@ function say(node, sentences) {
   widget.value = sentences.join("\n\n");
   widget.serialize = widget.options.serialize = false;
   widget.options.read_only = true;
+  widget.options.getMinHeight = () => 60;
+  widget.options.getMaxHeight = () => 120;
   if (widget.element) widget.element.readOnly = true;
 }
 
@@ -45,6 +56,7 @@ app.registerExtension({
       clear(this);
       onExecuted?.apply(this, arguments);
       say(this, result?.text ?? []);
+      makeRoom(this, result);
       this.setDirtyCanvas?.(true, true);
     };
     node.onDrawBackground = function () {
