@@ -14,6 +14,7 @@ from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
 from .host import compat, files, media, progress, values
 from .host.api import io
+from .host.checks import checked, guarded
 
 # Exact ways to decode with a causal VAE, leaner and slower from one to the next.
 LADDER = ({}, {"cache_device": "cpu"})
@@ -73,6 +74,7 @@ class VAEDecodeChunked(io.ComfyNode):
     """Decodes a clip with memory that does not grow with its length."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEDecodeChunked",
@@ -113,6 +115,7 @@ class VAEDecodeChunked(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, vae, latent, chunk, overlap) -> io.NodeOutput:
         meter = SeamMeter()
         frames = torch.cat(list(frames_of(vae, latent, chunk, overlap, meter)))
@@ -123,6 +126,7 @@ class VAEDecodeToVideo(io.ComfyNode):
     """Decodes straight into the encoder: however long the clip, a few frames are in memory."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEDecodeToVideo",
@@ -149,6 +153,7 @@ class VAEDecodeToVideo(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    @checked
     def execute(
         cls, vae, latent, frame_rate, loop_count, filename_prefix, format, save_output, save_metadata,
         trim_to_audio, audio=None,

@@ -5,6 +5,7 @@ from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
 from .host import files, media, progress
 from .host.api import io
+from .host.checks import checked, guarded
 
 CHUNK = 8  # frames between two looks at progress and Cancel
 
@@ -13,6 +14,7 @@ class VideoCombine(io.ComfyNode):
     """Writes a clip to a file and shows it; the file appears only when it is complete and was read back."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVideoCombine",
@@ -38,6 +40,7 @@ class VideoCombine(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    @checked
     def execute(
         cls, images, frame_rate, loop_count, filename_prefix, format, pingpong, save_output, save_metadata,
         trim_to_audio, audio=None,

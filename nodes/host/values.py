@@ -24,7 +24,7 @@ def read_latent(latent: dict[str, Any], grid: LatentGrid, label: str) -> Tensor:
         wanted = axes.format(grid.channels).removesuffix(")") + ", height, width)"
         raise ValueError(
             f"{label} takes latents of shape {wanted}: got {tuple(samples.shape)}. Make the latent with "
-            "VideoLatent for this family, or encode frames with this model's VAE."
+            "Video Latent for this family, or encode frames with this model's VAE."
         )
     for name, cells in (("height", samples.shape[-2]), ("width", samples.shape[-1])):
         if cells % grid.patch_hw:
@@ -46,7 +46,7 @@ def clip_frames(latent: dict[str, Any]) -> int:
     if total % frames:
         raise ValueError(
             f"The latent holds {total} frames but says that a clip has {frames}: a node between took frames "
-            "away or added some. Make it anew with VideoLatent, or keep whole clips."
+            "away or added some. Make it anew with Video Latent, or keep whole clips."
         )
     return frames
 
@@ -58,7 +58,7 @@ def check_clips(frames: int, *conditionings: Any) -> None:
         if told != frames:
             raise ValueError(
                 f"The conditioning is for clips of {told} frames, the latent has clips of {frames}: give "
-                "SVDConditioning the latent that goes into the sampler."
+                "SVD Conditioning the latent that goes into the sampler."
             )
 
 

@@ -107,8 +107,8 @@ def test_what_does_not_fit_is_named(changes, message):
 @pytest.mark.parametrize(
     "context, image, message",
     [
-        (None, draw(1, 4, 8, 8), "features of 16 numbers: got none. Connect SVDConditioning"),
-        (draw(1, 1, 16), None, "SVD starts from a picture: connect SVDConditioning"),
+        (None, draw(1, 4, 8, 8), "features of 16 numbers: got none. Connect SVD Conditioning"),
+        (draw(1, 1, 16), None, "SVD starts from a picture: connect SVD Conditioning"),
     ],
 )
 def test_what_is_lacking_is_named(context, image, message):
