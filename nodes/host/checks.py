@@ -125,7 +125,7 @@ SOCKETS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "MODEL": (lambda value: hasattr(value, "model_options"), "a MODEL"),
     "CLIP": (lambda value: hasattr(value, "tokenize"), "a CLIP"),
     "VAE": (lambda value: hasattr(value, "first_stage_model"), "a VAE"),
-    "CLIP_VISION": (lambda value: hasattr(value, "patcher"), "a CLIP_VISION"),
+    "CLIP_VISION": (lambda value: not isinstance(value, str | int | float | dict | list), "a CLIP_VISION"),
     "CONDITIONING": (_is_conditioning, "a CONDITIONING"),
     "LATENT": (_is_clip, "a LATENT with one tensor of samples"),
     "IMAGE": (
@@ -166,18 +166,18 @@ def check_inputs(node: Any, inputs: Mapping[str, Any]) -> None:
     Lists of inputs that `validate_inputs` names are its own matter. Inputs that are not there are not asked about.
     """
     named = signature(node.validate_inputs).parameters
-    for wish in (node.SCHEMA or node.GET_SCHEMA()).inputs:
-        if wish.id in inputs and not (wish.id in named and isinstance(wish, io.Combo.Input)):
-            _check_value(wish.id, wish, inputs[wish.id])
-    given = {name: inputs[name] for name in named if name in inputs}
+    wishes = {wish.id: wish for wish in (node.SCHEMA or node.GET_SCHEMA()).inputs}
+    given = {name: value for name, value in inputs.items() if value is not None or not wishes[name].optional}
+    for name, value in given.items():
+        if not (name in named and isinstance(wishes[name], io.Combo.Input)):
+            _check_value(name, wishes[name], value)
+    given = {name: value for name, value in given.items() if name in named}
     if given and (said := node.validate_inputs(**given)) is not True:
         raise ValueError(said)
 
 
 def _check_value(name: str, wish: Any, value: Any) -> None:
     kind = wish.get_io_type()
-    if value is None and wish.optional:
-        return
     if isinstance(wish, io.DynamicCombo.Input):
         _check_option(name, wish, value)
     elif isinstance(wish, io.Int.Input | io.Float.Input):

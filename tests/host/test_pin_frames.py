@@ -62,7 +62,7 @@ def test_numbers_that_do_not_fit_are_refused(bench, vae, count, frames, message)
 
 def test_frames_of_a_5d_latent_cannot_be_pinned(bench):
     model_vae = bench.shared("5B")[2]
-    with pytest.raises(ValueError, match="PinFrames takes latents of shape"):
+    with pytest.raises(ValueError, match="Pin Frames takes latents of shape"):
         pin(bench, model_vae, pictures(), "0", latent=bench.empty())
 
 

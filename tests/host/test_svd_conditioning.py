@@ -237,9 +237,9 @@ def test_the_hosts_own_nodes_take_our_image_encoder(bench, vision, vae):
 
 
 @pytest.mark.parametrize("value, said", [(float("nan"), "got NaN"), (11.0, "0 to 10"), ("0.1", "a number")])
-def test_a_strength_that_is_no_number_is_refused_when_it_is_linked(bench, value, said):
+def test_a_strength_that_is_no_number_is_refused_when_it_is_linked(bench, vision, vae, value, said):
     with pytest.raises(ValueError, match=f"noise_aug_strength must be .*{said}"):
-        bench.condition(bench.empty(), noise_aug_strength=value)
+        condition(bench, vision, vae, pictures(), noise_aug_strength=value)
 
 
 def test_the_hosts_own_svd_is_told_what_it_was_trained_on(bench, vision, vae, host_svd):
