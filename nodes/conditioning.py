@@ -7,7 +7,7 @@ from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_pos
 from ..modules.families import FAMILIES
 from .host import adoption, values
 from .host.api import io
-from .host.checks import ABSENT, check_choice, check_known, check_number, check_socket, checked, guarded
+from .host.checks import check_choice, check_known, check_number, check_socket, checked, guarded
 from .host.inputs import fit_input
 
 MAX_SIZE, MAX_FRAMES = 4096, 8193  # pixels on a side, pixel frames
@@ -150,7 +150,7 @@ class VAEEncodeChunked(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, images=None, *, posterior=ABSENT) -> bool | str:
+    def validate_inputs(cls, images=None, *, posterior=None) -> bool | str:
         """Refuse an unknown way to read the posterior; `images` carries the answer, so it is checked here, too."""
         return posterior_problem(posterior, "images", images) or True
 
@@ -202,7 +202,7 @@ class ImageToVideoConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, image=None, *, posterior=ABSENT) -> bool | str:
+    def validate_inputs(cls, image=None, *, posterior=None) -> bool | str:
         """Refuse an unknown way to read the posterior; `image` carries the answer, so it is checked here, too."""
         return posterior_problem(posterior, "image", image) or True
 

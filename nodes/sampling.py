@@ -232,7 +232,7 @@ class VideoSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, preview=None, long_clip=ABSENT, *, guidance=ABSENT) -> bool | str:
+    def validate_inputs(cls, preview=None, long_clip=ABSENT, *, guidance=None) -> bool | str:
         """Refuse an unknown choice: the host checks those of a DynamicCombo nowhere. `preview` carries the answer."""
         try:
             check_known("guidance", guidance, GUIDANCE)

@@ -86,13 +86,13 @@ def check_choice(name: str, chosen: Any, choices: Iterable[str]) -> None:
 def check_known(name: str, chosen: Any, choices: Iterable[str]) -> None:
     """ValueError unless the choice of a DynamicCombo is one of its list, for which the host does not look.
 
-    By keyword it comes without its value, and only where it is known, else as `ABSENT`; named in front it comes as
-    it was typed, or as None for a link.
+    By keyword it comes without its value, and only where it is known; named in front it comes as it was typed, or as
+    None for a link.
     """
     choices = tuple(choices)
     if isinstance(chosen, Mapping) and (chosen.get(name) is None or chosen[name] in choices):
         return
-    got = "another value, a link or nothing" if chosen is ABSENT or chosen is None else shown(chosen)
+    got = "another value, a link or nothing" if chosen is None else shown(chosen)
     raise ValueError(f"{name} must be one of {', '.join(choices)}: got {got}.")
 
 
@@ -174,6 +174,22 @@ def check_inputs(node: Any, inputs: Mapping[str, Any]) -> None:
     given = {name: value for name, value in given.items() if name in named}
     if given and (said := node.validate_inputs(**given)) is not True:
         raise ValueError(said)
+
+
+def still_to_come(node: Any, inputs: Mapping[str, Any], late: Iterable[str]) -> list[str]:
+    """For `check_lazy_status`: the `late` inputs that are not there yet, once all others passed the node's checks.
+
+    So what is wrong with a name or a number over a link is told before anything is computed for the late ones.
+    """
+    check_inputs(node, {name: _without_paths(value) for name, value in inputs.items() if name not in late})
+    return [name for name in late if inputs.get(name) is None]
+
+
+def _without_paths(value: Any) -> Any:
+    """A DynamicCombo's dictionary without the (value, path) pairs that the host makes of its entries here."""
+    if not isinstance(value, dict) or not all(isinstance(entry, tuple) for entry in value.values()):
+        return value
+    return {name: entry[0] for name, entry in value.items()}
 
 
 def _check_value(name: str, wish: Any, value: Any) -> None:

@@ -92,6 +92,19 @@ WRONG = [
     (cogvideox, "loader", {"vae": "nothing.safetensors"}, "", 3),
     (cogvideox, "loader", {"model": {"model": 1}}, "", 3),
     (cogvideox, "loader", {"weight_dtype": "int4"}, "weight_dtype", 1),
+    (cogvideox, "combine", {"format": ["loader", 9]}, "format", 2),
+    (cogvideox, "combine", {"format": "video/none"}, "format", 2),
+    (cogvideox, "stream", {"filename_prefix": "../up"}, "filename_prefix", 2),
+    (cogvideox, "stream", {"frame_rate": math.nan}, "frame_rate", 2),
+    (
+        cogvideox,
+        "stream",
+        {"format": "image/gif", "format.dither": "bayer", "frame_rate": 60.0},
+        "frame_rate",
+        2,
+    ),
+    (cogvideox, "combine", {"format.crf": 99}, "format.crf", 1),
+    (cogvideox, "combine", {"loop_count": -1}, "loop_count", 1),
     (svd, "condition", {"noise_aug_strength": math.nan}, "noise_aug_strength", 1),
     (svd, "condition", {"fps": 0}, "fps", 1),
     (svd, "pins", {"frames": "last"}, "frames", 1),
@@ -174,6 +187,16 @@ LINKED = [
         "width must be a multiple of 16 pixels: got width=100",
     ),
     (cogvideox, "decode", "chunk", "PrimitiveInt", -4, "chunk must be a number from 0 to 512: got -4"),
+    (
+        cogvideox,
+        "combine",
+        "filename_prefix",
+        "PrimitiveString",
+        "../up",
+        "filename_prefix '../up' cannot be used",
+    ),
+    (cogvideox, "stream", "filename_prefix", "PrimitiveString", "", "filename_prefix '' cannot be used"),
+    (cogvideox, "stream", "frame_rate", "PrimitiveFloat", 1e9, "frame_rate must be a number from 0.1 to 240"),
     (svd, "pins", "frames", "PrimitiveString", "last", "got 'last'"),
     (svd, "condition", "fps", "PrimitiveInt", 999, "fps must be a number from 1 to 120: got 999"),
 ]
@@ -187,6 +210,19 @@ def test_a_linked_value_meets_the_same_checks_before_any_work(client, make, key,
     assert result.status == "error" and result.error["node_id"] == key, result.message
     assert words in result.message, result.message
     assert result.error["exception_type"] == "ValueError"
+    if key in ("combine", "stream"):
+        assert "sampler" not in result.error["executed"], "the clip was computed first"
+
+
+def test_sound_for_a_format_without_any_is_refused_before_the_clip_is_made(client):
+    graph = changed(
+        cogvideox(), "stream", **{"format": "image/gif", "format.dither": "bayer", "audio": ["sound", 0]}
+    )
+    graph["sound"] = node("EmptyAudio", duration=1.0, sample_rate=44100, channels=2)
+    result = client.run(graph)
+    assert result.status == "error" and "holds no sound" in result.message
+    assert result.error["exception_type"] == "kinetograph.VideoError"
+    assert "sampler" not in result.error["executed"]
 
 
 def test_an_input_that_a_node_does_not_have_is_left_out_typed_or_linked(client):
