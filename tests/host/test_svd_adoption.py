@@ -193,7 +193,7 @@ def test_a_model_that_another_node_has_rebuilt_is_refused(bench, hosts, told):
     rebuilt = hosts.clone()
     rebuilt.add_object_patch("diffusion_model.out", torch.nn.Identity())
     with pytest.raises(
-        ValueError, match=r"SVD_img2vid that another node has rebuilt \(diffusion_model.out\).*SVDL"
+        ValueError, match=r"SVD_img2vid that another node has rebuilt \(diffusion_model.out\).*SVD L"
     ):
         bench.sampler(rebuilt, bench.empty(), **told)
     from comfy.patcher_extension import WrappersMP
