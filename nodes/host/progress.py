@@ -4,6 +4,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+from server import PromptServer
 
 
 class Progress:
@@ -30,3 +31,9 @@ def steps(total: int) -> Progress:
 def check_interrupted() -> None:
     """Raise the host's interruption when Cancel was pressed (an Exception in 0.16.3, BaseException in 0.30)."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def show_text(node: Any, text: str) -> None:
+    """Show words on the running node, which asked for its `unique_id`; none leave it as it is."""
+    if text and node.hidden is not None:
+        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
