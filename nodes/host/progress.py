@@ -4,7 +4,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-from server import PromptServer
 
 
 class Progress:
@@ -36,4 +35,6 @@ def check_interrupted() -> None:
 def show_text(node: Any, text: str) -> None:
     """Show words on the running node, which asked for its `unique_id`; none leave it as it is."""
     if text and node.hidden is not None:
+        from server import PromptServer  # only a running host has one to import
+
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
