@@ -1,5 +1,7 @@
 """What goes into a sampler besides the model: empty latents of the right size, and images to start from."""
 
+from typing import Any
+
 import torch
 
 from ..modules.adoption import recognise
@@ -45,7 +47,11 @@ class VideoLatent(io.ComfyNode):
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."
                 ),
-                io.Model.Input("model", optional=True, tooltip="Only needed where a size is 0."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only needed where a size is 0; it must be of that family.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -63,7 +69,9 @@ class VideoLatent(io.ComfyNode):
             check_number("width", width, 0, MAX_SIZE)
             check_number("height", height, 0, MAX_SIZE)
             check_number("num_frames", num_frames, 0, MAX_FRAMES)
-            latent_shape(family or FAMILIES[0].id, (width, height, num_frames))
+            family = family or FAMILIES[0].id
+            latent_shape(family, (width, height, num_frames))
+            check_memory(family, (width, height, num_frames))
         except ValueError as error:
             return str(error)
         return True
@@ -72,6 +80,8 @@ class VideoLatent(io.ComfyNode):
     @checked
     def execute(cls, family, width, height, num_frames, batch_size, model=None) -> io.NodeOutput:
         asked = (width, height, num_frames)
+        if model is not None:
+            check_family(family, model)
         if 0 in asked:
             if model is None:
                 raise ValueError(
@@ -79,6 +89,7 @@ class VideoLatent(io.ComfyNode):
                 )
             native = values.native_size(adoption.own_model(model, "Video Latent", BY_ID, recognise))
             asked = tuple(number or own for number, own in zip(asked, native, strict=True))
+        check_memory(family, asked, batch_size)
         samples = empty_clips(family, asked, batch_size)
         return io.NodeOutput({"samples": samples, "num_frames": asked[2]})
 
@@ -96,6 +107,29 @@ def latent_shape(family: str, asked: tuple[int, int, int]) -> tuple[int, int, in
     width, height, num_frames = asked
     cells_w, cells_h = grid.latent_size(width or grid.multiple_hw, height or grid.multiple_hw)
     return grid.channels, grid.latent_frames(num_frames or 1), cells_h, cells_w
+
+
+def check_family(family: str, model: Any) -> None:
+    """ValueError when a MODEL is of another family than the one chosen by name."""
+    found = adoption.family_of(model, recognise)
+    if found != family:
+        does = f"choose {found} here" if found in BY_ID else "connect a model of that family"
+        raise ValueError(
+            f"Video Latent makes latents for {family}, but the connected model is {values.label_of(model)}: {does}, "
+            "or disconnect the model."
+        )
+
+
+def check_memory(family: str, asked: tuple[int, int, int], count: int = 1) -> None:
+    """ValueError for latents that this machine could not sample: noise and latents fill its memory together."""
+    channels, frames, height, width = latent_shape(family, asked)
+    needed, there = 4 * count * channels * frames * height * width, values.machine_memory()
+    if 2 * needed > there:
+        raise ValueError(
+            f"width, height, num_frames or batch_size is too large: {count} x {asked[2]} frames of "
+            f"{asked[0]}x{asked[1]} are {needed / 1e9:.1f} GB of latents, with the noise {2 * needed / 1e9:.1f} GB, "
+            f"and this machine has {there / 1e9:.1f} GB of memory."
+        )
 
 
 def empty_clips(family: str, asked: tuple[int, int, int], count: int) -> torch.Tensor:
@@ -209,12 +243,13 @@ class ImageToVideoConditioning(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, positive, negative, vae, image, latent, fit, posterior, latent_gain) -> io.NodeOutput:
-        *_, latent_frames, height, width = latent["samples"].shape
         grid = values.vae_grid(vae, "Image To Video Conditioning")
         if grid.frames_on_batch:
             raise ValueError(
-                "vae must be a video VAE, such as CogVideoX's: for SVD connect SVD Conditioning."
+                "Image To Video Conditioning is for video VAEs such as CogVideoX's: for SVD use SVD Conditioning."
             )
+        *_, latent_frames, height, width = values.samples_of(latent).shape
+        values.check_vae(vae, latent["samples"], "Image To Video Conditioning")
         pixels = fit_image(image[:1], width * grid.stride_hw, height * grid.stride_hw, fit)
         first = sample_posterior(*vae.encode_moments(pixels), seed=posterior.get("seed"))
         image_latents = pad_frames(first, latent_frames) * latent_gain

@@ -21,27 +21,26 @@ LADDER = ({}, {"cache_device": "cpu"})
 
 
 def frames_of(
-    vae, latent: dict, chunk: int, overlap: int, meter: SeamMeter | None = None
+    vae, clips: values.Clips, chunk: int, overlap: int, meter: SeamMeter | None = None
 ) -> Iterator[Tensor]:
     """Checked frames (f, h, w, 3) of every clip of a LATENT, moving the node's progress bar.
 
     A causal VAE of this pack streams exactly. VAEs with frames on the batch axis, ours or the host's, are decoded
     `chunk` frames at a time (0: what memory allows), watched by `meter`; others whole.
     """
-    samples = latent["samples"]
+    samples = clips.samples
     if not bool(samples.isfinite().all()):
         raise ValueError("The latent holds a NaN or infinity: sampling went wrong before decoding.")
     if values.is_video_vae(vae):
-        samples = values.read_latent(latent, values.vae_grid(vae, "Decoding"), "The video VAE")
-        stream = chain.from_iterable(_causal(vae, clip[None], latent.get("num_frames")) for clip in samples)
+        stream = chain.from_iterable(_causal(vae, clip[None], clips.num_frames) for clip in samples)
     elif samples.ndim == 4:
         chunk = chunk or values.affordable_frames(vae, samples)
-        clips = samples.split(values.clip_frames(latent))  # a temporal decoder must not mix two clips
-        stream = chain.from_iterable(_chunked(vae, clip, chunk, overlap, meter) for clip in clips)
+        apart = samples.split(clips.num_frames)  # a temporal decoder must not mix two clips
+        stream = chain.from_iterable(_chunked(vae, clip, chunk, overlap, meter) for clip in apart)
     else:
         stream = iter(vae.decode(samples).unbind())
     stage = f"Decoding in {str(vae.vae_dtype).removeprefix('torch.')}"
-    return _with_progress(check_finite(stream, stage), values.pixel_frames(vae, samples))
+    return _with_progress(check_finite(stream, stage), clips.total)
 
 
 def _chunked(vae, clip: Tensor, chunk: int, overlap: int, meter: SeamMeter | None) -> Iterator[Tensor]:
@@ -51,16 +50,15 @@ def _chunked(vae, clip: Tensor, chunk: int, overlap: int, meter: SeamMeter | Non
     return stream if meter is None else meter.watch(stream)
 
 
-def _causal(vae, clip: Tensor, num_frames: int | None) -> Iterator[Tensor]:
-    """One clip, in the first exact way that memory allows, cut to the frames that were asked for.
+def _causal(vae, clip: Tensor, num_frames: int) -> Iterator[Tensor]:
+    """One clip, in the first exact way that memory allows, cut to the frames that it stands for.
 
     An even number of latents decodes to three frames more, all from the first latent (spec of the CogVideoX
     VAE: its chunks): those go, so that the frame that stands alone in an odd clip stands alone here too.
     """
     streams = [partial(vae.frame_stream, clip, **way) for way in LADDER]
     stream = with_fallbacks(streams, compat.is_out_of_memory)
-    extra = 0 if num_frames is None else vae.decoded_frames(clip.shape[2]) - num_frames
-    return drop_first(stream, max(0, extra))
+    return drop_first(stream, vae.decoded_frames(clip.shape[2]) - num_frames)
 
 
 def _with_progress(stream: Iterator[Tensor], total: int) -> Iterator[Tensor]:
@@ -109,7 +107,7 @@ class VAEDecodeChunked(io.ComfyNode):
                 io.String.Output(
                     "report",
                     tooltip="How visible the seams between chunks are: the largest jump at a border beside the "
-                    "median jump inside.",
+                    "median jump inside. Also what was assumed about the number of frames.",
                 ),
             ],
         )
@@ -117,9 +115,10 @@ class VAEDecodeChunked(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, vae, latent, chunk, overlap) -> io.NodeOutput:
+        clips = values.read_clips(latent, vae, "VAE Decode (Chunked)")
         meter = SeamMeter()
-        frames = torch.cat(list(frames_of(vae, latent, chunk, overlap, meter)))
-        return io.NodeOutput(frames, meter.report().text())
+        frames = torch.cat(list(frames_of(vae, clips, chunk, overlap, meter)))
+        return io.NodeOutput(frames, " ".join(filter(None, (clips.note, meter.report().text()))))
 
 
 class VAEDecodeToVideo(io.ComfyNode):
@@ -144,8 +143,13 @@ class VAEDecodeToVideo(io.ComfyNode):
                 *media.clip_inputs(usable_formats()),
                 *media.file_inputs(),
             ],
-            outputs=media.file_outputs(),
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            outputs=[
+                *media.file_outputs(),
+                io.String.Output(
+                    "report", tooltip="What was assumed about the number of frames, if anything."
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -168,15 +172,18 @@ class VAEDecodeToVideo(io.ComfyNode):
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count)
-        width, height = values.pixel_size(vae, latent["samples"])
+        clips = values.read_clips(latent, vae, "VAE Decode To Video")
+        width, height = values.pixel_size(vae, clips.samples)
         folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
         notes = media.workflow_of(cls) if save_metadata else {}
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,
             check=progress.check_interrupted,
         )  # fmt: skip
-        writer = write_clip(job, frames_of(vae, latent, chunk=0, overlap=2))
-        return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+        writer = write_clip(job, frames_of(vae, clips, chunk=0, overlap=2))
+        saved = media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+        progress.show_text(cls, clips.note)
+        return io.NodeOutput(*saved.args, clips.note, ui=saved.ui)
 
 
 NODES = [VAEDecodeChunked, VAEDecodeToVideo]

@@ -11,6 +11,7 @@ from ..modules.conditioning.first_frame import fit_image
 from ..modules.conditioning.pinned_frames import parse_frames, pin_frames, pin_mask, resolve_frames
 from ..modules.families.svd.config import GRID
 from .host import clip_vision as vision
+from .host import values
 from .host.api import io
 from .host.checks import checked, guarded
 from .host.inputs import fit_input
@@ -46,34 +47,21 @@ class BatchClip:
 
 
 def read_clip(latent: dict[str, Any], vae: Any, node: str) -> BatchClip:
-    """The clip in a LATENT; ValueError when latent or VAE has its frames on an axis of their own."""
-    samples = latent["samples"]
-    if samples.ndim != 4 or vae.latent_dim != 2:
-        kind = f"a latent of shape {tuple(samples.shape)}" if samples.ndim != 4 else "a video VAE"
+    """The clip in a LATENT; ValueError unless its frames are on the batch axis, in whole clips, and fit the VAE."""
+    samples = values.samples_of(latent)
+    if samples.ndim != 4:
         raise ValueError(
-            f"{node} takes latents of shape (frames, channels, height, width), as SVD has them, and an image "
-            f"VAE: got {kind}. Make the latent with Video Latent for family svd, connect the VAE of SVD Loader."
+            f"{node} takes latents of shape (frames, channels, height, width), as SVD has them: got "
+            f"{tuple(samples.shape)}. Make the latent with Video Latent for family svd."
         )
-    num_frames = latent.get("num_frames") or samples.shape[0]
-    if samples.shape[0] % num_frames:
-        raise ValueError(
-            f"{samples.shape[0]} latents are no whole number of clips of {num_frames} frames: make the "
-            "latent with Video Latent, or cut it to whole clips."
-        )
-    return BatchClip(samples, num_frames)
+    values.check_vae(vae, samples, node)
+    return BatchClip(samples, values.clip_frames(latent)[0])
 
 
 def read_svd_clip(latent: dict[str, Any], vae: Any, node: str) -> BatchClip:
     """The same for SVD: four channels, sizes that its UNet can halve three times."""
-    clip = read_clip(latent, vae, node)
-    _, channels, height, width = clip.samples_nchw.shape
-    if channels != GRID.channels:
-        raise ValueError(
-            f"SVD has latents of {GRID.channels} channels: got {channels}. Make the latent with Video Latent "
-            "for family svd."
-        )
-    GRID.latent_size(width * GRID.stride_hw, height * GRID.stride_hw)
-    return clip
+    values.read_latent(latent, GRID, "SVD")
+    return read_clip(latent, vae, node)
 
 
 class SVDConditioning(io.ComfyNode):

@@ -265,7 +265,7 @@ class VideoSampler(io.ComfyNode):
         values.read_latent(latent, recipe.family.grid, recipe.label)
         clip_frames = None
         if recipe.family.grid.frames_on_batch:
-            clip_frames = values.clip_frames(latent)
+            clip_frames, _ = values.clip_frames(latent)
             values.check_clips(clip_frames, positive, negative)
         if long_clip.get("sequential_cfg"):
             model = sampling.one_at_a_time(model)

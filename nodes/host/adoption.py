@@ -55,6 +55,12 @@ def own_model(model: Any, node: str, families: Mapping[str, Family], recognise: 
     return _adopted(model, tensors, found, family)
 
 
+def family_of(model: Any, recognise: Recognise) -> str:
+    """Id of the family of a MODEL, ours or the host's own; "unknown" or the like for any other."""
+    recipe = getattr(model.model, "recipe", None)
+    return recipe.family.id if recipe is not None else recognise(_unpatched(model)).family
+
+
 def _unpatched(model: Any) -> dict[str, Tensor]:
     """The network's tensors as loaded: where a LoRA is applied right now, the host keeps the original."""
     prefix = "diffusion_model."

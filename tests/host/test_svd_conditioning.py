@@ -185,11 +185,11 @@ def test_a_latent_without_a_frame_count_is_one_clip(bench, vision, vae):
         (
             torch.zeros(1, 16, 3, 8, 16),
             9,
-            r"frames, channels, height, width.*got a latent of shape \(1, 16, 3",
+            r"SVD takes latents of shape \(frames, 4, .*got \(1, 16, 3, 8, 16\)",
         ),
-        (torch.zeros(3, 16, 8, 16), 3, "4 channels: got 16"),
-        (torch.zeros(3, 4, 9, 16), 3, "height must be a multiple of 64 pixels: got height=72, use 64 or 128"),
-        (torch.zeros(5, 4, 8, 16), 3, "5 latents are no whole number of clips of 3 frames"),
+        (torch.zeros(3, 16, 8, 16), 3, r"SVD takes latents of shape \(frames, 4, .*got \(3, 16, 8, 16\)"),
+        (torch.zeros(3, 4, 9, 16), 3, "multiples of 64 pixels: got height 72, use 64 or 128"),
+        (torch.zeros(5, 4, 8, 16), 3, "holds 5 frames but says that a clip has 3"),
     ],
 )
 def test_wrong_latents_are_refused(bench, vision, vae, samples, num_frames, message):
@@ -198,7 +198,7 @@ def test_wrong_latents_are_refused(bench, vision, vae, samples, num_frames, mess
 
 
 def test_a_video_vae_is_refused(bench, vision):
-    with pytest.raises(ValueError, match="got a video VAE"):
+    with pytest.raises(ValueError, match=r"SVD Conditioning \(.*\(batch, 16, frames, .*got \(3, 4, 8, 16\)"):
         condition(bench, vision, bench.shared("5B")[2], pictures())
 
 

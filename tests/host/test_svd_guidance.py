@@ -107,6 +107,36 @@ class TestNoiseLevels:
         with pytest.raises(ValueError, match="edm is for models with continuous.*CogVideoX.*choose simple"):
             cogvideox.sampler(cogvideox.shared()[0], cogvideox.empty(), scheduler="edm")
 
+    def test_a_scheduler_without_levels_for_a_single_step_is_named(self, bench, told):
+        model, seen = bench.svd()[0], Seen(bench.svd()[0])
+        words = (
+            "^Scheduler kl_optimal gives noise levels that are not finite for 1 step .*: take 2 steps or more"
+        )
+        with pytest.raises(ValueError, match=words):
+            bench.sampler(seen.model, bench.empty(), scheduler="kl_optimal", steps=1, **told)
+        assert seen.calls == []
+        assert bench.sampler(model, bench.empty(), scheduler="kl_optimal", steps=2, **told).isfinite().all()
+
+    def test_where_no_signal_is_left_the_clip_is_minus_the_prediction(self):
+        """Exactly, whatever large number stands for the infinite sigma there (CogVideoX: zero terminal SNR)."""
+        cogvideox = Workbench()
+        schedule = cogvideox.shared()[0].model.model_sampling
+        prediction, x = torch.randn(2, 1, 16, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3
+        last, before = schedule.sigmas[-1:], schedule.sigmas[-2:-1]
+        x = x * last
+        assert torch.equal(schedule.calculate_denoised(last, prediction, x), -prediction)
+        assert relative(schedule.calculate_denoised(before, prediction, x), -prediction) > 1e-4
+
+    def test_guidance_between_two_steps_follows_the_logarithm_of_the_noise(self, bench, told):
+        """dpm_2 looks once between two levels, at their geometric mean: half a step."""
+        from kinetograph.nodes.host import sampling
+
+        model, asked = bench.svd()[0], []
+        guider = sampling.ScheduledGuider(model, lambda done, frames: asked.append(done) or 2.0, 3)
+        plan = sampling.Plan("dpm_2", "karras", 3, 1.0, 0)
+        sampling.sample_latents(model, bench.empty(), *told.values(), guider, plan, lambda *_: None)
+        assert asked == pytest.approx([0, 1 / 6, 1 / 3, 1 / 2, 2 / 3], abs=1e-4)
+
 
 def on(**changes):
     options = {"long_clip": "on", "sequential_cfg": False, "equalise_frames": False, "contrast_scale": 1.0}

@@ -214,7 +214,7 @@ class TestSeveralClips:
     def test_a_conditioning_for_other_clips_is_refused(self, bench):
         for frames, clips in ((6, 1), (2, 3)):
             told = for_clips(bench.condition(bench.empty(frames, clips=clips)))
-            with pytest.raises(ValueError, match=f"clips of {frames} frames.* SVDConditioning the latent"):
+            with pytest.raises(ValueError, match=f"clips of {frames} frames.* SVD Conditioning the latent"):
                 bench.sampler(bench.svd()[0], bench.empty(clips=2), **told)
 
     def test_a_latent_that_lost_frames_is_refused(self, bench):
