@@ -10,7 +10,8 @@ from torch import Tensor
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
 from ..modules.decoding.seams import SeamMeter
 from ..modules.video.probe import usable_formats
-from ..modules.video.request import read_audio, read_encoding, request_problem
+from ..modules.video.request import posted_problem, read_audio, read_encoding
+from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
 from .host import compat, files, media, progress, values
 from .host.api import io
@@ -144,9 +145,9 @@ class VAEDecodeToVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
+    async def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
         """Refuse what cannot be encoded or named when the prompt is posted."""
-        return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
+        return await posted_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
     def execute(
@@ -155,7 +156,9 @@ class VAEDecodeToVideo(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count)
         width, height = values.pixel_size(vae, latent["samples"])
-        folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
+        with in_our_words():
+            place = files.save_path(filename_prefix, width, height, not save_output)
+        folder, name, counter, subfolder = place
         notes = media.workflow_of(cls) if save_metadata else {}
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,

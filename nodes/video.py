@@ -1,7 +1,8 @@
 """Frames to a video file."""
 
 from ..modules.video.probe import usable_formats
-from ..modules.video.request import read_audio, read_encoding, request_problem
+from ..modules.video.request import posted_problem, read_audio, read_encoding
+from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
 from .host import files, media, progress
 from .host.api import io
@@ -33,9 +34,9 @@ class VideoCombine(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
+    async def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
         """Refuse what cannot be encoded or named when the prompt is posted; the host's bounds let NaN through."""
-        return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
+        return await posted_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
     def execute(
@@ -43,7 +44,8 @@ class VideoCombine(io.ComfyNode):
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count, pingpong)
-        place = files.save_path(filename_prefix, images.shape[2], images.shape[1], not save_output)
+        with in_our_words():
+            place = files.save_path(filename_prefix, images.shape[2], images.shape[1], not save_output)
         folder, name, counter, subfolder = place
         notes = media.workflow_of(cls) if save_metadata else {}
         job = Job(
