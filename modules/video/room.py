@@ -33,10 +33,11 @@ class Usage:
 
     def text(self) -> str:
         """What was free, what is needed and what was taken, and what to do."""
-        frames = (
-            f"{self.encoded} frames" if self.planned is None else f"{self.encoded} of {self.planned} frames"
+        frames = self.encoded if self.planned is None else f"{self.encoded} of {self.planned}"
+        took = (
+            f"{amount(self.made + self.raw)} were written when the encoder had {frames} frames, "
+            f"{amount(self.free)} are free now"
         )
-        took = f"{frames} took {amount(self.made + self.raw)}, {amount(self.free)} are free now"
         if self.free > ROOM:
             return (
                 f"The disk takes no more, although there is room: {took}. Perhaps a quota is used up, or the "
@@ -72,4 +73,4 @@ def free_bytes(folder: Path) -> int:
 
 def amount(size: float) -> str:
     """Bytes for people."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

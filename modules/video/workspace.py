@@ -67,8 +67,9 @@ class Workspace:
         return self.path / name
 
     def size(self) -> int:
-        """Bytes that lie in the workspace."""
-        return sum(on_disk(entry.stat(follow_symlinks=False)) for entry in os.scandir(self.path))
+        """Bytes that the video takes so far."""
+        with os.scandir(self.path) as entries:
+            return sum(on_disk(entry.stat(follow_symlinks=False)) for entry in entries if entry.name != OWNER)
 
     def publish(self, made: Path, name: str, counter: int, suffix: str) -> Path:
         """Show a finished file as `name_counter_suffix`, with the next free counter; never replaces a file."""

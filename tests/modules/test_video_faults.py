@@ -290,10 +290,10 @@ def test_a_full_disk_is_an_error_that_says_how_full(small_disk, name, kibibytes)
         with VideoWriter(job(disk, name, num_frames=24)) as writer:
             writer.write(clip)
     except DiskFull as full:
-        assert "were free for this clip" in str(full) and "MB are needed" in str(full)
-        assert not list(disk.iterdir())
-    except VideoError as error:
-        assert kibibytes == 4 and "output folder" in str(error)
+        number, unit = re.search(r"([\d.]+) (kB|MB) were free for this clip", str(full)).groups()
+        free = float(number) * {"kB": 1e3, "MB": 1e6}[unit]
+        assert free == pytest.approx(kibibytes * 1024, rel=0.1, abs=5000), full
+        assert re.search(rf"(more than {number}|at least about [\d.]+) [kM]B are needed", str(full)), full
         assert not list(disk.iterdir())
     else:
         assert inspect(writer.path).num_frames == 24 or name == "image/webp"
@@ -352,7 +352,7 @@ def test_kill_9_at_any_moment_leaves_only_whole_files(tmp_path):
     assert len(names) == len(set(names)) > 3 and set(names) <= shown
     assert all(inspect(folder / entry).num_frames == 9 for entry in shown)
     orphans = [path for path in folder.iterdir() if path.name.startswith(PREFIX)]
-    assert orphans and sweep_orphans(folder) == 0 and sweep_orphans(folder, age=-1) == len(orphans)
+    assert orphans and sweep_orphans(folder) == len(orphans)  # their owners are dead, so they go at once
 
 
 def test_orphans_are_swept_after_a_day_and_nothing_else(tmp_path):
