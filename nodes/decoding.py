@@ -11,6 +11,7 @@ from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first
 from ..modules.decoding.seams import SeamMeter
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
+from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
 from .host import compat, files, media, progress, values
 from .host.api import io
@@ -174,7 +175,9 @@ class VAEDecodeToVideo(io.ComfyNode):
         encoding = read_encoding(format, frame_rate, loop_count)
         clips = values.read_clips(latent, vae, "VAE Decode To Video")
         width, height = values.pixel_size(vae, clips.samples)
-        folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
+        with in_our_words():
+            place = files.save_path(filename_prefix, width, height, not save_output)
+        folder, name, counter, subfolder = place
         notes = media.workflow_of(cls) if save_metadata else {}
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,

@@ -2,6 +2,7 @@
 
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
+from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
 from .host import files, media, progress
 from .host.api import io
@@ -53,7 +54,8 @@ class VideoCombine(io.ComfyNode):
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count, pingpong)
-        place = files.save_path(filename_prefix, images.shape[2], images.shape[1], not save_output)
+        with in_our_words():
+            place = files.save_path(filename_prefix, images.shape[2], images.shape[1], not save_output)
         folder, name, counter, subfolder = place
         notes = media.workflow_of(cls) if save_metadata else {}
         job = Job(

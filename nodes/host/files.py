@@ -99,3 +99,8 @@ def save_path(prefix: str, width: int, height: int, temporary: bool) -> tuple[Pa
 def output_directory() -> Path:
     """The host's output folder."""
     return Path(folder_paths.get_output_directory())
+
+
+def result_directories() -> list[Path]:
+    """The host's folders for results: output and temporary."""
+    return [output_directory(), Path(folder_paths.get_temp_directory())]
