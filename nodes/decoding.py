@@ -1,6 +1,7 @@
 """Latents back to frames, a few at a time."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from itertools import chain
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
 from ..modules.decoding.seams import SeamMeter
+from ..modules.video.metadata import read_notes
+from ..modules.video.naming import fill_prefix
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
 from ..modules.video.trouble import in_our_words
@@ -150,7 +153,7 @@ class VAEDecodeToVideo(io.ComfyNode):
                     "report", tooltip="What was assumed about the number of frames, if anything."
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -164,6 +167,7 @@ class VAEDecodeToVideo(io.ComfyNode):
         """Look at name, format and sound before anything is computed for the clip."""
         wanted = still_to_come(cls, inputs, ("vae", "latent"))
         check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
+        fill_prefix(inputs["filename_prefix"], cls.hidden.prompt, datetime.now(), files.output_directory())
         return wanted
 
     @classmethod
@@ -175,17 +179,21 @@ class VAEDecodeToVideo(io.ComfyNode):
         encoding = read_encoding(format, frame_rate, loop_count)
         clips = values.read_clips(latent, vae, "VAE Decode To Video")
         width, height = values.pixel_size(vae, clips.samples)
+        root = files.result_root(not save_output)
+        prefix = fill_prefix(filename_prefix, cls.hidden.prompt, datetime.now(), root)
         with in_our_words():
-            place = files.save_path(filename_prefix, width, height, not save_output)
+            place = files.save_path(prefix, width, height, not save_output)
         folder, name, counter, subfolder = place
-        notes = media.workflow_of(cls) if save_metadata else {}
+        notes = read_notes(*media.workflow_of(cls, save_metadata))
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,
             check=progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, frames_of(vae, clips, chunk=0, overlap=2))
-        saved = media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
-        progress.show_text(cls, clips.note)
+        said = [note for note in (clips.note, *writer.said) if note]
+        saved = media.saved_video(
+            writer.path, subfolder, not save_output, encoding.format.name, frame_rate, said
+        )
         return io.NodeOutput(*saved.args, clips.note, ui=saved.ui)
 
 

@@ -1,5 +1,9 @@
 """Frames to a video file."""
 
+from datetime import datetime
+
+from ..modules.video.metadata import read_notes
+from ..modules.video.naming import fill_prefix
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
 from ..modules.video.trouble import in_our_words
@@ -45,6 +49,7 @@ class VideoCombine(io.ComfyNode):
         """Look at name, format and sound before anything is computed for the clip."""
         wanted = still_to_come(cls, inputs, ("images",))
         check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
+        fill_prefix(inputs["filename_prefix"], cls.hidden.prompt, datetime.now(), files.output_directory())
         return wanted
 
     @classmethod
@@ -54,16 +59,20 @@ class VideoCombine(io.ComfyNode):
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count, pingpong)
+        root = files.result_root(not save_output)
+        prefix = fill_prefix(filename_prefix, cls.hidden.prompt, datetime.now(), root)
         with in_our_words():
-            place = files.save_path(filename_prefix, images.shape[2], images.shape[1], not save_output)
+            place = files.save_path(prefix, images.shape[2], images.shape[1], not save_output)
         folder, name, counter, subfolder = place
-        notes = media.workflow_of(cls) if save_metadata else {}
+        notes = read_notes(*media.workflow_of(cls, save_metadata))
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes, len(images),
             progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, images.split(CHUNK), progress.steps(len(images)).advance)
-        return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+        return media.saved_video(
+            writer.path, subfolder, not save_output, encoding.format.name, frame_rate, writer.said
+        )
 
 
 NODES = [VideoCombine]

@@ -125,7 +125,7 @@ def encode_tiny_clip(name: str) -> None:
     """Encode a few black frames into nothing; VideoError when that fails."""
     encoding = parse_encoding(name, 8)
     argv = commands.try_encoder(encoding, SIDE, SIDE)
-    frame = bytes(SIDE * SIDE * 3 * (2 if encoding.deep else 1))
+    frame = bytes(encoding.frame_bytes(SIDE, SIDE))
     with Encoder(argv, TRIAL_SECONDS, lambda: None) as encoder:
         for _ in range(FRAMES):
             encoder.feed(frame)
