@@ -1,14 +1,12 @@
 """What is added to a MODEL so that it moves longer or otherwise than it was trained to."""
 
-import torch
-
 from ..modules.adoption import recognise
 from ..modules.families import SVD
 from ..modules.families.svd.exvideo import check_clip
 from ..modules.weights.detect import Finding, detect
 from ..modules.weights.files import read_header
-from ..modules.weights.load import assign, open_part
-from .host import adoption, files, patching, values
+from ..modules.weights.load import FileIdentity, find_source, part_identity
+from .host import adoption, backend, files, patching, values
 from .host.api import io
 
 
@@ -66,15 +64,20 @@ class ExVideoPatch(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, exvideo=None, **_) -> list[FileIdentity]:
+        """Load again when the file was replaced under its name."""
+        return [] if exvideo is None else [*part_identity(files.find_model(exvideo, ("extension",)))]
+
+    @classmethod
     def execute(cls, model, exvideo) -> io.NodeOutput:
-        path, finding = examine(exvideo)
+        path = files.find_model(exvideo, ("extension",))
+        source = find_source(path, (SVD,), "extension", backend.maps_weights())
+        finding = source.finding
         model = adoption.own_model(model, cls.__name__, {SVD.id: SVD}, recognise)
         check_sizes(finding, model)
 
-        def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:
-            assign(module, open_part(path, finding), dtype)
-
-        longer = patching.swap_layers(model, finding.part, model.model.recipe.config, fill, check_clip)
+        layers = patching.Layers(finding.part, model.model.recipe.config, source.fill, source.check)
+        longer = patching.swap_layers(model, layers, check_clip)
         return io.NodeOutput(values.with_native_size(longer, finding.config.native_size))
 
 
