@@ -12,7 +12,7 @@ from ..modules.decoding.seams import SeamMeter
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
-from .host import compat, files, media, progress, values
+from .host import compat, files, media, progress, results, values
 from .host.api import io
 
 # Exact ways to decode with a causal VAE, leaner and slower from one to the next.
@@ -149,6 +149,11 @@ class VAEDecodeToVideo(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
     def execute(
         cls, vae, latent, frame_rate, loop_count, filename_prefix, format, save_output, save_metadata,
         trim_to_audio, audio=None,
@@ -162,6 +167,7 @@ class VAEDecodeToVideo(io.ComfyNode):
             check=progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, frames_of(vae, latent, chunk=0, overlap=2))
+        results.remember(writer.path)
         return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
 
 

@@ -3,7 +3,7 @@
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
-from .host import files, media, progress
+from .host import files, media, progress, results
 from .host.api import io
 
 CHUNK = 8  # frames between two looks at progress and Cancel
@@ -38,6 +38,11 @@ class VideoCombine(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
     def execute(
         cls, images, frame_rate, loop_count, filename_prefix, format, pingpong, save_output, save_metadata,
         trim_to_audio, audio=None,
@@ -51,6 +56,7 @@ class VideoCombine(io.ComfyNode):
             progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, images.split(CHUNK), progress.steps(len(images)).advance)
+        results.remember(writer.path)
         return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
 
 
