@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import compat
+from .progress import check_interrupted
 
 AT_ONCE = 8  # pictures embedded together: clips may have one per frame
 KIND = "clip_vision_model"
@@ -133,6 +134,7 @@ def embed_pixels(clip_vision: Any, pixels_bchw: Tensor) -> Tensor:
 
 
 def _embed(clip_vision: Any, pixels_bchw: Tensor) -> Tensor:
+    check_interrupted()
     pixels = pixels_bchw.to(clip_vision.load_device, torch.float32)
     _, _, tokens_bd, _ = clip_vision.model(pixel_values=pixels, intermediate_output=-2)
     return tokens_bd.to(comfy.model_management.intermediate_device(), compat.intermediate_dtype())
