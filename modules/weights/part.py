@@ -1,6 +1,6 @@
 """What this project knows of one kind of checkpoint file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +34,27 @@ class EmptyOperations(TorchOperations):
     LayerNorm = _uninitialised(nn.LayerNorm)
     GroupNorm = _uninitialised(nn.GroupNorm)
     Embedding = _uninitialised(nn.Embedding)
+
+
+def lengths(shapes: Shapes, key: str, axes: int) -> tuple[int, ...]:
+    """The shape of a weight; ValueError unless it has so many axes and none of them is empty."""
+    shape = shapes[key]
+    if len(shape) != axes or not all(shape):
+        raise ValueError(
+            f"{key} has the shape {tuple(shape)}: {axes} axes with at least one number each fit. Use the file as it was "
+            "published."
+        )
+    return tuple(shape)
+
+
+def check_groups(channels: Iterable[int], groups: int) -> None:
+    """ValueError unless norms of so many groups fit layers of so many channels."""
+    channels = tuple(channels)
+    if any(count % groups for count in channels):
+        raise ValueError(
+            f"its layers have {', '.join(map(str, channels))} channels, which norms of {groups} groups do not divide. "
+            "Use the file as it was published."
+        )
 
 
 def count_numbered(shapes: Shapes, place: str) -> int:
