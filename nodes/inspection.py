@@ -40,6 +40,16 @@ class ModelDoctor(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        """Say where a model goes that is not there; what is wrong with one that is there stands in the report."""
+        try:
+            if model is not None:
+                files.find_model(model, files.FOLDERS)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def fingerprint_inputs(cls, model: str) -> list[tuple[str, int, int]]:
         """Look again when a file was replaced under the same name."""
         path = files.find_model(model, files.FOLDERS)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..modules.families import COGVIDEOX, SVD
+from ..modules.catalogue import CATALOGUE
+from ..modules.families import COGVIDEOX, FAMILIES, SVD
 from ..modules.families.clip_vision import to_hugging_face
 from ..modules.families.family import Family, NoiseSchedule
 from ..modules.sampling.schedules import alphas_cumprod
-from ..modules.weights.detect import Finding, detect
+from ..modules.weights.detect import Finding, choose, detect
 from ..modules.weights.files import read_header
 from ..modules.weights.load import assign, open_part
 from ..modules.weights.part import Kind
@@ -36,13 +37,14 @@ def examine(family: Family, model: str, chosen: str, kind: Kind) -> tuple[Path, 
     `chosen` is a name from the model folders, or FROM_MODEL for the part that came with the model.
     """
     own = chosen in (FROM_MODEL, FROM_CHECKPOINT)
-    path = files.part_path(files.find_model(model if own else chosen, files.FOLDERS), kind)
+    found = files.find_model(model, ("diffusion_model",)) if own else files.find_model(chosen, (kind,))
+    path = files.part_path(found, kind)
     if chosen == FROM_MODEL and kind != "diffusion_model" and not path.is_dir():
         raise ValueError(
             f"'{model}' is a single file: it brings no {kind.replace('_', ' ')}. Choose one by name, or a "
             "diffusers folder as the model."
         )
-    return path, detect(read_header(path), (family,), kind).check()
+    return path, choose(read_header(path), FAMILIES, family, kind)
 
 
 def weight_filler(path: Path, finding: Finding) -> Callable[[torch.nn.Module, torch.dtype], None]:
@@ -127,9 +129,19 @@ def merged_filler(path: Path, clip: Finding, picture: Finding) -> Callable:
     return fill
 
 
-def part_input(name: str, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
-    """Where a part comes from: `own`, which is with the model, or a file that may hold one of `kinds`."""
-    return io.Combo.Input(name, options=[own, *files.list_models(kinds)], default=own, tooltip=tooltip)
+def list_models(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list[str]:
+    """Files and folders where `kinds` of parts lie, but for those that surely hold no `kind` of this family."""
+
+    def is_others(path: Path) -> bool:
+        return CATALOGUE.is_others(files.part_path(path, kind), family.id, kind)
+
+    return files.list_models(kinds or (kind,), unless=is_others)
+
+
+def part_input(family: Family, kind: Kind, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
+    """Where a part comes from: `own`, which is with the model, or a file from where `kinds` of parts lie."""
+    options = [own, *list_models(family, kind, kinds)]
+    return io.Combo.Input(kind, options=options, default=own, tooltip=tooltip)
 
 
 def weight_dtype_input() -> io.Combo.Input:
@@ -169,18 +181,23 @@ class CogVideoXLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=files.list_models(("diffusion_model",)),
+                    options=list_models(COGVIDEOX, "diffusion_model"),
                     tooltip="Transformer file, or a diffusers folder that holds all three parts. Looked for in "
                     "diffusion_models, checkpoints and CogVideo.",
                 ),
                 part_input(
+                    COGVIDEOX,
                     "text_encoder",
                     FROM_MODEL,
                     ("vae", "text_encoder"),
                     "T5 v1.1 encoder, such as t5xxl_fp16.safetensors in text_encoders.",
                 ),
                 part_input(
-                    "vae", FROM_MODEL, ("vae", "text_encoder"), "CogVideoX 3D VAE, in vae or CogVideo."
+                    COGVIDEOX,
+                    "vae",
+                    FROM_MODEL,
+                    ("vae", "text_encoder"),
+                    "CogVideoX 3D VAE, in vae or CogVideo.",
                 ),
                 weight_dtype_input(),
             ],
@@ -220,17 +237,19 @@ class SVDLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=files.list_models(("diffusion_model",)),
+                    options=list_models(SVD, "diffusion_model"),
                     tooltip="Checkpoint file or diffusers folder. Looked for in checkpoints, diffusion_models and "
                     "SVD.",
                 ),
                 part_input(
+                    SVD,
                     "image_encoder",
                     FROM_CHECKPOINT,
                     ("image_encoder",),
                     "CLIP ViT-H/14 of the checkpoint, or another file that holds it.",
                 ),
                 part_input(
+                    SVD,
                     "vae",
                     FROM_CHECKPOINT,
                     ("vae",),

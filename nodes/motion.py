@@ -1,11 +1,14 @@
 """What is added to a MODEL so that it moves longer or otherwise than it was trained to."""
 
+from pathlib import Path
+
 import torch
 
 from ..modules.adoption import recognise
-from ..modules.families import SVD
+from ..modules.catalogue import CATALOGUE
+from ..modules.families import FAMILIES, SVD
 from ..modules.families.svd.exvideo import check_clip
-from ..modules.weights.detect import Finding, detect
+from ..modules.weights.detect import Finding, choose
 from ..modules.weights.files import read_header
 from ..modules.weights.load import assign, open_part
 from .host import adoption, files, patching, values
@@ -15,7 +18,12 @@ from .host.api import io
 def examine(name: str) -> tuple[object, Finding]:
     """(path, what it is) of an ExVideo file; CheckpointError unless it is a complete one."""
     path = files.find_model(name, ("extension",))
-    return path, detect(read_header(path), (SVD,), "extension").check()
+    return path, choose(read_header(path), FAMILIES, SVD, "extension")
+
+
+def is_others(path: Path) -> bool:
+    """Whether a file surely holds no ExVideo."""
+    return CATALOGUE.is_others(path, SVD.id, "extension")
 
 
 def check_sizes(finding: Finding, model) -> None:
@@ -47,7 +55,7 @@ class ExVideoPatch(io.ComfyNode):
                 io.Model.Input("model", tooltip="SVD model, from SVD Loader or ImageOnlyCheckpointLoader."),
                 io.Combo.Input(
                     "exvideo",
-                    options=files.list_models(("extension",), pipelines=False),
+                    options=files.list_models(("extension",), pipelines=False, unless=is_others),
                     tooltip="ExVideo file (528 tensors) in SVD, diffusion_models or checkpoints.",
                 ),
             ],

@@ -84,8 +84,7 @@ class Finding:
     @property
     def what(self) -> str:
         """Label and variant, or label and kind where the sizes are not known."""
-        kind = (self.kind or "unknown").replace("_", " ")
-        return f"{self.label} {self.variant if self.config is not None else kind}"
+        return f"{self.label} {self.variant if self.config is not None else self.kind}"
 
     @property
     def num_dropped(self) -> int:
@@ -317,7 +316,10 @@ def _configure(
             return None, {}, (), shown(error, 3 * SHOWN_CHARACTERS)
     except (ArithmeticError, LookupError, TypeError, RuntimeError):
         pass
-    return None, {}, (), "its shapes fit no known size."
+    if header.settings is None:
+        return None, {}, (), "its shapes fit no known size."
+    remedy = "Use the config.json that was published with the weights."
+    return None, {}, (), f"its shapes and the settings in its config fit no known size together. {remedy}"
 
 
 def _highest_number(keys: Iterable[str]) -> int:

@@ -37,6 +37,8 @@ def weight_set(path: Path) -> WeightSet:
     """The weights that `path` stands for: a file, a shard or index of many files, or a folder's only set."""
     if os.path.isdir(path):
         return _main_set(path)
+    if path.name.startswith(COMPANION):
+        return WeightSet((path,))
     if INDEX.fullmatch(path.name):
         return _indexed(path)
     if shard := SHARD.fullmatch(path.name):
@@ -128,6 +130,9 @@ def _main_set(folder: Path) -> WeightSet:
     for name, members in sets.items():
         if all(other == name or other.startswith(name + ".") for other in sets):
             return _as_set(members)
+    indices = [members.index for members in sets.values() if members.index]
+    if len(indices) == 1:
+        return _indexed(indices[0])
     files = [file.name for members in sets.values() for file in members.files]
     if not files:
         raise CheckpointError(_nothing_in(folder))
@@ -190,7 +195,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _numbered(path: Path, shard: re.Match[str], shards: tuple[Path, ...]) -> WeightSet:
     """The shards of a set without an index, of the same total as `path`."""
     total = shard.group(3)
-    files = tuple(file for file in shards if f"-of-{total}" in file.name)
+    same = (file for file in shards if (fit := SHARD.fullmatch(file.name)) and fit.group(3) == total)
+    files = tuple(same)
     if len(files) != int(total):
         raise CheckpointError(
             f"{shown(path.name)} is one of {int(total)} files, {len(files)} are there. "

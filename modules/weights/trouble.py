@@ -47,12 +47,13 @@ class CheckpointError(ValueError):
 def shown(text: object, longest: int = SHOWN_CHARACTERS) -> str:
     """A name, key or value out of a file as a message may hold it: escaped, and cut where it is long."""
     whole = str(text)
-    if len(whole) > longest:
-        whole = f"{whole[:longest]}... ({len(whole)} characters)"
-    letters = (
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in whole
+    start = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in whole[:longest]
     )
-    return "".join(letters)
+    if len(whole) <= longest and len(start) <= longest:
+        return start
+    return f"{start[:longest]}... ({len(whole)} characters)"
 
 
 def shown_list(names: Iterable[object], most: int = 5) -> str:
@@ -91,6 +92,11 @@ def diagnose(file: Path) -> str:
         found = file.stat()
         if special := special_kind(found.st_mode):
             return f"{shown(file.name)} is {special}, not a file with weights. Choose a .safetensors file."
+        if not _is_text(str(file)):  # the parser takes none of those
+            return (
+                f"{shown(file.name)} lies under a name that is no text in UTF-8. Give the file, and the folders it "
+                "lies in, names of plain letters."
+            )
         head = b""
         if found.st_size:  # the system's own pseudo files have no size, and may keep a reader waiting
             with file.open("rb") as stream:
@@ -100,6 +106,13 @@ def diagnose(file: Path) -> str:
     except ValueError:  # no file can have such a name
         return _gone(file)
     return f"{shown(file.name)} {_describe(file, head, found.st_size)}"
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _describe(file: Path, head: bytes, size: int) -> str:
