@@ -3,7 +3,7 @@
 import json
 
 from ..modules.doctor import examine
-from ..modules.weights.load import FileIdentity, file_identity
+from ..modules.weights.files import FileIdentity, file_identity
 from .host import files
 from .host.api import io, ui
 
@@ -39,6 +39,16 @@ class ModelDoctor(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        """Say where a model goes that is not there; what is wrong with one that is there stands in the report."""
+        try:
+            if model is not None:
+                files.find_model(model, files.FOLDERS)
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, model: str | None = None, **_) -> list[FileIdentity]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ..modules.families import COGVIDEOX, SVD
+from ..modules.catalogue import CATALOGUE
+from ..modules.families import COGVIDEOX, FAMILIES, SVD
 from ..modules.families.clip_vision import to_hugging_face
 from ..modules.families.family import Family, NoiseSchedule
 from ..modules.sampling.schedules import alphas_cumprod
-from ..modules.weights.detect import Finding, detect
-from ..modules.weights.files import read_header
-from ..modules.weights.load import FileIdentity, Source, assign, find_source, part_identity
+from ..modules.weights.detect import Finding, choose, detect
+from ..modules.weights.files import FileIdentity, read_header
+from ..modules.weights.load import Source, assign, find_source, part_identity
 from ..modules.weights.part import Kind
 from ..modules.weights.trouble import CheckpointError
 from .host import backend, clip, clip_vision, diffusion, files, vae
@@ -35,7 +36,8 @@ def find_part(model: str, chosen: str, kind: Kind) -> Path:
     `chosen` is a name from the model folders, or FROM_MODEL for the part that came with the model.
     """
     own = chosen in (FROM_MODEL, FROM_CHECKPOINT)
-    path = files.part_path(files.find_model(model if own else chosen, files.FOLDERS), kind)
+    found = files.find_model(model, ("diffusion_model",)) if own else files.find_model(chosen, (kind,))
+    path = files.part_path(found, kind)
     if chosen == FROM_MODEL and kind != "diffusion_model" and not path.is_dir():
         raise ValueError(
             f"'{model}' is a single file: it brings no {kind.replace('_', ' ')}. Choose one by name, or a "
@@ -47,12 +49,12 @@ def find_part(model: str, chosen: str, kind: Kind) -> Path:
 def examine(family: Family, model: str, chosen: str, kind: Kind) -> tuple[Path, Finding]:
     """(path, what it is) of one part of a pipeline; CheckpointError unless it is a complete one."""
     path = find_part(model, chosen, kind)
-    return path, detect(read_header(path), (family,), kind).check()
+    return path, choose(read_header(path), FAMILIES, family, kind)
 
 
 def source_of(family: Family, model: str, chosen: str, kind: Kind) -> Source:
     """One part of a pipeline to load from; CheckpointError unless it is a complete one."""
-    return find_source(find_part(model, chosen, kind), (family,), kind, backend.maps_weights())
+    return find_source(find_part(model, chosen, kind), FAMILIES, family, kind, backend.maps_weights())
 
 
 def fingerprint(model: str | None, **chosen: str | None) -> list[FileIdentity]:
@@ -149,9 +151,19 @@ def merged_filler(clip: Source, picture: Source) -> Callable:
     return fill
 
 
-def part_input(name: str, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
-    """Where a part comes from: `own`, which is with the model, or a file that may hold one of `kinds`."""
-    return io.Combo.Input(name, options=[own, *files.list_models(kinds)], default=own, tooltip=tooltip)
+def list_models(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list[str]:
+    """Files and folders where `kinds` of parts lie, but for those that surely hold no `kind` of this family."""
+
+    def is_others(path: Path) -> bool:
+        return CATALOGUE.is_others(files.part_path(path, kind), family.id, kind)
+
+    return files.list_models(kinds or (kind,), unless=is_others)
+
+
+def part_input(family: Family, kind: Kind, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
+    """Where a part comes from: `own`, which is with the model, or a file from where `kinds` of parts lie."""
+    options = [own, *list_models(family, kind, kinds)]
+    return io.Combo.Input(kind, options=options, default=own, tooltip=tooltip)
 
 
 def weight_dtype_input() -> io.Combo.Input:
@@ -191,18 +203,23 @@ class CogVideoXLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=files.list_models(("diffusion_model",)),
+                    options=list_models(COGVIDEOX, "diffusion_model"),
                     tooltip="Transformer file, or a diffusers folder that holds all three parts. Looked for in "
                     "diffusion_models, checkpoints and CogVideo.",
                 ),
                 part_input(
+                    COGVIDEOX,
                     "text_encoder",
                     FROM_MODEL,
                     ("vae", "text_encoder"),
                     "T5 v1.1 encoder, such as t5xxl_fp16.safetensors in text_encoders.",
                 ),
                 part_input(
-                    "vae", FROM_MODEL, ("vae", "text_encoder"), "CogVideoX 3D VAE, in vae or CogVideo."
+                    COGVIDEOX,
+                    "vae",
+                    FROM_MODEL,
+                    ("vae", "text_encoder"),
+                    "CogVideoX 3D VAE, in vae or CogVideo.",
                 ),
                 weight_dtype_input(),
             ],
@@ -247,17 +264,19 @@ class SVDLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=files.list_models(("diffusion_model",)),
+                    options=list_models(SVD, "diffusion_model"),
                     tooltip="Checkpoint file or diffusers folder. Looked for in checkpoints, diffusion_models and "
                     "SVD.",
                 ),
                 part_input(
+                    SVD,
                     "image_encoder",
                     FROM_CHECKPOINT,
                     ("image_encoder",),
                     "CLIP ViT-H/14 of the checkpoint, or another file that holds it.",
                 ),
                 part_input(
+                    SVD,
                     "vae",
                     FROM_CHECKPOINT,
                     ("vae",),

@@ -1,11 +1,14 @@
 """What is added to a MODEL so that it moves longer or otherwise than it was trained to."""
 
+from pathlib import Path
+
 from ..modules.adoption import recognise
-from ..modules.families import SVD
+from ..modules.catalogue import CATALOGUE
+from ..modules.families import FAMILIES, SVD
 from ..modules.families.svd.exvideo import check_clip
-from ..modules.weights.detect import Finding, detect
-from ..modules.weights.files import read_header
-from ..modules.weights.load import FileIdentity, find_source, part_identity
+from ..modules.weights.detect import Finding, choose
+from ..modules.weights.files import FileIdentity, read_header
+from ..modules.weights.load import find_source, part_identity
 from .host import adoption, backend, files, patching, values
 from .host.api import io
 
@@ -13,7 +16,12 @@ from .host.api import io
 def examine(name: str) -> tuple[object, Finding]:
     """(path, what it is) of an ExVideo file; CheckpointError unless it is a complete one."""
     path = files.find_model(name, ("extension",))
-    return path, detect(read_header(path), (SVD,), "extension").check()
+    return path, choose(read_header(path), FAMILIES, SVD, "extension")
+
+
+def is_others(path: Path) -> bool:
+    """Whether a file surely holds no ExVideo."""
+    return CATALOGUE.is_others(path, SVD.id, "extension")
 
 
 def check_sizes(finding: Finding, model) -> None:
@@ -45,7 +53,7 @@ class ExVideoPatch(io.ComfyNode):
                 io.Model.Input("model", tooltip="SVD model, from SVD Loader or ImageOnlyCheckpointLoader."),
                 io.Combo.Input(
                     "exvideo",
-                    options=files.list_models(("extension",), pipelines=False),
+                    options=files.list_models(("extension",), pipelines=False, unless=is_others),
                     tooltip="ExVideo file (528 tensors) in SVD, diffusion_models or checkpoints.",
                 ),
             ],
@@ -71,7 +79,7 @@ class ExVideoPatch(io.ComfyNode):
     @classmethod
     def execute(cls, model, exvideo) -> io.NodeOutput:
         path = files.find_model(exvideo, ("extension",))
-        source = find_source(path, (SVD,), "extension", backend.maps_weights())
+        source = find_source(path, FAMILIES, SVD, "extension", backend.maps_weights())
         finding = source.finding
         model = adoption.own_model(model, cls.__name__, {SVD.id: SVD}, recognise)
         check_sizes(finding, model)

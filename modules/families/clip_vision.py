@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..weights.keymap import KeyMap, dropped, same, under
-from ..weights.part import Part, Shapes, lengths
+from ..weights.part import NodeName, Part, Shapes, lengths
 from ..weights.settings import REMEDY, brief, whole
 
 MODEL = "vision_model."
@@ -172,8 +172,8 @@ def variant(config: CLIPVisionConfig) -> str:
     return f"CLIP vision {config.hidden_size} wide, {config.num_layers} layers"
 
 
-def clip_vision_encoder(node: str) -> Part:
-    """The image-encoder Part of a family whose loader is the node `node`."""
+def clip_vision_encoder(node: NodeName) -> Part:
+    """The image-encoder Part of a family whose loader is `node`."""
     return Part(
         "image_encoder",
         (

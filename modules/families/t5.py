@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..weights.keymap import KeyMap
-from ..weights.part import Part, Shapes, lengths
+from ..weights.part import NodeName, Part, Shapes, lengths
 
 FIRST = "encoder.block.0.layer.0.SelfAttention."
 TABLE = FIRST + "relative_attention_bias.weight"
@@ -119,8 +119,8 @@ def variant(config: T5Config) -> str:
     return f"T5 encoder {config.d_model} wide, {config.num_layers} layers"
 
 
-def t5_encoder(node: str) -> Part:
-    """The text-encoder Part of a family whose loader is the node `node`."""
+def t5_encoder(node: NodeName) -> Part:
+    """The text-encoder Part of a family whose loader is `node`."""
     return Part(
         kind="text_encoder",
         signature=("shared.weight", TABLE, FIRST + "q.weight",

@@ -1,48 +1,21 @@
 """Weights into a module that was built on the meta device: strictly, and without a second copy."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .detect import Finding, HasParts, detect
-from .files import open_weights, read_header, weight_files
+from .detect import Finding, HasParts, choose, detect
+from .files import FileIdentity, file_identity, open_weights, read_header, weight_files
 from .part import Kind
-from .trouble import CheckpointError
+from .trouble import CheckpointError, shown
 
 REMEDY = (
     "Queue the prompt again once the file is complete. To put another file in its place, copy it under a temporary "
     "name in the same folder and rename it then."
 )
-
-
-class FileIdentity(NamedTuple):
-    """What a file was when it was looked at; -1 where there was none."""
-
-    path: str
-    size: int
-    changed: int  # nanoseconds
-    inode: int
-
-    def is_rewritten(self, now: "FileIdentity") -> bool:
-        """Whether the bytes of the file itself became others.
-
-        Not so where another file took its name: whoever has the first one mapped still sees it whole.
-        """
-        return self.inode == now.inode and self[1:3] != now[1:3]
-
-
-def file_identity(path: str | Path) -> FileIdentity:
-    """Path, size, time of change and inode of a file, which differ once it is rewritten, cut, replaced or gone."""
-    try:
-        seen = os.stat(path)
-    except OSError:
-        return FileIdentity(str(path), -1, -1, -1)
-    return FileIdentity(str(path), seen.st_size, seen.st_mtime_ns, seen.st_ino)
 
 
 def part_identity(path: str | Path) -> tuple[FileIdentity, ...]:
@@ -93,7 +66,7 @@ class Source:
                 self._complain(file, "changed while the model was being loaded")
 
     def _complain(self, file: FileIdentity, fate: str) -> None:
-        name = Path(file.path).name
+        name = shown(Path(file.path).name)
         whole = "" if name == self.finding.name else f" of {self.finding.name}"
         now = file_identity(file.path).size
         sizes = "it is gone" if now < 0 else f"{file.size} bytes before, {now} now"
@@ -101,11 +74,11 @@ class Source:
 
 
 def find_source(
-    path: str | Path, families: Iterable[HasParts], kind: Kind | None = None, mapped: bool = True
+    path: Path, families: Iterable[HasParts], family: HasParts, kind: Kind, mapped: bool = True
 ) -> Source:
-    """The part of `kind` at `path`; CheckpointError unless it is a complete one."""
+    """The part of `kind` of a family at `path`; CheckpointError unless it is a complete one."""
     files = weight_identities(path)  # first: what changes from here on is noticed
-    return Source(Path(path), detect(read_header(path), families, kind).check(), files, mapped)
+    return Source(path, choose(read_header(path), families, family, kind), files, mapped)
 
 
 def read_part(

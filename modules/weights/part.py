@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -68,6 +68,13 @@ def _pointless(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else shape
 
 
+class NodeName(NamedTuple):
+    """A node as programs call it and as people see it."""
+
+    id: str
+    title: str
+
+
 @dataclass(frozen=True)
 class Part:
     """One checkpoint file's worth of a family: how to know it, rename it, size it and build it."""
@@ -81,13 +88,17 @@ class Part:
     variant: Callable[[Any], str]  # config -> published name
     build: type[nn.Module] | None  # build(config, ops=, dtype=, device=); None: the host builds it
     folder: str  # the model folder a user puts the file into
-    node: str  # id of the node that loads it
+    node: NodeName  # that loads it
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
     extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
     prefixes: tuple[
         str, ...
     ] = ()  # the only ones it is known under, where it looks like another model's; (): any
     pointwise: bool = False  # some dialect stores convolutions of one pixel as Linear, or the other way
+
+    def is_under(self, prefix: str) -> bool:
+        """Whether the part may lie below this prefix."""
+        return not self.prefixes or prefix.endswith(self.prefixes)
 
     def empty(self, config: Any) -> nn.Module:
         """The part's module on the meta device: no memory taken, no random numbers drawn."""
