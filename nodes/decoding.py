@@ -16,7 +16,7 @@ from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
 from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
-from .host import compat, files, media, progress, values
+from .host import compat, files, media, progress, results, values
 from .host.api import io
 from .host.checks import checked, guarded, still_to_come
 
@@ -163,6 +163,11 @@ class VAEDecodeToVideo(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
     def check_lazy_status(cls, **inputs) -> list[str]:
         """Look at name, format and sound before anything is computed for the clip."""
         wanted = still_to_come(cls, inputs, ("vae", "latent"))
@@ -190,6 +195,7 @@ class VAEDecodeToVideo(io.ComfyNode):
             check=progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, frames_of(vae, clips, chunk=0, overlap=2))
+        results.remember(writer.path)
         said = [note for note in (clips.note, *writer.said) if note]
         saved = media.saved_video(
             writer.path, subfolder, not save_output, encoding.format.name, frame_rate, said

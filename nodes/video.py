@@ -8,7 +8,7 @@ from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
 from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
-from .host import files, media, progress
+from .host import files, media, progress, results
 from .host.api import io
 from .host.checks import checked, guarded, still_to_come
 
@@ -45,6 +45,11 @@ class VideoCombine(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
     def check_lazy_status(cls, **inputs) -> list[str]:
         """Look at name, format and sound before anything is computed for the clip."""
         wanted = still_to_come(cls, inputs, ("images",))
@@ -70,6 +75,7 @@ class VideoCombine(io.ComfyNode):
             progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, images.split(CHUNK), progress.steps(len(images)).advance)
+        results.remember(writer.path)
         return media.saved_video(
             writer.path, subfolder, not save_output, encoding.format.name, frame_rate, writer.said
         )

@@ -1,6 +1,7 @@
 """Every shipped workflow runs on the real host as it is, with the pocket model, and keeps what it promises."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def pocket(host, tmp_path_factory):
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
         yield server
+
+
+def test_the_folders_that_readme_names_are_there_after_the_first_start(pocket):
+    named = set(re.findall(r"`models/(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    ours = {path.name for path in demo.MODELS.iterdir()}
+    assert ours == {"CogVideo", "SVD"} and ours <= named
+    assert {path.name for path in (pocket.base / "models").iterdir() if path.is_dir()} >= ours
 
 
 def test_there_is_one_workflow_per_task_in_both_forms():
