@@ -19,6 +19,7 @@ case $mode in
   endless) cat > /dev/null; exec sleep 600 ;;
   shell) "{real}" "$@"; exit $? ;;
   heir) sleep 600 & exec "{real}" "$@" ;;
+  waiting) while [ "$(cat "{mode}")" = waiting ]; do sleep 0.1; done; exec "{real}" "$@" ;;
   *) exec "{real}" "$@" ;;
 esac
 """
@@ -98,9 +99,11 @@ class Ground:
 
 
 def write_models(base):
-    """Tiny checkpoints of both families below a base directory; returns it."""
-    if not (base / "models").exists():
-        tiny.write_pipeline(base / "models" / "CogVideo" / "tiny-5B", "5B")
-        tiny_svd.write_file(base / "models" / "SVD" / "tiny-svd.safetensors")
-        tiny_svd.write_exvideo(base / "models" / "SVD" / "tiny-exvideo.safetensors")
+    """The tiny checkpoints that campaigns name, where they are missing below a base directory; returns it."""
+    models = base / "models"
+    if not (models / "CogVideo" / "tiny-5B").exists():
+        tiny.write_pipeline(models / "CogVideo" / "tiny-5B", "5B")
+    for name, write in (("tiny-svd", tiny_svd.write_file), ("tiny-exvideo", tiny_svd.write_exvideo)):
+        if not (path := models / "SVD" / f"{name}.safetensors").exists():
+            write(path)
     return base

@@ -9,12 +9,12 @@ NAN, INF = float("nan"), float("inf")
 REFUSED = "refused"  # the post has to say no
 FAILS = "fails"  # it arrives by a link, so a node has to say no while running
 FREE = "free"  # the host turns it into a value or ignores it: whatever happens, happens in words for people
-NO_NUMBER = ("many", "", "1e", None, {}, {"a": 1}, "0x10", "\x00", "٣.", [1, 2, 3], [], {"__value__": [1, 2]})
+NO_NUMBER = ("many", "", "1e", None, {}, {"a": 1}, "0x10", "\x00", "٣x", [1, 2, 3], [], {"__value__": [1, 2]})
 SOME_NUMBER = ("12", 9.5, True, " 3 ", {"__value__": "3"})
 NO_CHOICE = (
+    None,  # first: what need not be given may be None
     "no such",
     "",
-    None,
     5,
     -1,
     NAN,
@@ -23,7 +23,6 @@ NO_CHOICE = (
     True,
     "\x00\n",
     {"__value__": ["x"]},
-    {"__value__": None},
     [],
 )
 ODD_TEXT = (None, 5, {}, True, NAN, "\x00", "x" * 100_000, "\ud800", {"__value__": [1]})
@@ -77,7 +76,7 @@ def by_type(field, rng):
     if field.type in ("INT", "FLOAT"):
         return numbers(field, rng)
     if field.type in ("COMBO", DYNAMIC):
-        return [Change("unknown option", REFUSED, rng.choice(NO_CHOICE))]
+        return [Change("unknown option", REFUSED, rng.choice(NO_CHOICE[not field.required :]))]
     if field.type == "STRING":
         return texts(field, rng)
     if field.type == "BOOLEAN":
