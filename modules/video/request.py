@@ -1,13 +1,12 @@
 """What a user asked for, from the words of a node's widgets, found wanting before any work begins."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .encoding import Encoding, check_rate, parse_encoding
 from .formats import FORMATS, VideoFormat, find_format
-from .naming import check_prefix, fill_prefix
+from .naming import check_prefix
 from .pixels import Audio
 from .probe import check_usable, usable_formats
 from .trouble import VideoError
@@ -26,11 +25,6 @@ def read_encoding(
 def read_audio(audio: Mapping[str, Any] | None) -> Audio | None:
     """Sound from {"waveform": (b, c, samples), "sample_rate": Hz}: the first of the batch."""
     return None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"]))
-
-
-def read_prefix(prefix: str, prompt: Mapping[str, Any] | None, root: Path) -> str:
-    """A prefix with the date of now and the widget values of the running prompt filled in."""
-    return fill_prefix(prefix, prompt, datetime.now(), root)
 
 
 def request_problem(

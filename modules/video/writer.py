@@ -1,10 +1,10 @@
 """Frames to a video file, chunk by chunk; the file has its final name only when it is complete and proven."""
 
-import errno
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,12 +21,11 @@ from .formats import KEEPS_ALPHA
 from .metadata import Notes, attach, ffmetadata, left_out_text, lost_in, storable
 from .pixels import Audio, to_pixels, with_alpha, write_samples
 from .readback import inspect, verify
-from .trouble import DiskFull, VideoError
-from .workspace import Workspace, free_bytes
+from .room import Usage, free_bytes, on_disk
+from .trouble import FULL, SHORT, DiskFull, VideoError
+from .workspace import Workspace
 
 PATIENCE = 600.0  # seconds that the encoder may stand still
-FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,6 @@ class VideoWriter:
         with self._stack:
             if error is None:
                 self._guard(self._finish)
-            elif isinstance(error, OSError) and error.errno in FULL:
-                raise self._disk_full() from error
 
     def write(self, frames_fhwc: Tensor) -> None:
         """Append frames: (f, h, w, 3 or 4), floats in 0..1 (overshoot is clamped) or uint8.
@@ -95,6 +92,7 @@ class VideoWriter:
         Raises VideoError for another shape or size, a size that the format cannot hold, values that are
         not finite (naming the frame), a dead encoder or a full disk.
         """
+        self._work.check_there()
         self._check_frames(frames_fhwc)
         self._alpha_dropped |= frames_fhwc.shape[-1] == 4 and not self.encoding.alpha
         for frame_hwc in with_alpha(frames_fhwc, self.encoding.alpha):
@@ -111,7 +109,7 @@ class VideoWriter:
             )
         size = (frames_fhwc.shape[2], frames_fhwc.shape[1])
         if self._size is None:
-            self._open(*size)
+            self._guard(lambda: self._open(*size))
         elif size != self._size:
             raise VideoError(f"All frames must be {self._size[0]}x{self._size[1]}: got {size[0]}x{size[1]}.")
 
@@ -122,7 +120,8 @@ class VideoWriter:
             raise VideoError(problem)
         self._size = (width, height)
         if self.encoding.pingpong or (self.encoding.loop_count and not self.encoding.format.loops):
-            self._replay = self._stack.enter_context(tempfile.TemporaryFile(dir=self._work.path))
+            self._replay = tempfile.TemporaryFile(dir=self._work.path)
+            self._stack.callback(drop, self._replay)
         argv = self._first_command(width, height)
         encoder = Encoder(argv, self.job.patience, self.job.check, str(self._work.path))
         self._encoder = self._stack.enter_context(encoder)
@@ -231,37 +230,52 @@ class VideoWriter:
         return [*notes, *([alpha] if self._alpha_dropped else []), *([form.unseen] if form.unseen else [])]
 
     def _guard(self, step: Callable[[], None]) -> None:
-        """Run a step that writes; a full disk becomes an error that says how full."""
+        """Run a step that reads or writes files; what the system refuses becomes an error that helps."""
         try:
             step()
-        except OSError as error:
-            if error.errno in FULL:
-                raise self._disk_full() from error
-            raise VideoError(
-                f"The video could not be written: {error.strerror}. Check the output folder."
-            ) from error
-        except DiskFull as error:
-            raise self._disk_full() from error
+        except (OSError, VideoError) as error:
+            self._work.check_there()
+            cause = error if isinstance(error, OSError) else error.__cause__
+            code = cause.errno if isinstance(cause, OSError) else None
+            if isinstance(error, DiskFull) or code in FULL:
+                raise DiskFull(self._usage().text()) from error
+            if isinstance(cause, OSError) and (cause is error or code in SHORT):
+                raise self._work.refusal(cause) from error
+            raise
 
-    def _disk_full(self) -> DiskFull:
-        used, done, total = self._work.size(), max(1, self.num_frames), self.job.num_frames
-        free = free_bytes(self.job.folder) + used
-        need = f"about {megabytes(used * total / done)}" if total else f"more than {megabytes(used)}"
-        return DiskFull(
-            f"The disk is full: {megabytes(free)} were free for this clip, {need} are needed "
-            f"({self.num_frames} frames took {megabytes(used)}). Free some space, choose another output folder, "
-            "or a format or crf that makes smaller files. Nothing was left behind."
+    def _usage(self) -> Usage:
+        """What lies on the disk of this clip."""
+        return Usage(
+            free=free_bytes(self.job.folder),
+            made=self._work.size(),
+            raw=on_disk(os.fstat(self._replay.fileno())) if self._replay is not None else 0,
+            arrived=self._arrived,
+            arriving=self.job.num_frames,
+            encoded=self.num_frames,
+            planned=self._planned_frames(),
         )
+
+    def _planned_frames(self) -> int | None:
+        """How many frames the file will have, when it is known how many arrive."""
+        arriving = self.job.num_frames
+        if arriving is None:
+            return None
+        way_back = max(0, arriving - 2) if self.encoding.pingpong else 0
+        repeats = 0 if self.encoding.format.loops else self.encoding.loop_count
+        planned = (arriving + way_back) * (1 + repeats)
+        return planned if self._limit is None else min(planned, self._limit)
+
+
+def drop(stream: IO[bytes]) -> None:
+    """Close a file that nobody wants any more; what it could not write does not matter."""
+    with suppress(OSError):
+        stream.close()
 
 
 def assert_open(encoder: Encoder | None) -> Encoder:
     if encoder is None:
         raise RuntimeError("The encoder starts with the first frame.")
     return encoder
-
-
-def megabytes(size: float) -> str:
-    return f"{size / MEGABYTE:.1f} MB"
 
 
 def write_clip(

@@ -291,18 +291,3 @@ def test_a_full_disk_is_an_error_and_the_next_prompt_succeeds(client, server, ou
         assert result.status == "success" and inspect(made(result, output)).num_frames == 9
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@NEEDS_SIGNALS
-def test_a_killed_server_leaves_no_file_under_a_final_name(start_server, moving, noise, base):
-    server = start_server()
-    source = base / "input" / noise["noise"]["inputs"]["image"]
-    (server.base / "input").mkdir(exist_ok=True)
-    (server.base / "input" / source.name).write_bytes(source.read_bytes())
-    listen, moments = when_encoding(server, server.process.kill)
-    with pytest.raises(Exception):  # noqa: B017  the connection breaks, in one way or another
-        server.client.run(slow(noise), listener=listen)
-    assert moments
-    time.sleep(0.5)
-    files = [path for path in (server.base / "output").rglob("*") if path.is_file()]
-    assert all(path.parent.name.startswith(PREFIX) for path in files), files
