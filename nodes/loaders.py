@@ -10,13 +10,14 @@ from ..modules.catalogue import CATALOGUE
 from ..modules.families import COGVIDEOX, FAMILIES, SVD
 from ..modules.families.clip_vision import to_hugging_face
 from ..modules.families.family import Family, NoiseSchedule
+from ..modules.families.svd.exvideo import check_clip
 from ..modules.sampling.schedules import alphas_cumprod
 from ..modules.weights.detect import Finding, choose, detect
 from ..modules.weights.files import FileIdentity, read_header
 from ..modules.weights.load import Source, assign, find_source, part_identity
 from ..modules.weights.part import Kind
 from ..modules.weights.trouble import CheckpointError
-from .host import backend, clip, clip_vision, diffusion, files, vae
+from .host import backend, clip, clip_vision, diffusion, files, patching, vae
 from .host.api import io
 from .host.checks import checked, guarded
 
@@ -80,6 +81,7 @@ def load_model(family: Family, model: str, weight_dtype: str) -> object:
         alphas_cumprod=alphas_cumprod(schedule) if isinstance(schedule, NoiseSchedule) else None,
         fill=source.fill,
         check=source.check,
+        notes=source.notes,
         weight_dtype=getattr(torch, finding.dtype),
         parameters=finding.parameters,
         dtype=WEIGHT_DTYPES[weight_dtype],
@@ -106,7 +108,9 @@ def load_video_vae(model: str, chosen: str) -> object:
     source = source_of(COGVIDEOX, model, chosen, "vae")
     config = source.finding.config
     grid = dataclasses.replace(COGVIDEOX.grid, channels=config.latent_channels, patch_hw=1)
-    return vae.VideoVAE(vae.VAERecipe(source.finding.part, config, grid, source.fill, source.check))
+    return vae.VideoVAE(
+        vae.VAERecipe(source.finding.part, config, grid, source.fill, source.check, source.notes)
+    )
 
 
 def load_image_encoder(model: str, chosen: str) -> object:
@@ -118,7 +122,7 @@ def load_image_encoder(model: str, chosen: str) -> object:
         return to_hugging_face(source.open(), config)
 
     return clip_vision.load_clip_vision(
-        clip_vision.VisionRecipe(config, open_weights, source.finding.name, source.check)
+        clip_vision.VisionRecipe(config, open_weights, source.finding.name, source.check, source.notes)
     )
 
 
@@ -313,8 +317,11 @@ class SVDLoader(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: str, image_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:
+        patcher = load_model(SVD, model, weight_dtype)
+        if patcher.model.recipe.config.exvideo:
+            patching.guard_clips(patcher, check_clip)
         return io.NodeOutput(
-            load_model(SVD, model, weight_dtype),
+            patcher,
             load_image_encoder(model, image_encoder),
             load_frames_vae(model, vae),
         )

@@ -90,7 +90,9 @@ class ExVideoPatch(io.ComfyNode):
         model = adoption.own_model(model, "ExVideo Patch", {SVD.id: SVD}, recognise)
         check_sizes(finding, model)
 
-        layers = patching.Layers(finding.part, model.model.recipe.config, source.fill, source.check)
+        layers = patching.Layers(
+            finding.part, model.model.recipe.config, source.fill, source.check, source.notes
+        )
         longer = patching.swap_layers(model, layers, check_clip)
         return io.NodeOutput(values.with_native_size(longer, finding.config.native_size))
 

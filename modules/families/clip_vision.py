@@ -186,6 +186,7 @@ def clip_vision_encoder(node: NodeName) -> Part:
         read_config,
         variant,
         build=None,
+        untold=lambda config: {"image_encoder_heads": config.num_heads},
         folder="clip_vision",
         node=node,
         host_shapes=key_shapes,

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .settings import MARKERS, read_note
 from .shards import WeightSet, is_alone, parse_json, read_json, weight_files, weight_set
 from .trouble import CheckpointError, diagnose, shown, shown_list, special_kind
 
@@ -160,6 +161,7 @@ def _read_header(path: Path, weights: WeightSet, beside: Path | None) -> Header:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
     metadata: dict[str, str] = {}
+    notes: dict[str, int] = {}
     for file in weights.files:
         with opened(file) as handle:
             metadata.update(handle.metadata() or {})
@@ -171,14 +173,18 @@ def _read_header(path: Path, weights: WeightSet, beside: Path | None) -> Header:
                         "single file."
                     )
                 part = handle.get_slice(key)
-                shapes[key], dtypes[key] = tuple(part.get_shape()), part.get_dtype()
+                shape = tuple(part.get_shape())
+                if note := read_note(key, shape):
+                    notes.update(note)
+                elif key not in MARKERS:
+                    shapes[key], dtypes[key] = shape, part.get_dtype()
     if missing := sorted({*weights.keys} - {*shapes}):
         index = weights.index or path
         raise CheckpointError(
             f"{shown(index.name)} names {len(missing)} keys that its files do not hold: {shown_list(missing)}. "
             "Download the files again."
         )
-    settings = read_json(beside) if beside else _embedded(metadata)
+    settings = read_json(beside) if beside else _embedded(metadata) or notes or None
     return Header(shown(path.name), weights.files, shapes, dtypes, metadata, settings)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .detect import Finding, HasParts, choose, detect
 from .files import FileIdentity, file_identity, open_weights, read_header, weight_files
 from .part import Kind
+from .settings import notes_of
 from .trouble import CheckpointError, shown
 
 REMEDY = (
@@ -38,6 +39,12 @@ class Source:
     finding: Finding
     files: tuple[FileIdentity, ...]
     mapped: bool = True  # False: tensors are read at once, and the files are not looked at again
+
+    @property
+    def notes(self) -> dict[str, Tensor]:
+        """What the shapes of the part do not tell, to be saved beside them."""
+        part = self.finding.part
+        return {} if part is None else notes_of(part.untold(self.finding.config))
 
     def open(self) -> dict[str, Tensor]:
         """The tensors in our naming. CheckpointError when the files are no longer those that were found."""

@@ -90,6 +90,8 @@ class Part:
     folder: str  # the model folder a user puts the file into
     node: NodeName  # that loads it
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
+    # config -> what no shape tells of it, in the words of its settings: it goes into files that the host saves
+    untold: Callable[[Any], Mapping[str, int]] = lambda config: {}
     extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
     prefixes: tuple[
         str, ...

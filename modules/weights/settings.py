@@ -1,11 +1,23 @@
-"""What a config.json says and no shape tells, each value checked before anything is built with it."""
+"""What a config.json says and no shape tells, each value checked before anything is built with it.
+
+A file that the host saves keeps no such settings. Ours go along as empty tensors, whose shapes tell the values:
+(0, value) for a number, (0, 1, value) for a switch.
+"""
 
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 REMEDY = "Use the config.json that was published with the weights."
 
+NOTE = "kinetograph_settings."
+# What ComfyUI writes beside the weights into files that it saves; nothing here needs it.
+MARKERS = frozenset(
+    ("v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min", "cond_stage_model.t5xxl.logit_scale")
+)
 SHOWN = 80  # characters of a value that is refused
 
 
@@ -13,6 +25,22 @@ def brief(value: Any) -> str:
     """A value as an error may hold it: escaped, and cut where it is long."""
     text = reprlib.repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def notes_of(settings: Mapping[str, int]) -> dict[str, Tensor]:
+    """Settings as tensors to be saved beside the weights that they belong to."""
+    return {
+        NOTE + name: torch.empty(0, 1, value) if isinstance(value, bool) else torch.empty(0, value)
+        for name, value in settings.items()
+    }
+
+
+def read_note(key: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """The setting that a key with its shape tells; none for a key that is no note."""
+    _, note, name = key.rpartition(NOTE)
+    if not note or shape[:1] != (0,) or len(shape) not in (2, 3):
+        return {}
+    return {name: shape[1] if len(shape) == 2 else bool(shape[2])}
 
 
 def whole(settings: Mapping[str, Any], name: str, usual: int, most: int, least: int = 1) -> int:

@@ -13,6 +13,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from .backend import Check, unchecked
+
 NAME = "t5xxl"  # the host's name for it; embeddings and schedules refer to it
 PAD, END = 0, 1  # T5's tokens
 
@@ -38,12 +40,10 @@ class TextRecipe:
     weight_dtype: torch.dtype
     parameters: int
     max_tokens: int  # prompts are cut to it and padded up to it, end token included
-    check: Callable[[], None] = lambda: (
-        None
-    )  # ValueError when the weights are no longer those that were loaded
+    check: Check = unchecked
 
 
-def tokenizer_class(max_tokens: int, check: Callable[[], None]) -> type:
+def tokenizer_class(max_tokens: int, check: Check) -> type:
     """The host's T5 tokenizer, padded and cut to `max_tokens` (226 for CogVideoX, arXiv 2408.06072).
 
     The host's own `cogvideox` type pads but does not cut; the transformer never saw a longer text. `check` is

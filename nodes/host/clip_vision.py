@@ -4,8 +4,8 @@ The host's own `encode_image` rounds pictures to 8 bit and resizes in its own wa
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import compat
+from .backend import Check, unchecked
 from .progress import check_interrupted
 
 AT_ONCE = 8  # pictures embedded together: clips may have one per frame
@@ -41,17 +42,21 @@ class VisionRecipe:
     sizes: VisionSizes
     open_weights: Callable[[], dict[str, Tensor]]
     name: str
-    check: Callable[[], None] = lambda: (
-        None
-    )  # ValueError when the weights are no longer those that were loaded
+    check: Check = unchecked
+    # what the host saves beside the weights
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class CheckedVision(comfy.clip_vision.ClipVisionModel):
     """The host's CLIP_VISION; asks before every use whether the weights still are those that were loaded."""
 
-    def __init__(self, config: str, check: Callable[[], None]):
+    def __init__(self, config: str, recipe: VisionRecipe):
         super().__init__(config)
-        self.check = check
+        self.check, self.notes = recipe.check, recipe.notes
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """What the host saves, with what no shape of it tells."""
+        return {**super().get_sd(), **self.notes}
 
     def encode_image(self, *args: Any, **kwargs: Any) -> Any:
         self.check()
@@ -100,7 +105,7 @@ def _empty_model(recipe: VisionRecipe) -> CheckedVision:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip_vision.json"
         path.write_text(json.dumps(host_config(recipe.sizes)), encoding="utf-8")
-        return CheckedVision(str(path), recipe.check)
+        return CheckedVision(str(path), recipe)
 
 
 def _load_patcher(recipe: VisionRecipe, disable_dynamic: bool = False) -> Any:

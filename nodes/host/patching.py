@@ -1,7 +1,7 @@
 """Layers of a MODEL replaced by others, through the host's object patches: the MODEL itself stays as it is."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,14 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...modules.families.family import Part
-from .backend import attend
+from .backend import Check, attend
 from .diffusion import checking
 
 Fill = Callable[[nn.Module, torch.dtype], None]
 # Frames, latent height, latent width; ValueError when such a clip does not fit.
 CheckClip = Callable[[int, int, int], None]
+
+GUARD = "kinetograph_clip_check"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Layers:
     part: Part
     config: Any
     fill: Fill
-    check: Callable[[], None]  # ValueError when the weights are no longer those that were loaded
+    check: Check
+    notes: Mapping[str, Tensor]  # what the host saves beside the weights
 
 
 def swap_layers(model: Any, layers: Layers, check_clip: CheckClip) -> Any:
@@ -44,10 +47,17 @@ def swap_layers(model: Any, layers: Layers, check_clip: CheckClip) -> Any:
     clone.size = model.model_size() + _added_bytes(model.model.diffusion_model, branches)
     # the host compares it to see whether a loaded clone serves this one too
     clone.patches_uuid = uuid.uuid4()
-    key = f"kinetograph_{layers.part.kind}"
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, _checking(check_clip))
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, f"{key}_weights_check", checking(layers.check))
+    clone.add_object_patch("notes", {**model.model.notes, **layers.notes})
+    key = f"kinetograph_{layers.part.kind}_weights_check"
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, checking(layers.check))
+    guard_clips(clone, check_clip)
     return clone
+
+
+def guard_clips(model: Any, check_clip: CheckClip) -> None:
+    """Have a MODEL ask `check_clip` before anything is sampled."""
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, GUARD)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, GUARD, _checking(check_clip))
 
 
 @torch.inference_mode(False)

@@ -4,8 +4,8 @@ Causal video VAEs stream inside, so that whole clips never lie on the device; ou
 stream through `frame_stream`.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...modules.families.family import Part
 from ...modules.grid import LatentGrid
 from . import compat
-from .backend import HostOperations, new_patcher
+from .backend import Check, HostOperations, new_patcher, unchecked
 from .progress import Progress, check_interrupted, steps
 
 # A VAE of the host without a network of its own, "pixel_space": every version builds it from this alone, in silence.
@@ -34,9 +34,9 @@ class VAERecipe:
     config: Any
     grid: LatentGrid
     fill: Callable[[nn.Module, torch.dtype], None]
-    check: Callable[[], None] = lambda: (
-        None
-    )  # ValueError when the weights are no longer those that were loaded
+    check: Check = unchecked
+    # what the host saves beside the weights
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class FamilyVAE(comfy.sd.VAE):
@@ -75,6 +75,10 @@ class FamilyVAE(comfy.sd.VAE):
         """What the host asks before every use; here also whether the weights still are those that were loaded."""
         super().throw_exception_if_invalid()
         self.recipe.check()
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """What the host saves, with what no shape of it tells."""
+        return {**super().get_sd(), **self.recipe.notes}
 
     def reserve(self, bytes_needed: float) -> None:
         """Load the weights and free that much memory on the device."""

@@ -141,6 +141,17 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     )
 
 
+def untold(config: CogVideoXConfig) -> dict[str, int]:
+    """What no shape tells of a transformer, in the words of its config.json."""
+    size = {"sample_width": config.sample_width, "sample_height": config.sample_height}
+    return {
+        "max_text_seq_length": config.max_text_tokens,
+        **size,
+        "sample_frames": config.sample_frames,
+        "use_rotary_positional_embeddings": config.rotary,
+    }
+
+
 def _check_channels(in_channels: int, out_channels: int, knows_image: bool) -> None:
     """ValueError unless the input is the noise alone, or noise and image with the keys of an I2V release."""
     if in_channels not in (out_channels, 2 * out_channels):

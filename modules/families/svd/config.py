@@ -44,6 +44,7 @@ class SVDConfig:
     num_frames: int = 25  # that the checkpoint was trained on; no shape tells
     width: int = 1024  # pixels, as num_frames
     height: int = 576
+    exvideo: bool = False  # saved with ExVideo's temporal layers and positions in place
     rgb_factors: tuple[tuple[float, ...], ...] = RGB_FACTORS  # (channels, 3), for previews only
     rgb_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
 
@@ -60,7 +61,7 @@ class SVDConfig:
     @property
     def variant(self) -> str:
         """What this checkpoint is called before a user. The releases differ in training alone."""
-        return "UNet"
+        return "UNet with ExVideo" if self.exvideo else "UNet"
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SVDConfig:
@@ -79,7 +80,8 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
     adm_dim = lengths(shapes, "label_emb.0.0.weight", 2)[1]
     _check_channels(in_channels, out_channels)
     _check_conditions(adm_dim, settings)
-    width, height, num_frames = _native_size(settings, SVDConfig().native_size)
+    exvideo = "input_blocks.1.1.positional.embeddings" in shapes
+    width, height, num_frames = _native_size(settings, EXVIDEO_SIZE if exvideo else SVDConfig().native_size)
     rgb_factors, rgb_bias = colours(settings, out_channels, RGB_FACTORS)
     return SVDConfig(
         in_channels=in_channels,
@@ -91,6 +93,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
         num_frames=num_frames,
         width=width,
         height=height,
+        exvideo=exvideo,
         rgb_factors=rgb_factors,
         rgb_bias=rgb_bias,
     )
@@ -113,6 +116,12 @@ def read_extension_config(shapes: Shapes, settings: Mapping[str, Any] | None = N
         width=width,
         height=height,
     )
+
+
+def untold(config: SVDConfig) -> dict[str, int]:
+    """What no shape tells of a UNet, in the words of its settings."""
+    size = {"width": config.width, "height": config.height, "num_frames": config.num_frames}
+    return {"head_dim": config.head_dim, **size}
 
 
 def _native_size(settings: Mapping[str, Any], published: tuple[int, int, int]) -> tuple[int, int, int]:
