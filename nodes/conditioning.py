@@ -9,7 +9,7 @@ from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_pos
 from ..modules.families import FAMILIES
 from .host import adoption, values
 from .host.api import io
-from .host.checks import check_choice, check_number
+from .host.checks import check_choice, check_known, check_number, check_socket, checked, guarded
 from .host.inputs import fit_input
 
 MAX_SIZE, MAX_FRAMES = 4096, 8193  # pixels on a side, pixel frames
@@ -22,6 +22,7 @@ class VideoLatent(io.ComfyNode):
     """An empty clip in a family's latent layout, told in pixels and frames."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVideoLatent",
@@ -61,7 +62,7 @@ class VideoLatent(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, family: str, width: int, height: int, num_frames: int) -> bool | str:
+    def validate_inputs(cls, family=None, width=None, height=None, num_frames=None) -> bool | str:
         """Refuse sizes and counts that do not fold, naming the nearest that do, when the prompt is posted."""
         try:
             check_choice("family", family, BY_ID)
@@ -76,6 +77,7 @@ class VideoLatent(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(cls, family, width, height, num_frames, batch_size, model=None) -> io.NodeOutput:
         asked = (width, height, num_frames)
         if model is not None:
@@ -148,10 +150,12 @@ def posterior_input() -> io.DynamicCombo.Input:
     )
 
 
-def posterior_problem(chosen: dict) -> str | None:
-    """Why a choice of `posterior_input` cannot be met, or None."""
+def posterior_problem(chosen: object, name: str, image: object) -> str | None:
+    """Why a choice of `posterior_input` cannot be met, or the picture in the input `name` is none; or None."""
     try:
-        check_choice("posterior", chosen, ("sample", "mean"))
+        check_known("posterior", chosen, ("sample", "mean"))
+        if image is not None:
+            check_socket(name, "IMAGE", image)
     except ValueError as error:
         return str(error)
     return None
@@ -161,6 +165,7 @@ class VAEEncodeChunked(io.ComfyNode):
     """Encodes a clip for video to video, with memory that does not grow with its length."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEEncodeChunked",
@@ -179,11 +184,12 @@ class VAEEncodeChunked(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, posterior: dict) -> bool | str:
-        """Refuse an unknown way to read the posterior; its seed is checked by the host."""
-        return posterior_problem(posterior) or True
+    def validate_inputs(cls, images=None, *, posterior=None) -> bool | str:
+        """Refuse an unknown way to read the posterior; `images` carries the answer, so it is checked here, too."""
+        return posterior_problem(posterior, "images", images) or True
 
     @classmethod
+    @checked
     def execute(cls, vae, images, posterior) -> io.NodeOutput:
         values.vae_grid(vae, "VAE Encode (Chunked)")
         samples = sample_posterior(*vae.encode_moments(images), seed=posterior.get("seed"))
@@ -194,6 +200,7 @@ class ImageToVideoConditioning(io.ComfyNode):
     """Gives an image-to-video checkpoint the picture that the clip starts from."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographImageToVideoConditioning",
@@ -229,23 +236,21 @@ class ImageToVideoConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, posterior: dict, latent_gain: float) -> bool | str:
-        """Refuse an unknown way to read the posterior, and a gain that is no number in bounds."""
-        try:
-            check_number("latent_gain", latent_gain, 0, MAX_GAIN)
-        except ValueError as error:
-            return str(error)
-        return posterior_problem(posterior) or True
+    def validate_inputs(cls, image=None, *, posterior=None) -> bool | str:
+        """Refuse an unknown way to read the posterior; `image` carries the answer, so it is checked here, too."""
+        return posterior_problem(posterior, "image", image) or True
 
     @classmethod
+    @checked
     def execute(cls, positive, negative, vae, image, latent, fit, posterior, latent_gain) -> io.NodeOutput:
         grid = values.vae_grid(vae, "Image To Video Conditioning")
         if grid.frames_on_batch:
             raise ValueError(
-                "Image To Video Conditioning is for video VAEs such as CogVideoX's: for SVD use SVD Conditioning."
+                "vae must be a video VAE, such as CogVideoX's: for SVD connect SVD Conditioning."
             )
-        *_, latent_frames, height, width = values.samples_of(latent).shape
-        values.check_vae(vae, latent["samples"], "Image To Video Conditioning")
+        samples = values.samples_of(latent)
+        values.check_vae(vae, samples, "Image To Video Conditioning")
+        *_, latent_frames, height, width = samples.shape
         pixels = fit_image(image[:1], width * grid.stride_hw, height * grid.stride_hw, fit)
         first = sample_posterior(*vae.encode_moments(pixels), seed=posterior.get("seed"))
         image_latents = pad_frames(first, latent_frames) * latent_gain

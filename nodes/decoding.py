@@ -10,10 +10,11 @@ from torch import Tensor
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
 from ..modules.decoding.seams import SeamMeter
 from ..modules.video.probe import usable_formats
-from ..modules.video.request import read_audio, read_encoding, request_problem
+from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
 from .host import compat, files, media, progress, values
 from .host.api import io
+from .host.checks import checked, guarded, still_to_come
 
 # Exact ways to decode with a causal VAE, leaner and slower from one to the next.
 LADDER = ({}, {"cache_device": "cpu"})
@@ -71,6 +72,7 @@ class VAEDecodeChunked(io.ComfyNode):
     """Decodes a clip with memory that does not grow with its length."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEDecodeChunked",
@@ -111,6 +113,7 @@ class VAEDecodeChunked(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, vae, latent, chunk, overlap) -> io.NodeOutput:
         clips = values.read_clips(latent, vae, "VAE Decode (Chunked)")
         meter = SeamMeter()
@@ -122,6 +125,7 @@ class VAEDecodeToVideo(io.ComfyNode):
     """Decodes straight into the encoder: however long the clip, a few frames are in memory."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEDecodeToVideo",
@@ -131,9 +135,11 @@ class VAEDecodeToVideo(io.ComfyNode):
             search_aliases=["stream decode", "long video", "save video"],
             inputs=[
                 io.Vae.Input(
-                    "vae", tooltip="Video VAE of the model's family, or any VAE with frames as batch."
+                    "vae",
+                    lazy=True,
+                    tooltip="Video VAE of the model's family, or any VAE with frames as batch.",
                 ),
-                io.Latent.Input("latent", tooltip="One latent clip."),
+                io.Latent.Input("latent", lazy=True, tooltip="One latent clip."),
                 *media.clip_inputs(usable_formats()),
                 *media.file_inputs(),
             ],
@@ -148,11 +154,19 @@ class VAEDecodeToVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
+    def validate_inputs(cls, frame_rate=None, filename_prefix=None, *, format=None) -> bool | str:  # noqa: A002
         """Refuse what cannot be encoded or named when the prompt is posted."""
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def check_lazy_status(cls, **inputs) -> list[str]:
+        """Look at name, format and sound before anything is computed for the clip."""
+        wanted = still_to_come(cls, inputs, ("vae", "latent"))
+        check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
+        return wanted
+
+    @classmethod
+    @checked
     def execute(
         cls, vae, latent, frame_rate, loop_count, filename_prefix, format, save_output, save_metadata,
         trim_to_audio, audio=None,

@@ -13,7 +13,7 @@ from ..modules.families.svd.config import GRID
 from .host import clip_vision as vision
 from .host import values
 from .host.api import io
-from .host.checks import check_number
+from .host.checks import checked, guarded
 from .host.inputs import fit_input
 
 MAX_FPS, MAX_BUCKET, MAX_AUGMENTATION = 120, 1023, 10.0
@@ -68,6 +68,7 @@ class SVDConditioning(io.ComfyNode):
     """Everything SVD is told: the picture for both encoders, frame rate, motion and noise."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographSVDConditioning",
@@ -75,7 +76,12 @@ class SVDConditioning(io.ComfyNode):
             category="kinetograph/conditioning",
             description="Picture, frame rate, motion and augmentation noise for Stable Video Diffusion and "
             "ExVideo, prepared exactly as in training.",
-            search_aliases=["svd img2vid", "stable video diffusion", "motion bucket", "micro-conditioning"],
+            search_aliases=[
+                "svd img2vid",
+                "stable video diffusion",
+                "motion bucket",
+                "micro-conditioning",
+            ],
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="Image encoder of the SVD checkpoint."),
                 io.Vae.Input("vae", tooltip="VAE of the SVD checkpoint."),
@@ -84,7 +90,11 @@ class SVDConditioning(io.ComfyNode):
                     "latent", tooltip="The latent that will be sampled: it tells size and frame count."
                 ),
                 io.Int.Input(
-                    "fps", default=7, min=1, max=MAX_FPS, tooltip="Frames per second the motion is meant for."
+                    "fps",
+                    default=7,
+                    min=1,
+                    max=MAX_FPS,
+                    tooltip="Frames per second the motion is meant for.",
                 ),
                 io.Int.Input(
                     "motion_bucket_id",
@@ -112,15 +122,7 @@ class SVDConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, noise_aug_strength: float) -> bool | str:
-        """Refuse a strength that is no number in bounds: NaN passes the host's own check."""
-        try:
-            check_number("noise_aug_strength", noise_aug_strength, 0, MAX_AUGMENTATION)
-        except ValueError as error:
-            return str(error)
-        return True
-
-    @classmethod
+    @checked
     def execute(
         cls, clip_vision, vae, image, latent, fps, motion_bucket_id, noise_aug_strength, seed, fit
     ) -> io.NodeOutput:
@@ -145,7 +147,7 @@ def check_count(image_bhwc: Tensor, num_frames: int) -> None:
     if image_bhwc.shape[0] not in (1, num_frames):
         raise ValueError(
             f"SVD takes one picture, or one per frame: got {image_bhwc.shape[0]} pictures for {num_frames} "
-            "frames. Choose one with ImageFromBatch, or make the latent as long as the pictures."
+            "frames. Choose one with Get Image from Batch, or make the latent as long as the pictures."
         )
 
 
@@ -162,6 +164,7 @@ class PinFrames(io.ComfyNode):
     """Holds chosen frames of a clip to given pictures while the rest is sampled."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographPinFrames",
@@ -186,7 +189,7 @@ class PinFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames: str | None) -> bool | str:
+    def validate_inputs(cls, frames=None) -> bool | str:
         """Refuse text that is no list of frame numbers; whether they fit the clip is known when it is."""
         try:
             if frames is not None:
@@ -196,6 +199,7 @@ class PinFrames(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(cls, latent, vae, images, frames, fit) -> io.NodeOutput:
         clip = read_clip(latent, vae, "Pin Frames")
         numbers = resolve_frames(parse_frames(frames), clip.num_frames)

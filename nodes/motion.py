@@ -10,6 +10,7 @@ from ..modules.weights.files import read_header
 from ..modules.weights.load import assign, open_part
 from .host import adoption, files, patching, values
 from .host.api import io
+from .host.checks import checked, guarded
 
 
 def examine(name: str) -> tuple[object, Finding]:
@@ -35,6 +36,7 @@ class ExVideoPatch(io.ComfyNode):
     """Extends SVD to 128 frames (ExVideo, arXiv 2406.14130); the model that comes in stays as it is."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographExVideoPatch",
@@ -44,7 +46,10 @@ class ExVideoPatch(io.ComfyNode):
             "convolution over space and time.",
             search_aliases=["exvideo", "long video", "svd 128 frames"],
             inputs=[
-                io.Model.Input("model", tooltip="SVD model, from SVD Loader or ImageOnlyCheckpointLoader."),
+                io.Model.Input(
+                    "model",
+                    tooltip="SVD model, from SVD Loader, or of the host's image only checkpoint loader.",
+                ),
                 io.Combo.Input(
                     "exvideo",
                     options=files.list_models(("extension",), pipelines=False),
@@ -57,7 +62,7 @@ class ExVideoPatch(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, exvideo: str) -> bool | str:
+    def validate_inputs(cls, exvideo=None) -> bool | str:
         """Read the header when the prompt is posted: a wrong file is an error before anything runs."""
         try:
             examine(exvideo)
@@ -66,9 +71,10 @@ class ExVideoPatch(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(cls, model, exvideo) -> io.NodeOutput:
         path, finding = examine(exvideo)
-        model = adoption.own_model(model, cls.__name__, {SVD.id: SVD}, recognise)
+        model = adoption.own_model(model, "ExVideo Patch", {SVD.id: SVD}, recognise)
         check_sizes(finding, model)
 
         def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -1,10 +1,11 @@
 """Frames to a video file."""
 
 from ..modules.video.probe import usable_formats
-from ..modules.video.request import read_audio, read_encoding, request_problem
+from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
 from ..modules.video.writer import Job, write_clip
 from .host import files, media, progress
 from .host.api import io
+from .host.checks import checked, guarded, still_to_come
 
 CHUNK = 8  # frames between two looks at progress and Cancel
 
@@ -13,6 +14,7 @@ class VideoCombine(io.ComfyNode):
     """Writes a clip to a file and shows it; the file appears only when it is complete and was read back."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVideoCombine",
@@ -22,7 +24,7 @@ class VideoCombine(io.ComfyNode):
             "counted.",
             search_aliases=["save video", "vhs video combine", "gif", "webm", "mp4", "export video"],
             inputs=[
-                io.Image.Input("images", tooltip="Frames of one size, in order."),
+                io.Image.Input("images", lazy=True, tooltip="Frames of one size, in order."),
                 *media.clip_inputs(usable_formats()),
                 io.Boolean.Input("pingpong", default=False, tooltip="Play forwards, then backwards."),
                 *media.file_inputs(),
@@ -33,11 +35,19 @@ class VideoCombine(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
-        """Refuse what cannot be encoded or named when the prompt is posted; the host's bounds let NaN through."""
+    def validate_inputs(cls, frame_rate=None, filename_prefix=None, *, format=None) -> bool | str:  # noqa: A002
+        """Refuse what cannot be encoded or named when the prompt is posted."""
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def check_lazy_status(cls, **inputs) -> list[str]:
+        """Look at name, format and sound before anything is computed for the clip."""
+        wanted = still_to_come(cls, inputs, ("images",))
+        check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
+        return wanted
+
+    @classmethod
+    @checked
     def execute(
         cls, images, frame_rate, loop_count, filename_prefix, format, pingpong, save_output, save_metadata,
         trim_to_audio, audio=None,

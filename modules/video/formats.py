@@ -43,6 +43,13 @@ class VideoFormat:
             )
         return None
 
+    def check_sound(self) -> None:
+        """VideoError when the format holds no sound."""
+        if not self.audio:
+            raise VideoError(
+                f"{self.name} holds no sound: disconnect audio, or choose a format like video/h264-mp4."
+            )
+
 
 def is_420(pix_fmt: str) -> bool:
     """Whether a pixel format halves chroma in both directions."""

@@ -68,10 +68,8 @@ class VideoWriter:
     def _refuse(self) -> None:
         job, form = self.job, self.encoding.format
         check_metadata(job.metadata)
-        if job.audio is not None and not form.audio:
-            raise VideoError(
-                f"{form.name} holds no sound: disconnect audio, or choose a format like video/h264-mp4."
-            )
+        if job.audio is not None:
+            form.check_sound()
         if job.trim_to_audio and job.audio is not None:
             self._limit = math.ceil(job.audio.seconds * self.encoding.frame_rate)
 

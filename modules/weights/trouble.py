@@ -16,6 +16,9 @@ AGAIN = "Download it again, or copy it again from where it is complete."
 class CheckpointError(ValueError):
     """A weight file that cannot be used as it is. The message names the file and the remedy."""
 
+    # The host shows an error with its module, whose name is the path of the pack.
+    __module__ = "kinetograph"
+
 
 def diagnose(file: Path) -> str:
     """One or two sentences: what `file` is instead of a readable safetensors file, and what to do."""

@@ -19,13 +19,8 @@ AXES = {1: "(batch, {}, length)", 2: "(frames, {}, height, width)", 3: "(batch, 
 
 
 def samples_of(latent: dict[str, Any]) -> Tensor:
-    """The samples of a LATENT; ValueError where they are several tensors in one, or none."""
+    """The samples of a LATENT; ValueError where there are none."""
     samples = latent["samples"]
-    if samples.is_nested:
-        raise ValueError(
-            "The latent holds several tensors in one, such as video and sound: separate them with the nodes of "
-            "the model that made it."
-        )
     if not samples.numel():
         raise ValueError(f"The latent is empty: its shape is {tuple(samples.shape)}.")
     return samples
@@ -62,7 +57,7 @@ def check_vae(vae: Any, samples: Tensor, node: str) -> None:
     if network is None:
         raise ValueError(f"The VAE connected to {node} has no weights: load another file.")
     axes, channels = getattr(vae, "latent_dim", None), getattr(vae, "latent_channels", None)
-    if axes in AXES and channels is not None and (samples.ndim - 2, samples.shape[1]) != (axes, channels):
+    if axes in AXES and channels is not None and (samples.ndim - 2, *samples.shape[1:2]) != (axes, channels):
         raise ValueError(
             f"The VAE connected to {node} ({type(network).__name__}) takes latents of shape "
             f"{AXES[axes].format(channels)}: got {tuple(samples.shape)}. Connect the VAE of the model that the "

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.newest
+
 ROOT = Path(__file__).resolve().parents[2]
 IDS = json.loads((ROOT / "tests" / "node_ids.json").read_text())
 MANY = 8  # longer lists of choices, and lists of files, are described in words

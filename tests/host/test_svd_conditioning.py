@@ -236,12 +236,10 @@ def test_the_hosts_own_nodes_take_our_image_encoder(bench, vision, vae):
     assert output.image_embeds.shape == (1, 16)
 
 
-def test_a_strength_that_is_no_number_is_refused_when_posted(bench):
-    node = bench.ours["SVDConditioning"]
-    assert node.validate_inputs(noise_aug_strength=0.02) is True
-    assert node.validate_inputs(noise_aug_strength=None) is True
-    assert "got NaN" in node.validate_inputs(noise_aug_strength=float("nan"))
-    assert "0 to 10" in node.validate_inputs(noise_aug_strength=11)
+@pytest.mark.parametrize("value, said", [(float("nan"), "got NaN"), (11.0, "0 to 10"), ("0.1", "a number")])
+def test_a_strength_that_is_no_number_is_refused_when_it_is_linked(bench, vision, vae, value, said):
+    with pytest.raises(ValueError, match=f"noise_aug_strength must be .*{said}"):
+        condition(bench, vision, vae, pictures(), noise_aug_strength=value)
 
 
 def test_the_hosts_own_svd_is_told_what_it_was_trained_on(bench, vision, vae, host_svd):

@@ -184,9 +184,9 @@ class TestLongClips:
         node = bench.ours["VideoSampler"]
         saved = graphs.picture_to_video("a.png")["sampler"]["inputs"]
         assert "long_clip" not in saved
-        assert node.validate_inputs(guidance={"guidance": "constant", "cfg": 1.0}, denoise=1.0) is True
+        assert node.validate_inputs(guidance={"guidance": "constant", "cfg": 1.0}) is True
         assert "off, on" in node.validate_inputs(
-            guidance={"guidance": "constant"}, denoise=1.0, long_clip={"long_clip": "perhaps"}
+            long_clip="perhaps", guidance={"guidance": None, "cfg": None}
         )
 
 
@@ -255,16 +255,16 @@ class TestWhatDoesNotFit:
         refused(latent, "multiples of 64 pixels: got height 72, use 64 or 128")
 
     def test_a_latent_of_another_size_than_the_picture(self, bench, refused):
-        message = (
-            r"encoded to latents of \(4, 8, 8\).*latent to sample is \(4, 8, 16\).*SVDConditioning the latent"
-        )
+        message = r"encoded to latents of \(4, 8, 8\).*latent to sample is \(4, 8, 16\).*SVD Conditioning the latent"
         refused(bench.empty(size=128, height=64), message)
 
     def test_a_prompt_in_the_place_of_the_picture(self, bench, refused):
         """Of another width than CLIP's features, and of the same."""
         prompt = Workbench().text()
         assert prompt[0][0].shape[-1] == 16
-        message = "features of 32 numbers: got 16 numbers a token. Connect SVDConditioning"
+        message = "features of 32 numbers: got 16 numbers a token. Connect SVD Conditioning"
         refused(bench.empty(), message, positive=prompt, negative=prompt)
         same = [[torch.zeros(1, 77, 32), {}]]
-        refused(bench.empty(), "starts from a picture: connect SVDConditioning", positive=same, negative=same)
+        refused(
+            bench.empty(), "starts from a picture: connect SVD Conditioning", positive=same, negative=same
+        )

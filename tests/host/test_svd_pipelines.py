@@ -10,6 +10,8 @@ from kinetograph.tests import tiny_svd
 from kinetograph.tests.host.graphs import picture_to_video, with_chunked_frames
 from kinetograph.tests.host.workbench import SVD, SVDWorkbench, per_frame, relative
 
+pytestmark = pytest.mark.newest
+
 FOLDER = "SVD/tiny-svd"
 TOLERANCE = 1e-4  # per pixel, of 0..1; 7e-6 is reached
 SEED, STEPS, LOW, HIGH = 5, 4, 1.0, 3.0

@@ -162,7 +162,7 @@ def test_output_folder_may_itself_be_a_link(tmp_path):
 def test_requests_with_linked_values_pass(tmp_path):
     linked = {"format": "video/h264-mp4", "crf": None, "pix_fmt": None}
     assert request_problem(linked, None, None, tmp_path) is None
-    assert "missing or unknown" in request_problem(None, 8.0, "a", tmp_path)
+    assert "format must be one of" in request_problem(None, 8.0, "a", tmp_path)
     assert "crf" in request_problem({"format": "video/h264-mp4", "crf": 99}, 8.0, "a", tmp_path)
 
 
