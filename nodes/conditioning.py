@@ -246,7 +246,7 @@ class ImageToVideoConditioning(io.ComfyNode):
         grid = values.vae_grid(vae, "Image To Video Conditioning")
         if grid.frames_on_batch:
             raise ValueError(
-                "vae must be a video VAE, such as CogVideoX's: for SVD connect SVD Conditioning."
+                "Image To Video Conditioning is for video VAEs such as CogVideoX's: for SVD use SVD Conditioning."
             )
         samples = values.samples_of(latent)
         values.check_vae(vae, samples, "Image To Video Conditioning")

@@ -1,6 +1,7 @@
 """Latents back to frames, a few at a time."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from itertools import chain
 
@@ -9,10 +10,13 @@ from torch import Tensor
 
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
 from ..modules.decoding.seams import SeamMeter
+from ..modules.video.metadata import read_notes
+from ..modules.video.naming import fill_prefix
 from ..modules.video.probe import usable_formats
 from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
+from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
-from .host import compat, files, media, progress, values
+from .host import compat, files, media, progress, results, values
 from .host.api import io
 from .host.checks import checked, guarded, still_to_come
 
@@ -149,7 +153,7 @@ class VAEDecodeToVideo(io.ComfyNode):
                     "report", tooltip="What was assumed about the number of frames, if anything."
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -159,10 +163,16 @@ class VAEDecodeToVideo(io.ComfyNode):
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
     def check_lazy_status(cls, **inputs) -> list[str]:
         """Look at name, format and sound before anything is computed for the clip."""
         wanted = still_to_come(cls, inputs, ("vae", "latent"))
         check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
+        fill_prefix(inputs["filename_prefix"], cls.hidden.prompt, datetime.now(), files.output_directory())
         return wanted
 
     @classmethod
@@ -174,15 +184,22 @@ class VAEDecodeToVideo(io.ComfyNode):
         encoding = read_encoding(format, frame_rate, loop_count)
         clips = values.read_clips(latent, vae, "VAE Decode To Video")
         width, height = values.pixel_size(vae, clips.samples)
-        folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
-        notes = media.workflow_of(cls) if save_metadata else {}
+        root = files.result_root(not save_output)
+        prefix = fill_prefix(filename_prefix, cls.hidden.prompt, datetime.now(), root)
+        with in_our_words():
+            place = files.save_path(prefix, width, height, not save_output)
+        folder, name, counter, subfolder = place
+        notes = read_notes(*media.workflow_of(cls, save_metadata))
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,
             check=progress.check_interrupted,
         )  # fmt: skip
         writer = write_clip(job, frames_of(vae, clips, chunk=0, overlap=2))
-        saved = media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
-        progress.show_text(cls, clips.note)
+        results.remember(writer.path)
+        said = [note for note in (clips.note, *writer.said) if note]
+        saved = media.saved_video(
+            writer.path, subfolder, not save_output, encoding.format.name, frame_rate, said
+        )
         return io.NodeOutput(*saved.args, clips.note, ui=saved.ui)
 
 

@@ -11,7 +11,7 @@ from ..modules.conditioning.first_frame import fit_image
 from ..modules.conditioning.pinned_frames import parse_frames, pin_frames, pin_mask, resolve_frames
 from ..modules.families.svd.config import GRID
 from .host import clip_vision as vision
-from .host import values
+from .host import progress, values
 from .host.api import io
 from .host.checks import checked, guarded
 from .host.inputs import fit_input
@@ -128,8 +128,11 @@ class SVDConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         clip = read_svd_clip(latent, vae, "SVD Conditioning")
         check_count(image, clip.num_frames)
-        tokens = vision.embed_pixels(clip_vision, clip_pixels(image, vision.input_size(clip_vision)))
-        latents = encode_noised(vae, clip, image, fit, noise_aug_strength, seed)
+        bar = progress.steps(2 * len(image))  # each is prepared for two encoders
+        pixels = clip_pixels(image, vision.input_size(clip_vision), bar.advance)
+        tokens = vision.embed_pixels(clip_vision, pixels)
+        fitted = fit_image(image[..., :3], *clip.pixel_size(vae), fit, bar.advance)
+        latents = encode_noised(vae, clip, fitted, noise_aug_strength, seed)
         numbers = {
             "fps": fps,  # SVD's own models subtract 1
             "motion_bucket_id": motion_bucket_id,
@@ -151,12 +154,9 @@ def check_count(image_bhwc: Tensor, num_frames: int) -> None:
         )
 
 
-def encode_noised(
-    vae: Any, clip: BatchClip, image_bhwc: Tensor, fit: Any, strength: float, seed: int
-) -> Tensor:
+def encode_noised(vae: Any, clip: BatchClip, pixels_bhwc: Tensor, strength: float, seed: int) -> Tensor:
     """Latents (b, 4, h, w) of pictures with augmentation noise, which is measured in -1..1 as in training."""
-    pixels = fit_image(image_bhwc[..., :3], *clip.pixel_size(vae), fit)
-    noised_bchw = augment(pixels.movedim(-1, 1) * 2 - 1, strength, seed)
+    noised_bchw = augment(pixels_bhwc.movedim(-1, 1) * 2 - 1, strength, seed)
     return clip.encode(vae, (noised_bchw.movedim(1, -1) + 1) / 2)
 
 
@@ -208,7 +208,8 @@ class PinFrames(io.ComfyNode):
                 f"One picture per frame number: got {images.shape[0]} pictures for {len(numbers)} numbers in "
                 f"{frames!r}."
             )
-        pinned = clip.encode(vae, fit_image(images[..., :3], *clip.pixel_size(vae), fit))
+        bar = progress.steps(len(images))
+        pinned = clip.encode(vae, fit_image(images[..., :3], *clip.pixel_size(vae), fit, bar.advance))
         samples = pin_frames(clip.samples_nchw, pinned, numbers, clip.num_frames)
         mask = pin_mask(latent.get("noise_mask"), clip.samples_nchw, numbers, clip.num_frames)
         return io.NodeOutput({**latent, "samples": samples, "noise_mask": mask})

@@ -3,6 +3,7 @@
 import json
 
 from ..modules.doctor import examine
+from ..modules.weights.files import FileIdentity, file_identity
 from .host import files
 from .host.api import io, ui
 from .host.checks import checked, guarded
@@ -42,11 +43,21 @@ class ModelDoctor(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str) -> list[tuple[str, int, int]]:
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        """Say where a model goes that is not there; what is wrong with one that is there stands in the report."""
+        try:
+            if model is not None:
+                files.find_model(model, files.FOLDERS)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str | None = None, **_) -> list[FileIdentity]:
         """Look again when a file was replaced under the same name."""
         path = files.find_model(model, files.FOLDERS)
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in inside]
+        return [file_identity(file) for file in inside]
 
     @classmethod
     @checked

@@ -34,9 +34,18 @@ class Encoding:
         return argv[argv.index("-pix_fmt") + 1] if "-pix_fmt" in argv else "rgb24"
 
     @property
+    def alpha(self) -> bool:
+        """Whether transparency is kept."""
+        return self.format.alpha or self.pix_fmt.startswith("yuva")
+
+    @property
     def deep(self) -> bool:
         """Whether more than 8 bits per channel are kept."""
         return self.pix_fmt.endswith("le")
+
+    def frame_bytes(self, width: int, height: int) -> int:
+        """Size of one raw frame as the encoder takes it."""
+        return width * height * (3 + self.alpha) * (1 + self.deep)
 
 
 def parse_encoding(
@@ -69,9 +78,8 @@ def parse_encoding(
 
 def _parse_rate(chosen: VideoFormat, frame_rate: float | Fraction) -> Fraction:
     check_rate(frame_rate, chosen)
-    return Fraction(frame_rate).limit_denominator(
-        1001
-    )  # 1001: the NTSC rates, and three decimals of any other
+    # 1001: the NTSC rates as they are, and three decimals of any other
+    return Fraction(frame_rate).limit_denominator(1001)
 
 
 def check_rate(frame_rate: float | Fraction, *formats: VideoFormat) -> None:

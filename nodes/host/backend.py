@@ -7,8 +7,14 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
+
+
+def maps_weights() -> bool:
+    """Whether weights may stay mapped from disk; not so with the host's --disable-mmap."""
+    return not args.disable_mmap
 
 
 class HostOperations:

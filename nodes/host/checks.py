@@ -108,7 +108,7 @@ def shown_type(value: Any) -> str:
 
 
 def _is_clip(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("samples"), torch.Tensor)
+    return isinstance(value, Mapping) and hasattr(value.get("samples"), "shape")
 
 
 def _is_sound(value: Any) -> bool:
@@ -127,7 +127,7 @@ SOCKETS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "VAE": (lambda value: hasattr(value, "first_stage_model"), "a VAE"),
     "CLIP_VISION": (lambda value: not isinstance(value, str | int | float | dict | list), "a CLIP_VISION"),
     "CONDITIONING": (_is_conditioning, "a CONDITIONING"),
-    "LATENT": (_is_clip, "a LATENT with one tensor of samples"),
+    "LATENT": (_is_clip, "a LATENT with samples"),
     "IMAGE": (
         lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
         "an IMAGE (frames, h, w, channels)",

@@ -39,6 +39,9 @@ class ModelRecipe:
     parameters: int
     alphas_cumprod: Tensor | None = None  # (1000,) float64, of a discrete schedule
     dtype: torch.dtype | None = None  # what the user asked for; None: the host chooses
+    check: Callable[[], None] = lambda: (
+        None
+    )  # ValueError when the weights are no longer those that were loaded
 
     @property
     def label(self) -> str:
@@ -172,6 +175,18 @@ class HostedForward:
         return super().forward(x, timestep, context, transformer_options, **conds)  # type: ignore[misc]
 
 
+def checking(check: Callable[[], None]) -> Callable[..., Tensor]:
+    """An OUTER_SAMPLE wrapper that asks `check` before the first step, and again before the result counts."""
+
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        check()
+        samples = executor(*args, **kwargs)
+        check()
+        return samples
+
+    return wrapper
+
+
 def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Sample whole temporal patches: latents added behind the clip are cut off afterwards.
 
@@ -224,6 +239,7 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     recipe.fill(model.diffusion_model, dtype)
     model.device = offload_device
     patcher.cached_patcher_init = (load_model, (recipe,))
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_weights_check", checking(recipe.check))
     if recipe.family.patch_frames(recipe.config) > 1:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_pad_to_patch", pad_to_patch)
     return patcher

@@ -30,11 +30,3 @@ def steps(total: int) -> Progress:
 def check_interrupted() -> None:
     """Raise the host's interruption when Cancel was pressed (an Exception in 0.16.3, BaseException in 0.30)."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-
-
-def show_text(node: Any, text: str) -> None:
-    """Show words on the running node, which asked for its `unique_id`; none leave it as it is."""
-    if text and node.hidden is not None:
-        from server import PromptServer  # only a running host has one to import
-
-        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)

@@ -34,6 +34,9 @@ class VAERecipe:
     config: Any
     grid: LatentGrid
     fill: Callable[[nn.Module, torch.dtype], None]
+    check: Callable[[], None] = lambda: (
+        None
+    )  # ValueError when the weights are no longer those that were loaded
 
 
 class FamilyVAE(comfy.sd.VAE):
@@ -68,8 +71,14 @@ class FamilyVAE(comfy.sd.VAE):
         model.device = self.patcher.offload_device
         self.patcher.cached_patcher_init = (_load_vae_patcher, (type(self), self.recipe))
 
+    def throw_exception_if_invalid(self) -> None:
+        """What the host asks before every use; here also whether the weights still are those that were loaded."""
+        super().throw_exception_if_invalid()
+        self.recipe.check()
+
     def reserve(self, bytes_needed: float) -> None:
         """Load the weights and free that much memory on the device."""
+        self.throw_exception_if_invalid()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=int(bytes_needed))
 
     def to_device(self, frames_fhwc: Tensor) -> Tensor:

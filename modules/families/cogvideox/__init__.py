@@ -1,5 +1,6 @@
 """CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V."""
 
+from ...weights.part import NodeName
 from ..family import Family, NoiseSchedule, Part
 from ..t5 import t5_encoder
 from .conditions import conditions
@@ -8,7 +9,7 @@ from .keys import COMFY, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
 from .vae import CogVideoXVAE, read_vae_config
 
-LOADER = "KinetographCogVideoXLoader"
+LOADER = NodeName("KinetographCogVideoXLoader", "CogVideoX Loader")
 
 
 def schedule(config: CogVideoXConfig) -> NoiseSchedule:

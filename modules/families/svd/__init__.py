@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from ...weights.part import NodeName
 from ..clip_vision import clip_vision_encoder
 from ..family import EDMSchedule, Family, Part
 from .conditions import conditions
@@ -18,7 +19,8 @@ from .keys import (
 from .model import SVDUNet
 from .vae import SVDVAE, KLEncoder, read_vae_config
 
-LOADER, PATCH = "KinetographSVDLoader", "KinetographExVideoPatch"
+LOADER = NodeName("KinetographSVDLoader", "SVD Loader")
+PATCH = NodeName("KinetographExVideoPatch", "ExVideo Patch")
 
 
 def memory_factor(config: SVDConfig) -> float:
