@@ -19,8 +19,13 @@ AXES = {1: "(batch, {}, length)", 2: "(frames, {}, height, width)", 3: "(batch, 
 
 
 def samples_of(latent: dict[str, Any]) -> Tensor:
-    """The samples of a LATENT; ValueError where there are none."""
+    """The samples of a LATENT; ValueError where they are several tensors in one, or none."""
     samples = latent["samples"]
+    if samples.is_nested:
+        raise ValueError(
+            "The latent holds several tensors in one, such as video and sound: separate them with the nodes of "
+            "the model that made it."
+        )
     if not samples.numel():
         raise ValueError(f"The latent is empty: its shape is {tuple(samples.shape)}.")
     return samples

@@ -87,7 +87,7 @@ class TestWrongPartners:
 
     def test_several_tensors_in_one(self, bench):
         nested = pytest.importorskip("comfy.nested_tensor").NestedTensor([torch.zeros(1, 16, 3, 4, 4)] * 2)
-        with pytest.raises(ValueError, match="latent must be a LATENT with one tensor of samples"):
+        with pytest.raises(ValueError, match="several tensors in one"):
             decode(bench, bench.shared()[2], {"samples": nested})
 
 
