@@ -6,12 +6,14 @@ from ..modules.doctor import examine
 from ..modules.weights.files import FileIdentity, file_identity
 from .host import files
 from .host.api import io, ui
+from .host.checks import checked, guarded
 
 
 class ModelDoctor(io.ComfyNode):
     """Names family, variant and key dialect of a checkpoint and counts its keys, from its header alone."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographModelDoctor",
@@ -58,6 +60,7 @@ class ModelDoctor(io.ComfyNode):
         return [file_identity(file) for file in inside]
 
     @classmethod
+    @checked
     def execute(cls, model: str) -> io.NodeOutput:
         report = examine(files.find_model(model, files.FOLDERS))
         text = report.to_text()

@@ -19,6 +19,7 @@ from ..modules.weights.part import Kind
 from ..modules.weights.trouble import CheckpointError
 from .host import backend, clip, clip_vision, diffusion, files, patching, vae
 from .host.api import io
+from .host.checks import checked, guarded
 
 FROM_MODEL = "from the model's folder"
 FROM_CHECKPOINT = "from the checkpoint"  # the same, where a single file may hold all parts
@@ -197,6 +198,7 @@ class CogVideoXLoader(io.ComfyNode):
     """Loads CogVideoX 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V (arXiv 2408.06072) for the host's own nodes."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographCogVideoXLoader",
@@ -229,13 +231,13 @@ class CogVideoXLoader(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output("MODEL", tooltip="The transformer."),
-                io.Clip.Output("CLIP", tooltip="The text encoder, for CLIPTextEncode."),
+                io.Clip.Output("CLIP", tooltip="The text encoder, for CLIP Text Encode."),
                 io.Vae.Output("VAE", tooltip="The 3D causal VAE."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, text_encoder: str, vae: str) -> bool | str:
+    def validate_inputs(cls, model=None, text_encoder=None, vae=None) -> bool | str:
         """Read the headers when the prompt is posted: a wrong file is an error before anything runs."""
         return parts_problem(COGVIDEOX, model, text_encoder=text_encoder, vae=vae) or True
 
@@ -245,6 +247,7 @@ class CogVideoXLoader(io.ComfyNode):
         return fingerprint(model, text_encoder=text_encoder, vae=vae)
 
     @classmethod
+    @checked
     def execute(cls, model: str, text_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:
         patcher = load_model(COGVIDEOX, model, weight_dtype)
         max_tokens = patcher.model.recipe.config.max_text_tokens
@@ -257,6 +260,7 @@ class SVDLoader(io.ComfyNode):
     """Loads Stable Video Diffusion (arXiv 2311.15127): svd, svd_xt and XT 1.1, single files and diffusers folders."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographSVDLoader",
@@ -264,7 +268,12 @@ class SVDLoader(io.ComfyNode):
             category="kinetograph/loaders",
             description="Load a Stable Video Diffusion checkpoint: svd, svd_xt or XT 1.1, one file or a diffusers "
             "folder.",
-            search_aliases=["stable video diffusion", "svd_xt", "img2vid", "image only checkpoint loader"],
+            search_aliases=[
+                "stable video diffusion",
+                "svd_xt",
+                "img2vid",
+                "image only checkpoint loader",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -290,13 +299,13 @@ class SVDLoader(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output("MODEL", tooltip="The UNet."),
-                io.ClipVision.Output("CLIP_VISION", tooltip="The image encoder, for SVDConditioning."),
+                io.ClipVision.Output("CLIP_VISION", tooltip="The image encoder, for SVD Conditioning."),
                 io.Vae.Output("VAE", tooltip="Image encoder and temporal decoder."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, image_encoder: str, vae: str) -> bool | str:
+    def validate_inputs(cls, model=None, image_encoder=None, vae=None) -> bool | str:
         """Read the headers when the prompt is posted: a wrong file is an error before anything runs."""
         return parts_problem(SVD, model, image_encoder=image_encoder, vae=vae) or True
 
@@ -306,6 +315,7 @@ class SVDLoader(io.ComfyNode):
         return fingerprint(model, image_encoder=image_encoder, vae=vae)
 
     @classmethod
+    @checked
     def execute(cls, model: str, image_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:
         patcher = load_model(SVD, model, weight_dtype)
         if patcher.model.recipe.config.exvideo:

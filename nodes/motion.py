@@ -11,6 +11,7 @@ from ..modules.weights.files import FileIdentity, read_header
 from ..modules.weights.load import find_source, part_identity
 from .host import adoption, backend, files, patching, values
 from .host.api import io
+from .host.checks import checked, guarded
 
 
 def examine(name: str) -> tuple[object, Finding]:
@@ -41,6 +42,7 @@ class ExVideoPatch(io.ComfyNode):
     """Extends SVD to 128 frames (ExVideo, arXiv 2406.14130); the model that comes in stays as it is."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographExVideoPatch",
@@ -50,7 +52,10 @@ class ExVideoPatch(io.ComfyNode):
             "convolution over space and time.",
             search_aliases=["exvideo", "long video", "svd 128 frames"],
             inputs=[
-                io.Model.Input("model", tooltip="SVD model, from SVD Loader or ImageOnlyCheckpointLoader."),
+                io.Model.Input(
+                    "model",
+                    tooltip="SVD model, from SVD Loader, or of the host's image only checkpoint loader.",
+                ),
                 io.Combo.Input(
                     "exvideo",
                     options=files.list_models(("extension",), pipelines=False, unless=is_others),
@@ -63,7 +68,7 @@ class ExVideoPatch(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, exvideo: str) -> bool | str:
+    def validate_inputs(cls, exvideo=None) -> bool | str:
         """Read the header when the prompt is posted: a wrong file is an error before anything runs."""
         try:
             examine(exvideo)
@@ -77,11 +82,12 @@ class ExVideoPatch(io.ComfyNode):
         return [] if exvideo is None else [*part_identity(files.find_model(exvideo, ("extension",)))]
 
     @classmethod
+    @checked
     def execute(cls, model, exvideo) -> io.NodeOutput:
         path = files.find_model(exvideo, ("extension",))
         source = find_source(path, FAMILIES, SVD, "extension", backend.maps_weights())
         finding = source.finding
-        model = adoption.own_model(model, cls.__name__, {SVD.id: SVD}, recognise)
+        model = adoption.own_model(model, "ExVideo Patch", {SVD.id: SVD}, recognise)
         check_sizes(finding, model)
 
         layers = patching.Layers(

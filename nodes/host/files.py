@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import folder_paths
 
 SUFFIXES = {".safetensors"}
 COMPANION = "._"  # how macOS names what it keeps beside a file on foreign drives
-MAX_FOLDERS = 20_000  # below one model folder: links may multiply them without end
+MAX_FOLDERS = 10_000  # below one model folder: links may multiply them without end
 # Folders of this pack below models/, and keys of extra_model_paths: CogVideo is what earlier packs taught users.
 COGVIDEO, SVD = OWN_FOLDERS = ("CogVideo", "SVD")
 FOLDERS = {
@@ -143,11 +144,12 @@ def _walk(root: Path) -> Iterator[Path]:
 
     Links are followed, but not back to a folder that leads to them.
     """
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    waiting: deque[tuple[Path, frozenset[tuple[int, int]]]] = deque([(root, frozenset())])
     for _ in range(MAX_FOLDERS):
         if not waiting:
             return
-        folder, above = waiting.pop()
+        # the nearest first: what links multiply lies deep
+        folder, above = waiting.popleft()
         here = _identity(folder)
         if here is None or here in above:
             continue
@@ -157,7 +159,7 @@ def _walk(root: Path) -> Iterator[Path]:
             yield folder
             continue
         yield from (folder / name for name in weights)
-        inside = (name for name in reversed(folders) if not name.startswith("."))
+        inside = (name for name in folders if not name.startswith("."))
         waiting += ((folder / name, above | {here}) for name in inside)
 
 
@@ -215,11 +217,21 @@ def part_path(path: Path, kind: str) -> Path:
 
 def save_path(prefix: str, width: int, height: int, temporary: bool) -> tuple[Path, str, int, str]:
     """(folder, file name, counter, subfolder) for the next result, as the host counts them."""
-    root = folder_paths.get_temp_directory() if temporary else folder_paths.get_output_directory()
+    root = str(result_root(temporary))
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
     return Path(folder), name, counter, subfolder
 
 
+def result_root(temporary: bool) -> Path:
+    """The host's folder for previews, or for what is kept."""
+    return Path(folder_paths.get_temp_directory() if temporary else folder_paths.get_output_directory())
+
+
 def output_directory() -> Path:
     """The host's output folder."""
-    return Path(folder_paths.get_output_directory())
+    return result_root(temporary=False)
+
+
+def result_directories() -> list[Path]:
+    """The host's folders for results: output and temporary."""
+    return [result_root(temporary) for temporary in (False, True)]

@@ -21,6 +21,8 @@ from . import compat
 from .backend import Check, HostOperations, new_patcher, unchecked
 from .progress import Progress, check_interrupted, steps
 
+# A VAE of the host without a network of its own, "pixel_space": every version builds it from this alone, in silence.
+NOTHING = {"pixel_space_vae": torch.tensor(1.0)}
 WORKING_DTYPES = [torch.bfloat16, torch.float32]  # fp16 overflows in the decoder of CogVideoX
 
 
@@ -41,7 +43,8 @@ class FamilyVAE(comfy.sd.VAE):
     """The host's VAE around one of ours. A subclass says how its latents lie and what memory it takes."""
 
     def __init__(self, recipe: VAERecipe, disable_dynamic: bool = False):
-        super().__init__(sd={})  # the defaults of this host version; it logs one warning of no weights
+        super().__init__(sd=NOTHING)  # the defaults of this host version
+        self.size, self.disable_offload = None, False  # two that pixel_space has of its own
         self.recipe = recipe
         self.latent_channels, self.output_channels = recipe.grid.channels, 3
         self.working_dtypes = WORKING_DTYPES
