@@ -248,8 +248,9 @@ class ImageToVideoConditioning(io.ComfyNode):
             raise ValueError(
                 "Image To Video Conditioning is for video VAEs such as CogVideoX's: for SVD use SVD Conditioning."
             )
-        *_, latent_frames, height, width = values.samples_of(latent).shape
-        values.check_vae(vae, latent["samples"], "Image To Video Conditioning")
+        samples = values.samples_of(latent)
+        values.check_vae(vae, samples, "Image To Video Conditioning")
+        *_, latent_frames, height, width = samples.shape
         pixels = fit_image(image[:1], width * grid.stride_hw, height * grid.stride_hw, fit)
         first = sample_posterior(*vae.encode_moments(pixels), seed=posterior.get("seed"))
         image_latents = pad_frames(first, latent_frames) * latent_gain

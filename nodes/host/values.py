@@ -62,7 +62,7 @@ def check_vae(vae: Any, samples: Tensor, node: str) -> None:
     if network is None:
         raise ValueError(f"The VAE connected to {node} has no weights: load another file.")
     axes, channels = getattr(vae, "latent_dim", None), getattr(vae, "latent_channels", None)
-    if axes in AXES and channels is not None and (samples.ndim - 2, samples.shape[1]) != (axes, channels):
+    if axes in AXES and channels is not None and (samples.ndim - 2, *samples.shape[1:2]) != (axes, channels):
         raise ValueError(
             f"The VAE connected to {node} ({type(network).__name__}) takes latents of shape "
             f"{AXES[axes].format(channels)}: got {tuple(samples.shape)}. Connect the VAE of the model that the "

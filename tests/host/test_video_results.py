@@ -170,6 +170,7 @@ def test_a_token_without_one_node_is_an_error_before_any_work(client, token, sai
     }
     result = client.run(prompt)
     assert result.status == "error" and f"%{token}% {said}" in result.message
+    assert "frames" not in [data.get("node") for kind, data in result.events if kind == "executing"]
 
 
 def test_the_page_gets_the_script_that_shows_results(client):

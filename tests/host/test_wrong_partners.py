@@ -16,7 +16,7 @@ def bench(comfy_here):
 
 
 SHAPES = [(1, 16, 3, 4, 4), (1, 4, 3, 4, 4), (1, 48, 3, 4, 4), (3, 16, 4, 4), (3, 4, 4, 4), (3, 3, 4, 4)]
-SHAPES += [(1, 64, 100)]
+SHAPES += [(1, 64, 100), (3, 4)]
 TAKES = {
     "ours, video": (r"\(batch, 16, frames, height, width\)", (1, 16, 3, 4, 4), 9),
     "ours, frames": (r"\(frames, 4, height, width\)", (3, 4, 4, 4), 3),
@@ -117,12 +117,15 @@ class TestVideoLatent:
         import comfy.model_management
 
         largest = {"width": 4096, "height": 4096, "num_frames": 8193}
+        posted = bench.ours["VideoLatent"].validate_inputs
+
+        def with_memory(size):
+            monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda *_: int(size))
+
+        with_memory(64e9)
+        said = posted(family="cogvideox", **largest)
+        assert "1 x 8193 frames of 4096x4096 are 34.4 GB of latents" in said and "has 64.0 GB" in said
+        with_memory(70e9)
+        assert posted(family="cogvideox", **largest) is True
         with pytest.raises(ValueError, match="64 x 8193 frames of 4096x4096 are 2200.1 GB"):
             self.make(bench, "cogvideox", **largest, batch_size=64)
-        posted = bench.ours["VideoLatent"].validate_inputs
-        for memory, allowed in ((64e9, False), (70e9, True)):
-            monkeypatch.setattr(
-                comfy.model_management, "get_total_memory", lambda *_, there=memory: int(there)
-            )
-            said = posted(family="cogvideox", **largest)
-            assert said is True if allowed else "are 34.4 GB of latents" in said and "has 64.0 GB" in said

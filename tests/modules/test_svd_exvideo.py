@@ -88,7 +88,9 @@ def test_positions_equal_diffsynth_exactly():
 
 def zero_padding(monkeypatch, ours):
     monkeypatch.setattr(
-        long_positions, "_reflect", lambda tokens, rows, frames: _zero_padded(tokens + rows[:, None, None], frames)
+        long_positions,
+        "_reflect",
+        lambda tokens, rows, frames: _zero_padded(tokens + rows[:, None, None], frames),
     )
 
 
