@@ -30,6 +30,7 @@ WRAPPERS = (
     "text_encoders",
     "t5xxl",
     "image_encoder",
+    "cond_stage_model",
     r"conditioner\.embedders\.0\.open_clip",
     r"conditioner\.embedders\.3\.encoder",
 )

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .settings import MARKERS, read_note
 from .shards import WeightSet, is_alone, parse_json, read_json, weight_files, weight_set
 from .trouble import CheckpointError, diagnose, shown, shown_list, special_kind
 
@@ -55,6 +56,13 @@ class FileIdentity(NamedTuple):
     def is_settled(self) -> bool:
         """Whether a later change must show: one in the same tick of the file system's clock would not."""
         return abs(time.time() - self.changed / 1e9) > SETTLED_SECONDS
+
+    def is_rewritten(self, now: "FileIdentity") -> bool:
+        """Whether the bytes of the file itself became others.
+
+        Not so where another file took its name: whoever has the first one mapped still sees it whole.
+        """
+        return self.inode == now.inode and self[1:3] != now[1:3]
 
 
 def file_identity(path: str | Path) -> FileIdentity:
@@ -153,6 +161,7 @@ def _read_header(path: Path, weights: WeightSet, beside: Path | None) -> Header:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
     metadata: dict[str, str] = {}
+    notes: dict[str, int] = {}
     for file in weights.files:
         with opened(file) as handle:
             metadata.update(handle.metadata() or {})
@@ -164,14 +173,18 @@ def _read_header(path: Path, weights: WeightSet, beside: Path | None) -> Header:
                         "single file."
                     )
                 part = handle.get_slice(key)
-                shapes[key], dtypes[key] = tuple(part.get_shape()), part.get_dtype()
+                shape = tuple(part.get_shape())
+                if note := read_note(key, shape):
+                    notes.update(note)
+                elif key not in MARKERS:
+                    shapes[key], dtypes[key] = shape, part.get_dtype()
     if missing := sorted({*weights.keys} - {*shapes}):
         index = weights.index or path
         raise CheckpointError(
             f"{shown(index.name)} names {len(missing)} keys that its files do not hold: {shown_list(missing)}. "
             "Download the files again."
         )
-    settings = read_json(beside) if beside else _embedded(metadata)
+    settings = read_json(beside) if beside else _embedded(metadata) or notes or None
     return Header(shown(path.name), weights.files, shapes, dtypes, metadata, settings)
 
 

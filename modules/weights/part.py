@@ -1,6 +1,6 @@
 """What this project knows of one kind of checkpoint file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -36,6 +36,27 @@ class EmptyOperations(TorchOperations):
     Embedding = _uninitialised(nn.Embedding)
 
 
+def lengths(shapes: Shapes, key: str, axes: int) -> tuple[int, ...]:
+    """The shape of a weight; ValueError unless it has so many axes and none of them is empty."""
+    shape = shapes[key]
+    if len(shape) != axes or not all(shape):
+        raise ValueError(
+            f"{key} has the shape {tuple(shape)}: {axes} axes with at least one number each fit. Use the file as it was "
+            "published."
+        )
+    return tuple(shape)
+
+
+def check_groups(channels: Iterable[int], groups: int) -> None:
+    """ValueError unless norms of so many groups fit layers of so many channels."""
+    channels = tuple(channels)
+    if any(count % groups for count in channels):
+        raise ValueError(
+            f"its layers have {', '.join(map(str, channels))} channels, which norms of {groups} groups do not divide. "
+            "Use the file as it was published."
+        )
+
+
 def count_numbered(shapes: Shapes, place: str) -> int:
     """How many numbered parts lie at a place, such as "encoder.down.", by the highest number there."""
     found = (key.removeprefix(place).split(".")[0] for key in shapes if key.startswith(place))
@@ -69,6 +90,8 @@ class Part:
     folder: str  # the model folder a user puts the file into
     node: NodeName  # that loads it
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
+    # config -> what no shape tells of it, in the words of its settings: it goes into files that the host saves
+    untold: Callable[[Any], Mapping[str, int]] = lambda config: {}
     extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
     prefixes: tuple[
         str, ...

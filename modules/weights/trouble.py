@@ -43,6 +43,9 @@ REASONS = {
 class CheckpointError(ValueError):
     """A weight file that cannot be used as it is. The message names the file and the remedy."""
 
+    # The host shows an error with its module, whose name is the path of the pack.
+    __module__ = "kinetograph"
+
 
 def shown(text: object, longest: int = SHOWN_CHARACTERS) -> str:
     """A name, key or value out of a file as a message may hold it: escaped, and cut where it is long."""
