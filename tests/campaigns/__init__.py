@@ -1,0 +1,1 @@
+"""Campaigns: seeded attacks on a real ComfyUI with this pack, counted. `python -m tests.campaigns NAME`."""

@@ -1,0 +1,148 @@
+"""Prompts that are right, made from what the server says about our nodes in /object_info."""
+
+import copy
+from dataclasses import dataclass
+
+from kinetograph.tests.host.graphs import node
+
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC)
+SMALL = {"width": 64, "height": 64, "batch_size": 1}
+COG = {
+    "model": "CogVideo/tiny-5B",
+    "text_encoder": "from the model's folder",
+    "vae": "from the model's folder",
+}
+SVD = {
+    "model": "SVD/tiny-svd.safetensors",
+    "image_encoder": "from the checkpoint",
+    "vae": "from the checkpoint",
+}
+# What gives a value of each type: nodes of the host, or of ours with settings that cost little.
+SOURCES = {
+    "cog": node("KinetographCogVideoXLoader", **COG, weight_dtype="auto"),
+    "svd": node("KinetographSVDLoader", **SVD, weight_dtype="auto"),
+    "cog_latent": node("KinetographVideoLatent", family="cogvideox", num_frames=9, **SMALL),
+    "svd_latent": node("KinetographVideoLatent", family="svd", num_frames=3, **SMALL),
+    "text": node("CLIPTextEncode", clip=["cog", 1], text="a red circle"),
+    "frame": node("EmptyImage", width=64, height=64, batch_size=1, color=0x336699),
+    "frames": node("EmptyImage", width=64, height=64, batch_size=9, color=0x336699),
+    "sound": node("EmptyAudio", duration=1.0, sample_rate=44100, channels=2),
+}
+LINKS = {
+    "MODEL": ["cog", 0], "CLIP": ["cog", 1], "VAE": ["cog", 2], "CONDITIONING": ["text", 0], "IMAGE": ["frames", 0],
+    "LATENT": ["cog_latent", 0], "CLIP_VISION": ["svd", 1], "AUDIO": ["sound", 0],
+}  # fmt: skip
+OF_SVD = {"MODEL": ["svd", 0], "VAE": ["svd", 2], "LATENT": ["svd_latent", 0], "IMAGE": ["frame", 0]}
+OWN_LINKS = {  # where the family of LINKS does not fit
+    "KinetographSVDConditioning": OF_SVD,
+    "KinetographPinFrames": OF_SVD,
+    "KinetographExVideoPatch": OF_SVD,
+    "KinetographImageToVideoConditioning": {"IMAGE": ["frame", 0]},
+}
+SETTINGS = {  # instead of defaults that cost much, or that need a file
+    "KinetographCogVideoXLoader": COG,
+    "KinetographSVDLoader": SVD,
+    "KinetographVideoLatent": {**SMALL, "family": "cogvideox", "num_frames": 9},
+    "KinetographVideoSampler": {"steps": 1, "preview": False},
+    "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},
+    "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input of a node: its name in a prompt, its type, and what bounds it."""
+
+    name: str
+    type: str
+    options: dict
+    required: bool
+
+    @property
+    def choices(self):
+        """The words of a list, or the keys of a DynamicCombo."""
+        listed = self.options.get("options", ())
+        return [entry["key"] if isinstance(entry, dict) else entry for entry in listed]
+
+    def inner(self, key):
+        """The fields behind one key of a DynamicCombo, under the names that prompts use."""
+        (found,) = [entry for entry in self.options["options"] if entry["key"] == key]
+        return [field.under(self.name) for field in fields_of(found["inputs"])]
+
+    def under(self, name):
+        return Field(f"{name}.{self.name}", self.type, self.options, self.required)
+
+    @property
+    def default(self):
+        if "default" in self.options:
+            return self.options["default"]
+        return (
+            self.choices[0]
+            if self.choices
+            else {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[self.type]
+        )
+
+
+def fields_of(inputs):
+    """Every field of an `input` of /object_info; a list in place of a type is a COMBO."""
+    found = []
+    for group in ("required", "optional"):
+        for name, (told, *rest) in (inputs.get(group) or {}).items():
+            options = dict(rest[0]) if rest else {}
+            if isinstance(told, list):
+                told, options["options"] = "COMBO", told
+            found.append(Field(name, told, options, group == "required"))
+    return found
+
+
+class Prompts:
+    """Builds a prompt around any node of this pack."""
+
+    def __init__(self, client):
+        told = client.get_json("/object_info")
+        self.told = {kind: about for kind, about in told.items() if kind.startswith("Kinetograph")}
+        self.fields = {kind: fields_of(about["input"]) for kind, about in self.told.items()}
+        self.kinds = [kind for kind in self.told if self._is_known(kind)]
+
+    def _is_known(self, kind):
+        return all(field.type in (*WIDGETS, *LINKS) or not field.required for field in self.fields[kind])
+
+    def inputs(self, kind, rng):
+        """(values, fields in use) of a node that should work; what changes no cost is drawn at random."""
+        values, used, settings = {}, [], SETTINGS.get(kind, {})
+        for field in self.fields[kind]:
+            if field.type not in WIDGETS and (not field.required or field.type not in LINKS):
+                continue
+            used.append(field)
+            values[field.name] = settings.get(field.name, self._value(kind, field, rng))
+            if field.type == DYNAMIC:
+                inner = field.inner(values[field.name])
+                values |= {one.name: self._value(kind, one, rng) for one in inner}
+                used += inner
+        return values, used
+
+    def _value(self, kind, field, rng):
+        if field.type in LINKS:
+            return list({**LINKS, **OWN_LINKS.get(kind, {})}[field.type])
+        if field.type == DYNAMIC or (field.type == "COMBO" and "." in field.name):
+            return rng.choice(field.choices)
+        return rng.random() < 0.5 if field.type == "BOOLEAN" else field.default
+
+    def around(self, kind, values):
+        """A whole prompt: the node, all that it is linked to, and something that shows its result."""
+        prompt = {"node": node(kind, **values)}
+        if not self.told[kind]["output_node"]:
+            prompt["shown"] = node("PreviewAny", source=["node", 0])
+        return prompt
+
+
+def complete(prompt):
+    """The prompt with every source that its links lead to."""
+    waiting = [value for part in prompt.values() for value in part["inputs"].values()]
+    for value in waiting:
+        if isinstance(value, list) and value and isinstance(value[0], str) and value[0] in SOURCES:
+            if value[0] not in prompt:
+                prompt[value[0]] = copy.deepcopy(SOURCES[value[0]])
+                waiting.extend(prompt[value[0]]["inputs"].values())
+    return prompt
