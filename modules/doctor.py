@@ -12,8 +12,9 @@ from pathlib import Path
 
 from .families import FAMILIES
 from .weights.detect import Finding, detect_all
-from .weights.files import component_folders, read_header, weight_files
-from .weights.trouble import CheckpointError
+from .weights.files import read_header
+from .weights.shards import component_folders, weight_files
+from .weights.trouble import CheckpointError, shown
 
 SHOWN = 5  # keys named per fault
 SEVERAL_PARTS_FOLDER = "checkpoints"
@@ -52,7 +53,7 @@ class Report:
             "dtype": self.findings[0].dtype,
             "parameters": sum(finding.parameters for finding in self.findings),
             "folder": self.folder,
-            "node": " + ".join(dict.fromkeys(part.node for part in parts)) or "unknown",
+            "node": " + ".join(dict.fromkeys(part.node.id for part in parts)) or "unknown",
         }
 
     def to_text(self) -> str:
@@ -74,14 +75,14 @@ def _lines(finding: Finding, folder: str) -> list[str]:
         f"  parameters  {finding.parameters:,}",
     ]
     if finding.part is not None:
-        lines += [f"  folder      {folder}", f"  node        {finding.part.node}"]
+        lines += [f"  folder      {folder}", f"  node        {finding.part.node.title}"]
     faults = {
         "missing": finding.missing,
         "unexpected": finding.unexpected,
         "another shape": finding.misshapen,
     }
     for fault, keys in faults.items():
-        lines += [f"  {fault}: {key}" for key in keys[:SHOWN]]
+        lines += [f"  {fault}: {shown(key)}" for key in keys[:SHOWN]]
         lines += [f"  {fault}: ... {len(keys) - SHOWN} more"] * (len(keys) > SHOWN)
     return [*lines, "  " + (_praise(finding) if finding.complete else finding.complaint())]
 
@@ -99,9 +100,9 @@ def examine(path: str | Path) -> Report:
     path = Path(path)
     components = component_folders(path)
     if not components or _holds_weights(path):
-        return Report(path.name, detect_all(read_header(path), FAMILIES))
+        return Report(shown(path.name), detect_all(read_header(path), FAMILIES))
     findings = [detect_all(read_header(folder), FAMILIES) for folder in components.values()]
-    return Report(path.name, tuple(finding for found in findings for finding in found))
+    return Report(shown(path.name), tuple(finding for found in findings for finding in found))
 
 
 def _holds_weights(path: Path) -> bool:

@@ -4,7 +4,9 @@ Letters used for tensor names in this project: b batch, c channels, t latent fra
 h w height and width, l tokens, d width of a token, n rows.
 """
 
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,30 @@ class LatentGrid:
         lone = int(self.lone_first)
         return (latent_frames - lone) * self.stride_t + lone
 
+    def told_frames(self, latent_frames: int, told: Any, decoded: int) -> tuple[int, str]:
+        """(pixel frames of a clip, what was assumed) of `latent_frames` that somebody says are `told` frames.
+
+        The VAE decodes them to `decoded` frames, of which as many may go as its first latent frame gives beside
+        the one it stands for. A number outside of that is from before latent frames were added or taken away.
+        """
+        fewest = self.pixel_frames(latent_frames)
+        count = whole_number(told)
+        if count is not None and fewest <= count <= decoded:
+            return count, ""
+        latents = f"{latent_frames} latent frame{'s' if latent_frames > 1 else ''}"
+        if told is not None:
+            fits = f"{fewest} to {decoded} frames" if decoded > fewest else _frames(fewest)
+            return fewest, (
+                f"The latent says num_frames={shortened(told)}, but its {latents} stand for {fits}: decoded "
+                f"{fewest}. A node between changed its length."
+            )
+        if decoded > fewest:
+            return fewest, (
+                f"The latent does not say its number of frames: {latents} were taken for {_frames(fewest)}, but "
+                f"could stand for up to {decoded}."
+            )
+        return fewest, ""
+
     def latent_size(self, width: int, height: int) -> tuple[int, int]:
         """Latent (width, height) of a picture in pixels; ValueError names the nearest legal sizes."""
         for name, pixels in (("width", width), ("height", height)):
@@ -63,3 +89,40 @@ class LatentGrid:
                     f"use {' or '.join(map(str, fits))}."
                 )
         return width // self.stride_hw, height // self.stride_hw
+
+
+def told_clips(total: int, told: Any) -> tuple[int, str]:
+    """(frames of one clip, what was assumed) of `total` frames on the batch axis, `told` of which make a clip.
+
+    Raises ValueError when they are no whole number of such clips.
+    """
+    count = whole_number(told)
+    if count is None:
+        says = "does not say" if told is None else f"says num_frames={shortened(told)}, not"
+        note = f"The latent {says} how many frames a clip has: taken for one clip of {_frames(total)}."
+        return total, note if total > 1 or told is not None else ""
+    if total % count:
+        raise ValueError(
+            f"The latent holds {_frames(total)} but says that a clip has {count}: a node between took frames "
+            "away or added some. Make it anew with Video Latent, or keep whole clips."
+        )
+    clips = total // count
+    return count, f"The latent was taken for {clips} clips of {_frames(count)}." if clips > 1 else ""
+
+
+def whole_number(told: Any) -> int | None:
+    """A count of one or more, of whatever kind of integer; None for anything else."""
+    try:
+        count = operator.index(told)
+    except (TypeError, RuntimeError):  # the latter from tensors of several numbers
+        return None
+    return count if count > 0 and not isinstance(told, bool) else None
+
+
+def shortened(told: Any) -> str:
+    """A value that came from elsewhere, short enough for a sentence."""
+    return f"{told!r:.40}"
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' if count > 1 else ''}"

@@ -1,5 +1,7 @@
 """What goes into a sampler besides the model: empty latents of the right size, and images to start from."""
 
+from typing import Any
+
 import torch
 
 from ..modules.adoption import recognise
@@ -7,7 +9,7 @@ from ..modules.conditioning.first_frame import fit_image, pad_frames, sample_pos
 from ..modules.families import FAMILIES
 from .host import adoption, values
 from .host.api import io
-from .host.checks import check_choice, check_number
+from .host.checks import check_choice, check_known, check_number, check_socket, checked, guarded
 from .host.inputs import fit_input
 
 MAX_SIZE, MAX_FRAMES = 4096, 8193  # pixels on a side, pixel frames
@@ -20,6 +22,7 @@ class VideoLatent(io.ComfyNode):
     """An empty clip in a family's latent layout, told in pixels and frames."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVideoLatent",
@@ -44,7 +47,11 @@ class VideoLatent(io.ComfyNode):
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=64, tooltip="How many clips to make at once."
                 ),
-                io.Model.Input("model", optional=True, tooltip="Only needed where a size is 0."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only needed where a size is 0; it must be of that family.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -55,28 +62,34 @@ class VideoLatent(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, family: str, width: int, height: int, num_frames: int) -> bool | str:
+    def validate_inputs(cls, family=None, width=None, height=None, num_frames=None) -> bool | str:
         """Refuse sizes and counts that do not fold, naming the nearest that do, when the prompt is posted."""
         try:
             check_choice("family", family, BY_ID)
             check_number("width", width, 0, MAX_SIZE)
             check_number("height", height, 0, MAX_SIZE)
             check_number("num_frames", num_frames, 0, MAX_FRAMES)
-            latent_shape(family or FAMILIES[0].id, (width, height, num_frames))
+            family = family or FAMILIES[0].id
+            latent_shape(family, (width, height, num_frames))
+            check_memory(family, (width, height, num_frames))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
+    @checked
     def execute(cls, family, width, height, num_frames, batch_size, model=None) -> io.NodeOutput:
         asked = (width, height, num_frames)
+        if model is not None:
+            check_family(family, model)
         if 0 in asked:
             if model is None:
                 raise ValueError(
                     f"A size of 0 means the model's own: connect a model, or set {asked} by hand."
                 )
-            native = values.native_size(adoption.own_model(model, cls.__name__, BY_ID, recognise))
+            native = values.native_size(adoption.own_model(model, "Video Latent", BY_ID, recognise))
             asked = tuple(number or own for number, own in zip(asked, native, strict=True))
+        check_memory(family, asked, batch_size)
         samples = empty_clips(family, asked, batch_size)
         return io.NodeOutput({"samples": samples, "num_frames": asked[2]})
 
@@ -94,6 +107,29 @@ def latent_shape(family: str, asked: tuple[int, int, int]) -> tuple[int, int, in
     width, height, num_frames = asked
     cells_w, cells_h = grid.latent_size(width or grid.multiple_hw, height or grid.multiple_hw)
     return grid.channels, grid.latent_frames(num_frames or 1), cells_h, cells_w
+
+
+def check_family(family: str, model: Any) -> None:
+    """ValueError when a MODEL is of another family than the one chosen by name."""
+    found = adoption.family_of(model, recognise)
+    if found != family:
+        does = f"choose {found} here" if found in BY_ID else "connect a model of that family"
+        raise ValueError(
+            f"Video Latent makes latents for {family}, but the connected model is {values.label_of(model)}: {does}, "
+            "or disconnect the model."
+        )
+
+
+def check_memory(family: str, asked: tuple[int, int, int], count: int = 1) -> None:
+    """ValueError for latents that this machine could not sample: noise and latents fill its memory together."""
+    channels, frames, height, width = latent_shape(family, asked)
+    needed, there = 4 * count * channels * frames * height * width, values.machine_memory()
+    if 2 * needed > there:
+        raise ValueError(
+            f"width, height, num_frames or batch_size is too large: {count} x {asked[2]} frames of "
+            f"{asked[0]}x{asked[1]} are {needed / 1e9:.1f} GB of latents, with the noise {2 * needed / 1e9:.1f} GB, "
+            f"and this machine has {there / 1e9:.1f} GB of memory."
+        )
 
 
 def empty_clips(family: str, asked: tuple[int, int, int], count: int) -> torch.Tensor:
@@ -114,10 +150,12 @@ def posterior_input() -> io.DynamicCombo.Input:
     )
 
 
-def posterior_problem(chosen: dict) -> str | None:
-    """Why a choice of `posterior_input` cannot be met, or None."""
+def posterior_problem(chosen: object, name: str, image: object) -> str | None:
+    """Why a choice of `posterior_input` cannot be met, or the picture in the input `name` is none; or None."""
     try:
-        check_choice("posterior", chosen, ("sample", "mean"))
+        check_known("posterior", chosen, ("sample", "mean"))
+        if image is not None:
+            check_socket(name, "IMAGE", image)
     except ValueError as error:
         return str(error)
     return None
@@ -127,6 +165,7 @@ class VAEEncodeChunked(io.ComfyNode):
     """Encodes a clip for video to video, with memory that does not grow with its length."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEEncodeChunked",
@@ -145,13 +184,14 @@ class VAEEncodeChunked(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, posterior: dict) -> bool | str:
-        """Refuse an unknown way to read the posterior; its seed is checked by the host."""
-        return posterior_problem(posterior) or True
+    def validate_inputs(cls, images=None, *, posterior=None) -> bool | str:
+        """Refuse an unknown way to read the posterior; `images` carries the answer, so it is checked here, too."""
+        return posterior_problem(posterior, "images", images) or True
 
     @classmethod
+    @checked
     def execute(cls, vae, images, posterior) -> io.NodeOutput:
-        values.vae_grid(vae, cls.__name__)
+        values.vae_grid(vae, "VAE Encode (Chunked)")
         samples = sample_posterior(*vae.encode_moments(images), seed=posterior.get("seed"))
         return io.NodeOutput({"samples": samples, "num_frames": images.shape[0]})
 
@@ -160,6 +200,7 @@ class ImageToVideoConditioning(io.ComfyNode):
     """Gives an image-to-video checkpoint the picture that the clip starts from."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographImageToVideoConditioning",
@@ -195,22 +236,21 @@ class ImageToVideoConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, posterior: dict, latent_gain: float) -> bool | str:
-        """Refuse an unknown way to read the posterior, and a gain that is no number in bounds."""
-        try:
-            check_number("latent_gain", latent_gain, 0, MAX_GAIN)
-        except ValueError as error:
-            return str(error)
-        return posterior_problem(posterior) or True
+    def validate_inputs(cls, image=None, *, posterior=None) -> bool | str:
+        """Refuse an unknown way to read the posterior; `image` carries the answer, so it is checked here, too."""
+        return posterior_problem(posterior, "image", image) or True
 
     @classmethod
+    @checked
     def execute(cls, positive, negative, vae, image, latent, fit, posterior, latent_gain) -> io.NodeOutput:
-        *_, latent_frames, height, width = latent["samples"].shape
-        grid = values.vae_grid(vae, cls.__name__)
+        grid = values.vae_grid(vae, "Image To Video Conditioning")
         if grid.frames_on_batch:
             raise ValueError(
-                f"{cls.__name__} is for video VAEs such as CogVideoX's: for SVD connect SVDConditioning."
+                "Image To Video Conditioning is for video VAEs such as CogVideoX's: for SVD use SVD Conditioning."
             )
+        samples = values.samples_of(latent)
+        values.check_vae(vae, samples, "Image To Video Conditioning")
+        *_, latent_frames, height, width = samples.shape
         pixels = fit_image(image[:1], width * grid.stride_hw, height * grid.stride_hw, fit)
         first = sample_posterior(*vae.encode_moments(pixels), seed=posterior.get("seed"))
         image_latents = pad_frames(first, latent_frames) * latent_gain

@@ -1,6 +1,7 @@
 """Latents back to frames, a few at a time."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from itertools import chain
 
@@ -9,38 +10,41 @@ from torch import Tensor
 
 from ..modules.decoding.chunks import check_finite, decode_in_chunks, drop_first, with_fallbacks
 from ..modules.decoding.seams import SeamMeter
+from ..modules.video.metadata import read_notes
+from ..modules.video.naming import fill_prefix
 from ..modules.video.probe import usable_formats
-from ..modules.video.request import read_audio, read_encoding, request_problem
+from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
+from ..modules.video.trouble import in_our_words
 from ..modules.video.writer import Job, write_clip
-from .host import compat, files, media, progress, values
+from .host import compat, files, media, progress, results, values
 from .host.api import io
+from .host.checks import checked, guarded, still_to_come
 
 # Exact ways to decode with a causal VAE, leaner and slower from one to the next.
 LADDER = ({}, {"cache_device": "cpu"})
 
 
 def frames_of(
-    vae, latent: dict, chunk: int, overlap: int, meter: SeamMeter | None = None
+    vae, clips: values.Clips, chunk: int, overlap: int, meter: SeamMeter | None = None
 ) -> Iterator[Tensor]:
     """Checked frames (f, h, w, 3) of every clip of a LATENT, moving the node's progress bar.
 
     A causal VAE of this pack streams exactly. VAEs with frames on the batch axis, ours or the host's, are decoded
     `chunk` frames at a time (0: what memory allows), watched by `meter`; others whole.
     """
-    samples = latent["samples"]
+    samples = clips.samples
     if not bool(samples.isfinite().all()):
         raise ValueError("The latent holds a NaN or infinity: sampling went wrong before decoding.")
     if values.is_video_vae(vae):
-        samples = values.read_latent(latent, values.vae_grid(vae, "Decoding"), "The video VAE")
-        stream = chain.from_iterable(_causal(vae, clip[None], latent.get("num_frames")) for clip in samples)
+        stream = chain.from_iterable(_causal(vae, clip[None], clips.num_frames) for clip in samples)
     elif samples.ndim == 4:
         chunk = chunk or values.affordable_frames(vae, samples)
-        clips = samples.split(values.clip_frames(latent))  # a temporal decoder must not mix two clips
-        stream = chain.from_iterable(_chunked(vae, clip, chunk, overlap, meter) for clip in clips)
+        apart = samples.split(clips.num_frames)  # a temporal decoder must not mix two clips
+        stream = chain.from_iterable(_chunked(vae, clip, chunk, overlap, meter) for clip in apart)
     else:
         stream = iter(vae.decode(samples).unbind())
     stage = f"Decoding in {str(vae.vae_dtype).removeprefix('torch.')}"
-    return _with_progress(check_finite(stream, stage), values.pixel_frames(vae, samples))
+    return _with_progress(check_finite(stream, stage), clips.total)
 
 
 def _chunked(vae, clip: Tensor, chunk: int, overlap: int, meter: SeamMeter | None) -> Iterator[Tensor]:
@@ -50,16 +54,15 @@ def _chunked(vae, clip: Tensor, chunk: int, overlap: int, meter: SeamMeter | Non
     return stream if meter is None else meter.watch(stream)
 
 
-def _causal(vae, clip: Tensor, num_frames: int | None) -> Iterator[Tensor]:
-    """One clip, in the first exact way that memory allows, cut to the frames that were asked for.
+def _causal(vae, clip: Tensor, num_frames: int) -> Iterator[Tensor]:
+    """One clip, in the first exact way that memory allows, cut to the frames that it stands for.
 
     An even number of latents decodes to three frames more, all from the first latent (spec of the CogVideoX
     VAE: its chunks): those go, so that the frame that stands alone in an odd clip stands alone here too.
     """
     streams = [partial(vae.frame_stream, clip, **way) for way in LADDER]
     stream = with_fallbacks(streams, compat.is_out_of_memory)
-    extra = 0 if num_frames is None else vae.decoded_frames(clip.shape[2]) - num_frames
-    return drop_first(stream, max(0, extra))
+    return drop_first(stream, vae.decoded_frames(clip.shape[2]) - num_frames)
 
 
 def _with_progress(stream: Iterator[Tensor], total: int) -> Iterator[Tensor]:
@@ -73,6 +76,7 @@ class VAEDecodeChunked(io.ComfyNode):
     """Decodes a clip with memory that does not grow with its length."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEDecodeChunked",
@@ -107,22 +111,25 @@ class VAEDecodeChunked(io.ComfyNode):
                 io.String.Output(
                     "report",
                     tooltip="How visible the seams between chunks are: the largest jump at a border beside the "
-                    "median jump inside.",
+                    "median jump inside. Also what was assumed about the number of frames.",
                 ),
             ],
         )
 
     @classmethod
+    @checked
     def execute(cls, vae, latent, chunk, overlap) -> io.NodeOutput:
+        clips = values.read_clips(latent, vae, "VAE Decode (Chunked)")
         meter = SeamMeter()
-        frames = torch.cat(list(frames_of(vae, latent, chunk, overlap, meter)))
-        return io.NodeOutput(frames, meter.report().text())
+        frames = torch.cat(list(frames_of(vae, clips, chunk, overlap, meter)))
+        return io.NodeOutput(frames, " ".join(filter(None, (clips.note, meter.report().text()))))
 
 
 class VAEDecodeToVideo(io.ComfyNode):
     """Decodes straight into the encoder: however long the clip, a few frames are in memory."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVAEDecodeToVideo",
@@ -132,37 +139,68 @@ class VAEDecodeToVideo(io.ComfyNode):
             search_aliases=["stream decode", "long video", "save video"],
             inputs=[
                 io.Vae.Input(
-                    "vae", tooltip="Video VAE of the model's family, or any VAE with frames as batch."
+                    "vae",
+                    lazy=True,
+                    tooltip="Video VAE of the model's family, or any VAE with frames as batch.",
                 ),
-                io.Latent.Input("latent", tooltip="One latent clip."),
+                io.Latent.Input("latent", lazy=True, tooltip="One latent clip."),
                 *media.clip_inputs(usable_formats()),
                 *media.file_inputs(),
             ],
-            outputs=media.file_outputs(),
+            outputs=[
+                *media.file_outputs(),
+                io.String.Output(
+                    "report", tooltip="What was assumed about the number of frames, if anything."
+                ),
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, frame_rate=None, filename_prefix=None, format=None) -> bool | str:  # noqa: A002
+    def validate_inputs(cls, frame_rate=None, filename_prefix=None, *, format=None) -> bool | str:  # noqa: A002
         """Refuse what cannot be encoded or named when the prompt is posted."""
         return request_problem(format, frame_rate, filename_prefix, files.output_directory()) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
+    def check_lazy_status(cls, **inputs) -> list[str]:
+        """Look at name, format and sound before anything is computed for the clip."""
+        wanted = still_to_come(cls, inputs, ("vae", "latent"))
+        check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
+        fill_prefix(inputs["filename_prefix"], cls.hidden.prompt, datetime.now(), files.output_directory())
+        return wanted
+
+    @classmethod
+    @checked
     def execute(
         cls, vae, latent, frame_rate, loop_count, filename_prefix, format, save_output, save_metadata,
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
         encoding = read_encoding(format, frame_rate, loop_count)
-        width, height = values.pixel_size(vae, latent["samples"])
-        folder, name, counter, subfolder = files.save_path(filename_prefix, width, height, not save_output)
-        notes = media.workflow_of(cls) if save_metadata else {}
+        clips = values.read_clips(latent, vae, "VAE Decode To Video")
+        width, height = values.pixel_size(vae, clips.samples)
+        root = files.result_root(not save_output)
+        prefix = fill_prefix(filename_prefix, cls.hidden.prompt, datetime.now(), root)
+        with in_our_words():
+            place = files.save_path(prefix, width, height, not save_output)
+        folder, name, counter, subfolder = place
+        notes = read_notes(*media.workflow_of(cls, save_metadata))
         job = Job(
             folder, name, encoding, counter, read_audio(audio), trim_to_audio, notes,
             check=progress.check_interrupted,
         )  # fmt: skip
-        writer = write_clip(job, frames_of(vae, latent, chunk=0, overlap=2))
-        return media.saved_video(writer.path, subfolder, not save_output, encoding.format.name, frame_rate)
+        writer = write_clip(job, frames_of(vae, clips, chunk=0, overlap=2))
+        results.remember(writer.path)
+        said = [note for note in (clips.note, *writer.said) if note]
+        saved = media.saved_video(
+            writer.path, subfolder, not save_output, encoding.format.name, frame_rate, said
+        )
+        return io.NodeOutput(*saved.args, clips.note, ui=saved.ui)
 
 
 NODES = [VAEDecodeChunked, VAEDecodeToVideo]

@@ -11,8 +11,9 @@ from ..modules.conditioning.first_frame import fit_image
 from ..modules.conditioning.pinned_frames import parse_frames, pin_frames, pin_mask, resolve_frames
 from ..modules.families.svd.config import GRID
 from .host import clip_vision as vision
+from .host import progress, values
 from .host.api import io
-from .host.checks import check_number
+from .host.checks import checked, guarded
 from .host.inputs import fit_input
 
 MAX_FPS, MAX_BUCKET, MAX_AUGMENTATION = 120, 1023, 10.0
@@ -46,40 +47,28 @@ class BatchClip:
 
 
 def read_clip(latent: dict[str, Any], vae: Any, node: str) -> BatchClip:
-    """The clip in a LATENT; ValueError when latent or VAE has its frames on an axis of their own."""
-    samples = latent["samples"]
-    if samples.ndim != 4 or vae.latent_dim != 2:
-        kind = f"a latent of shape {tuple(samples.shape)}" if samples.ndim != 4 else "a video VAE"
+    """The clip in a LATENT; ValueError unless its frames are on the batch axis, in whole clips, and fit the VAE."""
+    samples = values.samples_of(latent)
+    if samples.ndim != 4:
         raise ValueError(
-            f"{node} takes latents of shape (frames, channels, height, width), as SVD has them, and an image "
-            f"VAE: got {kind}. Make the latent with VideoLatent for family svd, connect the VAE of SVDLoader."
+            f"{node} takes latents of shape (frames, channels, height, width), as SVD has them: got "
+            f"{tuple(samples.shape)}. Make the latent with Video Latent for family svd."
         )
-    num_frames = latent.get("num_frames") or samples.shape[0]
-    if samples.shape[0] % num_frames:
-        raise ValueError(
-            f"{samples.shape[0]} latents are no whole number of clips of {num_frames} frames: make the "
-            "latent with VideoLatent, or cut it to whole clips."
-        )
-    return BatchClip(samples, num_frames)
+    values.check_vae(vae, samples, node)
+    return BatchClip(samples, values.clip_frames(latent)[0])
 
 
 def read_svd_clip(latent: dict[str, Any], vae: Any, node: str) -> BatchClip:
     """The same for SVD: four channels, sizes that its UNet can halve three times."""
-    clip = read_clip(latent, vae, node)
-    _, channels, height, width = clip.samples_nchw.shape
-    if channels != GRID.channels:
-        raise ValueError(
-            f"SVD has latents of {GRID.channels} channels: got {channels}. Make the latent with VideoLatent "
-            "for family svd."
-        )
-    GRID.latent_size(width * GRID.stride_hw, height * GRID.stride_hw)
-    return clip
+    values.read_latent(latent, GRID, "SVD")
+    return read_clip(latent, vae, node)
 
 
 class SVDConditioning(io.ComfyNode):
     """Everything SVD is told: the picture for both encoders, frame rate, motion and noise."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographSVDConditioning",
@@ -87,7 +76,12 @@ class SVDConditioning(io.ComfyNode):
             category="kinetograph/conditioning",
             description="Picture, frame rate, motion and augmentation noise for Stable Video Diffusion and "
             "ExVideo, prepared exactly as in training.",
-            search_aliases=["svd img2vid", "stable video diffusion", "motion bucket", "micro-conditioning"],
+            search_aliases=[
+                "svd img2vid",
+                "stable video diffusion",
+                "motion bucket",
+                "micro-conditioning",
+            ],
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="Image encoder of the SVD checkpoint."),
                 io.Vae.Input("vae", tooltip="VAE of the SVD checkpoint."),
@@ -96,7 +90,11 @@ class SVDConditioning(io.ComfyNode):
                     "latent", tooltip="The latent that will be sampled: it tells size and frame count."
                 ),
                 io.Int.Input(
-                    "fps", default=7, min=1, max=MAX_FPS, tooltip="Frames per second the motion is meant for."
+                    "fps",
+                    default=7,
+                    min=1,
+                    max=MAX_FPS,
+                    tooltip="Frames per second the motion is meant for.",
                 ),
                 io.Int.Input(
                     "motion_bucket_id",
@@ -124,22 +122,17 @@ class SVDConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, noise_aug_strength: float) -> bool | str:
-        """Refuse a strength that is no number in bounds: NaN passes the host's own check."""
-        try:
-            check_number("noise_aug_strength", noise_aug_strength, 0, MAX_AUGMENTATION)
-        except ValueError as error:
-            return str(error)
-        return True
-
-    @classmethod
+    @checked
     def execute(
         cls, clip_vision, vae, image, latent, fps, motion_bucket_id, noise_aug_strength, seed, fit
     ) -> io.NodeOutput:
-        clip = read_svd_clip(latent, vae, cls.__name__)
+        clip = read_svd_clip(latent, vae, "SVD Conditioning")
         check_count(image, clip.num_frames)
-        tokens = vision.embed_pixels(clip_vision, clip_pixels(image, vision.input_size(clip_vision)))
-        latents = encode_noised(vae, clip, image, fit, noise_aug_strength, seed)
+        bar = progress.steps(2 * len(image))  # each is prepared for two encoders
+        pixels = clip_pixels(image, vision.input_size(clip_vision), bar.advance)
+        tokens = vision.embed_pixels(clip_vision, pixels)
+        fitted = fit_image(image[..., :3], *clip.pixel_size(vae), fit, bar.advance)
+        latents = encode_noised(vae, clip, fitted, noise_aug_strength, seed)
         numbers = {
             "fps": fps,  # SVD's own models subtract 1
             "motion_bucket_id": motion_bucket_id,
@@ -157,16 +150,13 @@ def check_count(image_bhwc: Tensor, num_frames: int) -> None:
     if image_bhwc.shape[0] not in (1, num_frames):
         raise ValueError(
             f"SVD takes one picture, or one per frame: got {image_bhwc.shape[0]} pictures for {num_frames} "
-            "frames. Choose one with ImageFromBatch, or make the latent as long as the pictures."
+            "frames. Choose one with Get Image from Batch, or make the latent as long as the pictures."
         )
 
 
-def encode_noised(
-    vae: Any, clip: BatchClip, image_bhwc: Tensor, fit: Any, strength: float, seed: int
-) -> Tensor:
+def encode_noised(vae: Any, clip: BatchClip, pixels_bhwc: Tensor, strength: float, seed: int) -> Tensor:
     """Latents (b, 4, h, w) of pictures with augmentation noise, which is measured in -1..1 as in training."""
-    pixels = fit_image(image_bhwc[..., :3], *clip.pixel_size(vae), fit)
-    noised_bchw = augment(pixels.movedim(-1, 1) * 2 - 1, strength, seed)
+    noised_bchw = augment(pixels_bhwc.movedim(-1, 1) * 2 - 1, strength, seed)
     return clip.encode(vae, (noised_bchw.movedim(1, -1) + 1) / 2)
 
 
@@ -174,6 +164,7 @@ class PinFrames(io.ComfyNode):
     """Holds chosen frames of a clip to given pictures while the rest is sampled."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographPinFrames",
@@ -198,7 +189,7 @@ class PinFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames: str | None) -> bool | str:
+    def validate_inputs(cls, frames=None) -> bool | str:
         """Refuse text that is no list of frame numbers; whether they fit the clip is known when it is."""
         try:
             if frames is not None:
@@ -208,15 +199,17 @@ class PinFrames(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(cls, latent, vae, images, frames, fit) -> io.NodeOutput:
-        clip = read_clip(latent, vae, cls.__name__)
+        clip = read_clip(latent, vae, "Pin Frames")
         numbers = resolve_frames(parse_frames(frames), clip.num_frames)
         if len(numbers) != images.shape[0]:
             raise ValueError(
                 f"One picture per frame number: got {images.shape[0]} pictures for {len(numbers)} numbers in "
                 f"{frames!r}."
             )
-        pinned = clip.encode(vae, fit_image(images[..., :3], *clip.pixel_size(vae), fit))
+        bar = progress.steps(len(images))
+        pinned = clip.encode(vae, fit_image(images[..., :3], *clip.pixel_size(vae), fit, bar.advance))
         samples = pin_frames(clip.samples_nchw, pinned, numbers, clip.num_frames)
         mask = pin_mask(latent.get("noise_mask"), clip.samples_nchw, numbers, clip.num_frames)
         return io.NodeOutput({**latent, "samples": samples, "noise_mask": mask})

@@ -3,14 +3,17 @@
 import json
 
 from ..modules.doctor import examine
+from ..modules.weights.files import FileIdentity, file_identity
 from .host import files
 from .host.api import io, ui
+from .host.checks import checked, guarded
 
 
 class ModelDoctor(io.ComfyNode):
     """Names family, variant and key dialect of a checkpoint and counts its keys, from its header alone."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographModelDoctor",
@@ -40,13 +43,24 @@ class ModelDoctor(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str) -> list[tuple[str, int, int]]:
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        """Say where a model goes that is not there; what is wrong with one that is there stands in the report."""
+        try:
+            if model is not None:
+                files.find_model(model, files.FOLDERS)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str | None = None, **_) -> list[FileIdentity]:
         """Look again when a file was replaced under the same name."""
         path = files.find_model(model, files.FOLDERS)
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in inside]
+        return [file_identity(file) for file in inside]
 
     @classmethod
+    @checked
     def execute(cls, model: str) -> io.NodeOutput:
         report = examine(files.find_model(model, files.FOLDERS))
         text = report.to_text()

@@ -1,21 +1,28 @@
 """What is added to a MODEL so that it moves longer or otherwise than it was trained to."""
 
-import torch
+from pathlib import Path
 
 from ..modules.adoption import recognise
-from ..modules.families import SVD
+from ..modules.catalogue import CATALOGUE
+from ..modules.families import FAMILIES, SVD
 from ..modules.families.svd.exvideo import check_clip
-from ..modules.weights.detect import Finding, detect
-from ..modules.weights.files import read_header
-from ..modules.weights.load import assign, open_part
-from .host import adoption, files, patching, values
+from ..modules.weights.detect import Finding, choose
+from ..modules.weights.files import FileIdentity, read_header
+from ..modules.weights.load import find_source, part_identity
+from .host import adoption, backend, files, patching, values
 from .host.api import io
+from .host.checks import checked, guarded
 
 
 def examine(name: str) -> tuple[object, Finding]:
     """(path, what it is) of an ExVideo file; CheckpointError unless it is a complete one."""
     path = files.find_model(name, ("extension",))
-    return path, detect(read_header(path), (SVD,), "extension").check()
+    return path, choose(read_header(path), FAMILIES, SVD, "extension")
+
+
+def is_others(path: Path) -> bool:
+    """Whether a file surely holds no ExVideo."""
+    return CATALOGUE.is_others(path, SVD.id, "extension")
 
 
 def check_sizes(finding: Finding, model) -> None:
@@ -35,6 +42,7 @@ class ExVideoPatch(io.ComfyNode):
     """Extends SVD to 128 frames (ExVideo, arXiv 2406.14130); the model that comes in stays as it is."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographExVideoPatch",
@@ -44,10 +52,13 @@ class ExVideoPatch(io.ComfyNode):
             "convolution over space and time.",
             search_aliases=["exvideo", "long video", "svd 128 frames"],
             inputs=[
-                io.Model.Input("model", tooltip="SVD model, from SVD Loader or ImageOnlyCheckpointLoader."),
+                io.Model.Input(
+                    "model",
+                    tooltip="SVD model, from SVD Loader, or of the host's image only checkpoint loader.",
+                ),
                 io.Combo.Input(
                     "exvideo",
-                    options=files.list_models(("extension",), pipelines=False),
+                    options=files.list_models(("extension",), pipelines=False, unless=is_others),
                     tooltip="ExVideo file (528 tensors) in SVD, diffusion_models or checkpoints.",
                 ),
             ],
@@ -57,7 +68,7 @@ class ExVideoPatch(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, exvideo: str) -> bool | str:
+    def validate_inputs(cls, exvideo=None) -> bool | str:
         """Read the header when the prompt is posted: a wrong file is an error before anything runs."""
         try:
             examine(exvideo)
@@ -66,15 +77,23 @@ class ExVideoPatch(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, exvideo=None, **_) -> list[FileIdentity]:
+        """Load again when the file was replaced under its name."""
+        return [] if exvideo is None else [*part_identity(files.find_model(exvideo, ("extension",)))]
+
+    @classmethod
+    @checked
     def execute(cls, model, exvideo) -> io.NodeOutput:
-        path, finding = examine(exvideo)
-        model = adoption.own_model(model, cls.__name__, {SVD.id: SVD}, recognise)
+        path = files.find_model(exvideo, ("extension",))
+        source = find_source(path, FAMILIES, SVD, "extension", backend.maps_weights())
+        finding = source.finding
+        model = adoption.own_model(model, "ExVideo Patch", {SVD.id: SVD}, recognise)
         check_sizes(finding, model)
 
-        def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:
-            assign(module, open_part(path, finding), dtype)
-
-        longer = patching.swap_layers(model, finding.part, model.model.recipe.config, fill, check_clip)
+        layers = patching.Layers(
+            finding.part, model.model.recipe.config, source.fill, source.check, source.notes
+        )
+        longer = patching.swap_layers(model, layers, check_clip)
         return io.NodeOutput(values.with_native_size(longer, finding.config.native_size))
 
 

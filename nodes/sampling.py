@@ -15,7 +15,7 @@ from ..modules.sampling.previews import filmstrip
 from ..modules.sampling.schedules import edm_levels
 from .host import adoption, progress, sampling, values
 from .host.api import io
-from .host.checks import check_choice, check_number
+from .host.checks import ABSENT, check_known, checked, guarded
 
 GUIDANCE = ("constant", "dynamic cosine", "per-frame linear")
 EDM = "edm"  # the one scheduler of ours, beside the host's
@@ -29,22 +29,11 @@ def _scale(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=MAX_CFG, step=0.1, tooltip=tooltip)
 
 
-def check_scales(guidance: dict) -> None:
-    """ValueError for a scale that is no number in bounds.
-
-    When a prompt is posted the host hands over what is inside a DynamicCombo as None: the first chance to see
-    a NaN is when the node runs.
-    """
-    for name in ("cfg", "min_cfg", "max_cfg"):
-        check_number(f"guidance.{name}", guidance.get(name), 0.0, MAX_CFG)
-
-
 def guider_for(model, options: dict, steps: int, clip_frames: int | None):
     """The host's guider for a choice of the guidance DynamicCombo.
 
     `clip_frames`: frames of a clip where they lie on the batch axis, else None.
     """
-    check_scales(options)
     kind = options["guidance"]
     if kind == "constant":
         return sampling.constant_guider(model, options["cfg"])
@@ -162,6 +151,7 @@ class VideoSampler(io.ComfyNode):
     """KSampler for clips: the same numbers at equal settings, plus guidance schedules and a film preview."""
 
     @classmethod
+    @guarded
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="KinetographVideoSampler",
@@ -237,21 +227,23 @@ class VideoSampler(io.ComfyNode):
                 long_clip_input(),
             ],
             outputs=[io.Latent.Output("LATENT", tooltip="The sampled clip.")],
+            # an unknown word for long_clip would not reach us otherwise
+            accept_all_inputs=True,
         )
 
     @classmethod
-    def validate_inputs(cls, guidance: dict, denoise: float, long_clip: dict | None = None) -> bool | str:
-        """Refuse unknown guidance and numbers that are none: the host's bounds let NaN through."""
+    def validate_inputs(cls, preview=None, long_clip=ABSENT, *, guidance=None) -> bool | str:
+        """Refuse an unknown choice: the host checks those of a DynamicCombo nowhere. `preview` carries the answer."""
         try:
-            check_choice("guidance", guidance, GUIDANCE)
-            check_number("denoise", denoise, 0.01, 1.0)
-            check_scales(guidance)
-            check_choice("long_clip", long_clip, LONG_CLIP)
+            check_known("guidance", guidance, GUIDANCE)
+            if long_clip is not ABSENT:
+                check_known("long_clip", long_clip, LONG_CLIP)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
+    @checked
     def execute(
         cls,
         model,
@@ -268,13 +260,12 @@ class VideoSampler(io.ComfyNode):
         long_clip=None,
     ) -> io.NodeOutput:
         long_clip = long_clip or {}
-        check_number("long_clip.contrast_scale", long_clip.get("contrast_scale"), 0.1, 4.0)
-        model = adoption.own_model(model, cls.__name__, BY_ID, recognise)
+        model = adoption.own_model(model, "Video Sampler", BY_ID, recognise)
         recipe = model.model.recipe
         values.read_latent(latent, recipe.family.grid, recipe.label)
         clip_frames = None
         if recipe.family.grid.frames_on_batch:
-            clip_frames = values.clip_frames(latent)
+            clip_frames, _ = values.clip_frames(latent)
             values.check_clips(clip_frames, positive, negative)
         if long_clip.get("sequential_cfg"):
             model = sampling.one_at_a_time(model)

@@ -62,6 +62,12 @@ def graph_for(caption: str, seed: int, settings: Settings) -> dict[str, Any]:
     return graph
 
 
+def guidance() -> dict[str, Any]:
+    """The shipped workflow's."""
+    inputs = only_node(json.loads(WORKFLOW.read_text(encoding="utf-8")), "KinetographVideoSampler")["inputs"]
+    return {name: value for name, value in inputs.items() if name.startswith("guidance")}
+
+
 def fetch(client: Client, graph: dict[str, Any], folder: Path) -> Tensor:
     """Frames (f, h, w, 3) in 0..1 of the video file that the host makes of a graph."""
     result = client.run(graph, timeout=600)
@@ -141,7 +147,7 @@ def score(host: Path, settings: Settings, folder: Path, count: int = COUNT) -> b
     figures = {"reached": reached, "goals": GOALS, "ceiling": ceiling, "ceiling_goal": CEILING_GOAL}
     figures |= {"chance": {k: round(v, 4) for k, v in CHANCE.items()}, "all_goals_reached": good}
     print(json.dumps(figures, indent=2))
-    settings_and_clips = {"clips": len(rows), "settings": asdict(settings), "rows": rows}
+    settings_and_clips = {"clips": len(rows), "settings": asdict(settings) | guidance(), "rows": rows}
     (folder / "score.json").write_text(
         json.dumps(figures | settings_and_clips, indent=1) + "\n", encoding="utf-8"
     )

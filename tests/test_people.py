@@ -1,5 +1,6 @@
-"""What people read and look at is there: links of README and help pages, pictures, sample inputs."""
+"""What people read and look at: README, help pages, the notes of templates, pictures. It is there and it is right."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,18 +8,41 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "web" / "docs").glob("*.md"))]
+HELP = sorted((ROOT / "web" / "docs").glob("*.md"))
+TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 LINK = re.compile(r"\]\(([^)#\s]+)\)")
+# Every way to name an address in Markdown: [](here), [name]: here, and what HTML has.
+ADDRESS = re.compile(r"""\]\(\s*<?([^)\s>]*)|^ *\[[^\]]+\]: *(\S+)|\b(?:href|src)=["']?([^"'\s>]+)""", re.M)
+PAGE_NAME = re.compile(r"\*\*([A-Z]\w+(?: \(?[A-Z]\w*\)?)+)\*\*")  # bold, of several words with capitals
+NOTE_COLOURS = {"color": "#432", "bgcolor": "#542"}
+OWN_FOLDER = "from the model's folder"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_within_the_repository_lead_somewhere(page):
-    inside = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
-    assert [link for link in inside if not (page.parent / link).exists()] == []
+def test_links_of_readme_lead_somewhere():
+    inside = [link for link in LINK.findall(text_of(ROOT / "README.md")) if "://" not in link]
+    assert len(inside) > len(HELP)
+    assert [link for link in inside if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", HELP, ids=lambda page: page.stem)
+def test_help_pages_hold_no_relative_link(page):
+    """The browser reads one against ComfyUI's own address, where no page of ours lies. Other pages are bold names."""
+    addresses = ["".join(found) for found in ADDRESS.findall(text_of(page))]
+    assert [address for address in addresses if not address.startswith("https://")] == []
+
+
+def test_pages_that_help_pages_name_are_there():
+    titles = {text_of(page).splitlines()[0].removeprefix("# ") for page in HELP}
+    named = {name for page in HELP for name in PAGE_NAME.findall(text_of(page))}
+    assert len(named) > 5 and named <= titles
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
 
 
 def test_readme_starts_with_a_small_moving_picture():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = text_of(ROOT / "README.md")
     picture = ROOT / LINK.findall(text)[0]
     assert picture.stat().st_size < 600_000
     with Image.open(picture) as clip:
@@ -28,7 +52,7 @@ def test_readme_starts_with_a_small_moving_picture():
 def test_readme_names_every_family():
     from kinetograph.modules.families import FAMILIES
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = text_of(ROOT / "README.md")
     assert [family.label for family in FAMILIES if family.label not in text] == []
 
 
@@ -37,3 +61,57 @@ def test_thumbnails_are_small_squares(picture):
     with Image.open(picture) as image:
         assert image.width == image.height and 256 <= image.width <= 512
     assert picture.stat().st_size < 100_000
+
+
+@pytest.fixture
+def nodes(template):
+    return json.loads(text_of(template))["nodes"]
+
+
+@pytest.fixture
+def note(nodes):
+    (note,) = [node for node in nodes if node["type"] == "MarkdownNote"]
+    return note
+
+
+def widgets_of(node):
+    """{name: value} of a saved node, and what its seed becomes after a run."""
+    values, widgets = list(node["widgets_values"]), {}
+    for name in [entry["name"] for entry in node["inputs"] if "widget" in entry]:
+        widgets[name] = values.pop(0)
+        if name == "seed":
+            widgets["after a run"] = values.pop(0)
+    return widgets
+
+
+def all_of(nodes, kind):
+    return [widgets_of(node) for node in nodes if node["type"] == kind]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_notes_are_readable(note):
+    """Nodes 2.0 draws `code` blue on blue. Links on these colours have a contrast of 3.9 and more, as measured
+    in both renderings under the dark and the light palette; on ComfyUI's own colour of notes it was 3.0."""
+    assert "`" not in note["widgets_values"][0]
+    assert {key: note[key] for key in NOTE_COLOURS} == NOTE_COLOURS
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_notes_say_what_a_real_checkpoint_wants(nodes, note):
+    """What is another value in the graph is named with the value to set, and only what fits already stays."""
+    (said,) = note["widgets_values"]
+    for loader in all_of(nodes, "KinetographCogVideoXLoader"):
+        fits = loader["text_encoder"] == loader["vae"] == OWN_FOLDER
+        assert f'stay "{OWN_FOLDER}"' in said if fits else f'to "{OWN_FOLDER}"' in said
+        (sampler,) = all_of(nodes, "KinetographVideoSampler")
+        assert (sampler["guidance"], sampler["guidance.cfg"]) == ("constant", 2)
+        assert "Real checkpoints want **dynamic cosine** with cfg 6" in said
+
+
+@pytest.mark.parametrize("template", [ROOT / "workflows" / "svd_micro_conditioning.json"])
+def test_two_motions_are_compared_from_the_same_noise(nodes, note):
+    assert "the same noise" in note["widgets_values"][0]
+    for kind in ("KinetographVideoSampler", "KinetographSVDConditioning"):
+        first, second = all_of(nodes, kind)
+        assert first["seed"] == second["seed"]
+        assert first["after a run"] == second["after a run"] == "fixed"

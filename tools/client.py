@@ -107,21 +107,26 @@ class Client:
         listener: Listener | None = None,
         timeout: float = 300.0,
         workflow: Json = None,
+        notes: Json = None,
     ) -> Result:
-        """Post a prompt and wait for its end. `listener` hears every event while it happens."""
+        """Post a prompt and wait for its end. `listener` hears every event while it happens.
+
+        `workflow` is what the page sends along; `notes` is all that comes with a prompt (extra_pnginfo).
+        """
         result = Result()
         started = time.monotonic()
         events = WebSocket(self.host, self.port, f"/ws?clientId={self.id}")
         try:
-            if self._post_prompt(prompt, workflow, result):
+            given = {"workflow": workflow} if workflow and notes is None else notes
+            if self._post_prompt(prompt, given, result):
                 self._follow(events, result, listener, started + timeout)
         finally:
             events.close()
         result.seconds = time.monotonic() - started
         return result
 
-    def _post_prompt(self, prompt: Json, workflow: Json, result: Result) -> bool:
-        extra = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
+    def _post_prompt(self, prompt: Json, notes: Json, result: Result) -> bool:
+        extra = {} if notes is None else {"extra_pnginfo": notes}
         body = {"prompt": prompt, "client_id": self.id, "extra_data": extra}
         status, answer = self.post("/prompt", json.dumps(body).encode())
         try:

@@ -6,6 +6,7 @@ host computes attention with PyTorch, its fastest choice here.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,31 +27,35 @@ Forward = Callable[[Tensor, Tensor, Tensor, Tables], Tensor]  # (x, timestep, co
 
 def run(setting: Setting) -> Iterator[Row]:
     """Time at width 512, peaks at the width of 5B on fake tensors, then the weights a table leaves."""
-    models, absent = build(8, setting, torch.float32, setting.device)
+    from ...modules.families.cogvideox.config import CogVideoXConfig
+
+    narrow, wide = (CogVideoXConfig(num_heads=heads, num_layers=2) for heads in (8, 48))
+    models, absent = build(narrow, setting, torch.float32, setting.device)
     for latents in (13, 25, 33):
         yield _time(models, absent, latents, setting)
     del models
     if setting.device == "cpu":
         with FakeTensorMode(allow_non_fake_inputs=True):
-            models, absent = build(48, setting, torch.bfloat16, "cpu")
+            models, absent = build(wide, setting, torch.bfloat16, "cpu")
             for latents in (13, 33):
                 yield _peak(models, absent, latents)
     yield _resident()
 
 
 def build(
-    num_heads: int, setting: Setting, dtype: torch.dtype, device: str
+    config: Any, setting: Setting, dtype: torch.dtype, device: str, spread: float = 0.05
 ) -> tuple[dict[str, Forward], dict[str, str]]:
-    """Forwards of models with the same random weights, and the peers that are absent."""
-    from ...modules.families.cogvideox.config import CogVideoXConfig
+    """Forwards of models with the same random weights, and the peers that are absent.
+
+    `config` is a CogVideoXConfig. Weights are drawn with a deviation of `spread`.
+    """
     from ...modules.families.cogvideox.model import CogVideoXTransformer
 
-    config = CogVideoXConfig(num_heads=num_heads, num_layers=2)
     model = CogVideoXTransformer(config, dtype=dtype, device=device).eval().requires_grad_(False)
     generator = torch.Generator(device).manual_seed(0)
     for key, parameter in model.named_parameters():
         norm_weight = key.endswith("weight") and parameter.dim() == 1
-        parameter.data.normal_(float(norm_weight), 0.05, generator=generator)
+        parameter.data.normal_(float(norm_weight), spread, generator=generator)
     models: dict[str, Forward] = {OURS: lambda x, timestep, context, _: model(x, timestep, context)}
     made, absent = peers.build_present(
         {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth},
@@ -74,11 +79,12 @@ def _diffusers(config, weights, dtype, device) -> Forward:
         peers.load_diffusers().CogVideoXTransformer3DModel,
         num_attention_heads=config.num_heads,
         num_layers=config.num_layers,
-        use_rotary_positional_embeddings=True,
+        use_rotary_positional_embeddings=config.rotary,
+        **({"patch_size_t": 2, "patch_bias": False} if config.patch_size_t > 1 else {}),
     )
     peer = peers.place(build, weights, dtype, device)
 
-    def forward(x: Tensor, timestep: Tensor, context: Tensor, tables: Tables) -> Tensor:
+    def forward(x: Tensor, timestep: Tensor, context: Tensor, tables: Tables | None) -> Tensor:
         v = peer(x.transpose(1, 2), context, timestep, image_rotary_emb=tables, return_dict=False)[0]
         return v.transpose(1, 2)
 

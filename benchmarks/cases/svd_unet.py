@@ -231,7 +231,7 @@ def _scaled_diffsynth(module, first: int, frames: int | None) -> nn.Module:
     return peer
 
 
-def _inputs(frames: int, h: int, w: int, dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
+def inputs(frames: int, h: int, w: int, dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
     generator = torch.Generator(device).manual_seed(frames)
     draw = partial(torch.randn, generator=generator, dtype=dtype, device=device)
     ids = torch.tensor([[5.0, 127.0, 0.02]], device=device)
@@ -247,7 +247,7 @@ def _time(
     setting: Setting,
     name: str = "",
 ) -> Row:
-    given = _inputs(frames, h, w, torch.float32, setting.device)
+    given = inputs(frames, h, w, torch.float32, setting.device)
     with torch.inference_mode():
         outputs = {name: model(*given) for name, model in models.items()}
     parity = assert_parity(outputs.pop(OURS), outputs, TOLERANCE)
@@ -258,7 +258,7 @@ def _time(
 def _peak(
     models: dict[str, Forward], absent: dict[str, str], frames: int, h: int, w: int, name: str = ""
 ) -> Row:
-    given = _inputs(frames, h, w, torch.float16, "cpu")
+    given = inputs(frames, h, w, torch.float16, "cpu")
     with torch.inference_mode():
         samples = {peer: [peak_live_bytes(partial(model, *given)) / GIB] for peer, model in models.items()}
     return Row(f"{name}{frames} frames {8 * w}x{8 * h}", "peak GiB", samples, absent=dict(absent))

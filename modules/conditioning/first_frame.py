@@ -4,6 +4,7 @@ CogVideoX-I2V (zai-org/CogVideo; diffusers CogVideoXImageToVideoPipeline): the i
 frame 0 of the conditioning, the other frames are zeros.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 Fit = Literal["crop", "stretch", "exact"]
 
 
-def fit_image(image_bhwc: Tensor, width: int, height: int, fit: Fit) -> Tensor:
-    """An image (b, h, w, c) in 0..1 at (width, height): bicubic, antialiased when it shrinks.
+def fit_image(
+    image_bhwc: Tensor, width: int, height: int, fit: Fit, advance: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Images (b, h, w, c) in 0..1 at (width, height): bicubic, antialiased when they shrink.
 
     "crop" covers the size and cuts evenly what hangs over, "stretch" squeezes, "exact" raises ValueError
-    unless the size is already right.
+    unless the size is already right. `advance` is called after each image that was resized.
     """
     have_h, have_w = image_bhwc.shape[1:3]
     if (have_h, have_w) == (height, width):
@@ -29,11 +32,15 @@ def fit_image(image_bhwc: Tensor, width: int, height: int, fit: Fit) -> Tensor:
         )
     scale = max(width / have_w, height / have_h)
     new_w, new_h = (width, height) if fit == "stretch" else (round(have_w * scale), round(have_h * scale))
-    resized = F.interpolate(
-        image_bhwc.movedim(-1, 1), size=(new_h, new_w), mode="bicubic", antialias=True, align_corners=False
-    )
     top, left = (new_h - height) // 2, (new_w - width) // 2
-    return resized[:, :, top : top + height, left : left + width].clamp(0, 1).movedim(1, -1)
+    fitted = []
+    for image_1chw in image_bhwc.movedim(-1, 1).split(1):
+        resized = F.interpolate(
+            image_1chw, size=(new_h, new_w), mode="bicubic", antialias=True, align_corners=False
+        )
+        fitted.append(resized[:, :, top : top + height, left : left + width].clamp(0, 1))
+        advance()
+    return torch.cat(fitted).movedim(1, -1)
 
 
 def sample_posterior(mean: Tensor, log_variance: Tensor, seed: int | None) -> Tensor:

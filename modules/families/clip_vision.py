@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..weights.keymap import KeyMap, dropped, same, under
-from ..weights.part import Part, Shapes
+from ..weights.part import NodeName, Part, Shapes, lengths
+from ..weights.settings import REMEDY, brief, whole
 
 MODEL = "vision_model."
 EMBEDDINGS = MODEL + "embeddings."
@@ -76,24 +77,26 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CL
     Raises ValueError for the quick GELU of OpenAI's CLIP and for heads that do not divide the width.
     """
     settings = settings or {}
-    hidden_size, _, patch, _ = shapes[EMBEDDINGS + "patch_embedding.weight"]
-    places = shapes[EMBEDDINGS + "position_embedding.weight"][0] - 1
+    hidden_size, _, patch, _ = lengths(shapes, EMBEDDINGS + "patch_embedding.weight", 4)
+    side = round((lengths(shapes, EMBEDDINGS + "position_embedding.weight", 2)[0] - 1) ** 0.5)
+    if not side:
+        raise ValueError("CLIP vision encoder without a place for any part of a picture. Use another file.")
     fused = LAYER.format(i=0) + FUSED + "weight" in shapes
     layers = {int(key.split(".")[3]) for key in shapes if key.startswith(MODEL + "encoder.layers.")}
     activation = settings.get("hidden_act", "gelu")
     if activation != "gelu":
         raise ValueError(
-            f"CLIP vision encoder with the activation {activation}: SVD's has gelu. Use the image encoder that the "
+            f"CLIP vision encoder with the activation {brief(activation)}: SVD's has gelu. Use the image encoder that the "
             "checkpoint was published with."
         )
     return CLIPVisionConfig(
         hidden_size=hidden_size,
         num_layers=1 + max(layers),
         num_heads=_read_heads(hidden_size, settings),
-        intermediate=shapes[LAYER.format(i=0) + "mlp.fc1.weight"][0],
+        intermediate=lengths(shapes, LAYER.format(i=0) + "mlp.fc1.weight", 2)[0],
         patch=patch,
-        image_size=patch * round(places**0.5),
-        projection=shapes[PROJECTION][1 if fused else 0],
+        image_size=patch * side,
+        projection=lengths(shapes, PROJECTION, 2)[1 if fused else 0],
         fused=fused,
     )
 
@@ -104,13 +107,13 @@ def _read_heads(width: int, settings: Mapping[str, Any]) -> int:
     `num_attention_heads` is the encoder's in a config.json of its own, which has a `hidden_size`; elsewhere it
     is the UNet's and the encoder's heads are `image_encoder_heads`.
     """
-    own = settings.get("num_attention_heads") if "hidden_size" in settings else None
-    default = width // (HEAD_DIM_H if width == CLIPVisionConfig.hidden_size else HEAD_DIM) or 1
-    heads = settings.get("image_encoder_heads", own or default)
-    if not isinstance(heads, int) or heads < 1 or width % heads:
+    usual = width // (HEAD_DIM_H if width == CLIPVisionConfig.hidden_size else HEAD_DIM) or 1
+    if "hidden_size" in settings:
+        usual = whole(settings, "num_attention_heads", usual, width)
+    heads = whole(settings, "image_encoder_heads", usual, width)
+    if width % heads:
         raise ValueError(
-            f"CLIP vision encoder with {heads} heads for {width} channels: a number that divides them fits. Use the "
-            "config.json that was published with the weights."
+            f"CLIP vision encoder with {heads} heads for {width} channels: a number that divides them fits. {REMEDY}"
         )
     return heads
 
@@ -169,8 +172,8 @@ def variant(config: CLIPVisionConfig) -> str:
     return f"CLIP vision {config.hidden_size} wide, {config.num_layers} layers"
 
 
-def clip_vision_encoder(node: str) -> Part:
-    """The image-encoder Part of a family whose loader is the node `node`."""
+def clip_vision_encoder(node: NodeName) -> Part:
+    """The image-encoder Part of a family whose loader is `node`."""
     return Part(
         "image_encoder",
         (
@@ -183,6 +186,7 @@ def clip_vision_encoder(node: str) -> Part:
         read_config,
         variant,
         build=None,
+        untold=lambda config: {"image_encoder_heads": config.num_heads},
         folder="clip_vision",
         node=node,
         host_shapes=key_shapes,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..weights.keymap import KeyMap
-from ..weights.part import Part, Shapes
+from ..weights.part import NodeName, Part, Shapes, lengths
 
 FIRST = "encoder.block.0.layer.0.SelfAttention."
+TABLE = FIRST + "relative_attention_bias.weight"
 ATTENTION = "encoder.block.{i}.layer.0."
 FEED_FORWARD = "encoder.block.{i}.layer.1."
 NAMES = (
@@ -24,6 +25,7 @@ LINEARS = (
     *(ATTENTION + f"SelfAttention.{name}" for name in "qkvo"),
     *(FEED_FORWARD + f"DenseReluDense.{name}" for name in ("wi", "wi_0", "wi_1", "wo")),
 )
+TOKENS = 32100  # of the tokenizer; the published table has a few rows more
 # What fp8 files of the host keep beside a linear, and the tokenizer some of them carry.
 SCALES = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2", "input_scale", "comfy_quant")
 EXTRAS = KeyMap(
@@ -54,21 +56,41 @@ class T5Config:
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> T5Config:
-    """Sizes from the shapes alone: the table of relative positions has one column per head."""
-    buckets, num_heads = shapes[FIRST + "relative_attention_bias.weight"]
-    vocab_size, d_model = shapes["shared.weight"]
+    """Sizes from the shapes alone: the table of relative positions has one column per head.
+
+    Raises ValueError for a table that is no T5's, and for a width that is no whole number of heads.
+    """
+    buckets, num_heads = lengths(shapes, TABLE, 2)
+    vocab_size, d_model = lengths(shapes, "shared.weight", 2)
+    if vocab_size < TOKENS:
+        raise ValueError(
+            f"shared.weight knows {vocab_size} tokens, prompts are written in T5's {TOKENS}. Use the file as it was "
+            "published."
+        )
+    inner, _ = lengths(shapes, FIRST + "q.weight", 2)
+    _check_table(buckets, num_heads, inner)
     blocks = {int(key.split(".")[2]) for key in shapes if key.startswith("encoder.block.")}
     gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in shapes
     return T5Config(
         d_model=d_model,
         num_layers=1 + max(blocks),
         num_heads=num_heads,
-        d_kv=shapes[FIRST + "q.weight"][0] // num_heads,
-        d_ff=shapes["encoder.block.0.layer.1.DenseReluDense.wo.weight"][1],
+        d_kv=inner // num_heads,
+        d_ff=lengths(shapes, "encoder.block.0.layer.1.DenseReluDense.wo.weight", 2)[1],
         vocab_size=vocab_size,
         gated=gated,
         relative_attention_num_buckets=buckets,
     )
+
+
+def _check_table(buckets: int, num_heads: int, inner: int) -> None:
+    """ValueError unless the table of positions has the rows that the host's T5 looks up, and a column per head."""
+    if buckets != T5Config.relative_attention_num_buckets or inner % num_heads:
+        turned = " It lies on its side." if num_heads == T5Config.relative_attention_num_buckets else ""
+        raise ValueError(
+            f"{TABLE} has the shape {(buckets, num_heads)}: {T5Config.relative_attention_num_buckets} rows fit, with a "
+            f"column for each head of {inner} channels.{turned} Use the file as it was published."
+        )
 
 
 def key_shapes(config: T5Config) -> Shapes:
@@ -76,7 +98,7 @@ def key_shapes(config: T5Config) -> Shapes:
     d, ff, inner = config.d_model, config.d_ff, config.num_heads * config.d_kv
     shapes = {
         "shared.weight": (config.vocab_size, d),
-        FIRST + "relative_attention_bias.weight": (config.relative_attention_num_buckets, config.num_heads),
+        TABLE: (config.relative_attention_num_buckets, config.num_heads),
         "encoder.final_layer_norm.weight": (d,),
     }
     for i in range(config.num_layers):
@@ -97,11 +119,11 @@ def variant(config: T5Config) -> str:
     return f"T5 encoder {config.d_model} wide, {config.num_layers} layers"
 
 
-def t5_encoder(node: str) -> Part:
-    """The text-encoder Part of a family whose loader is the node `node`."""
+def t5_encoder(node: NodeName) -> Part:
+    """The text-encoder Part of a family whose loader is `node`."""
     return Part(
         kind="text_encoder",
-        signature=("shared.weight", FIRST + "relative_attention_bias.weight", FIRST + "q.weight",
+        signature=("shared.weight", TABLE, FIRST + "q.weight",
                    "encoder.block.0.layer.1.DenseReluDense.wo.weight"),
         dialects={"huggingface": HUGGING_FACE},
         read_config=read_config,

@@ -1,6 +1,5 @@
 """The encoder's command lines: argument lists from checked settings and our own absolute paths, no shell."""
 
-from fractions import Fraction
 from pathlib import Path
 
 from .encoding import Encoding
@@ -13,6 +12,7 @@ QUIET = ["-hide_banner", "-nostdin", "-loglevel", "error", "-n"]
 MATRIX = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
 COLOURS = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
 PALETTE = "[0:v]split[clip][seen];[seen]palettegen[palette]"
+RAW = {(False, False): "rgb24", (True, False): "rgb48le", (False, True): "rgba", (True, True): "rgba64le"}
 DITHER = {"bayer": "bayer:bayer_scale=4"}  # the filter's words where they differ from ours
 
 
@@ -23,7 +23,7 @@ def file_url(path: Path) -> str:
 
 def raw_frames(encoding: Encoding, width: int, height: int) -> list[str]:
     """Input: raw frames on standard input."""
-    pixels = "rgb48le" if encoding.deep else "rgb24"
+    pixels = RAW[encoding.deep, encoding.alpha]
     size, rate = f"{width}x{height}", str(encoding.frame_rate)
     shape = ["-pix_fmt", pixels, "-video_size", size, "-framerate", rate]
     return [*LOCAL_ONLY, "-f", "rawvideo", *shape, "-i", "pipe:0"]
@@ -42,6 +42,11 @@ def output(encoding: Encoding, target: Path) -> list[str]:
     return [*form.container, *LOCAL_ONLY, "-f", form.muxer, file_url(target)]
 
 
+def exact_rate(encoding: Encoding) -> list[str]:
+    """The rate of an output; ffmpeg otherwise guesses one, and takes 119.88 for 120 and 239 for 240."""
+    return ["-r", str(encoding.frame_rate)]
+
+
 def colours(encoding: Encoding) -> list[str]:
     return ["-vf", MATRIX, *COLOURS] if encoding.pix_fmt.startswith(("yuv", "p010")) else []
 
@@ -49,7 +54,7 @@ def colours(encoding: Encoding) -> list[str]:
 def encode(encoding: Encoding, width: int, height: int, tags: Path | None, target: Path) -> list[str]:
     """Raw frames on standard input to the finished picture stream."""
     tag_input, tag_map = tag_file(tags, 1)
-    codec = [*colours(encoding), *encoding.codec_argv(), *repeats(encoding)]
+    codec = [*exact_rate(encoding), *colours(encoding), *encoding.codec_argv(), *repeats(encoding)]
     sources = [*raw_frames(encoding, width, height), *tag_input]
     return [*QUIET, *sources, "-map", "0:v:0", *tag_map, *codec, *output(encoding, target)]
 
@@ -73,6 +78,7 @@ def gather_palette(encoding: Encoding, width: int, height: int, clip: Path, pale
     kept = [
         "-map",
         "[clip]",
+        *exact_rate(encoding),
         "-c:v",
         "ffv1",
         "-pix_fmt",
@@ -104,7 +110,8 @@ def apply_palette(encoding: Encoding, clip: Path, palette: Path, target: Path) -
     dither = str(encoding.options["dither"])
     use = f"[0:v][1:v]paletteuse=dither={DITHER.get(dither, dither)}"
     sources = [*LOCAL_ONLY, "-i", file_url(clip), *LOCAL_ONLY, "-i", file_url(palette)]
-    return [*QUIET, *sources, "-filter_complex", use, *repeats(encoding), *output(encoding, target)]
+    shown = [*exact_rate(encoding), *repeats(encoding)]
+    return [*QUIET, *sources, "-filter_complex", use, *shown, *output(encoding, target)]
 
 
 def add_audio(
@@ -122,8 +129,3 @@ def add_audio(
     sources = [*LOCAL_ONLY, "-i", file_url(video), *LOCAL_ONLY, *sound, *tag_input]
     streams = ["-map", "0:v:0", "-map", "1:a:0", *tag_map, "-c:v", "copy", *encoding.format.audio]
     return [*QUIET, *sources, *streams, *output(encoding, target)]
-
-
-def duration(encoding: Encoding, num_frames: int) -> Fraction:
-    """Seconds that frames fill."""
-    return num_frames / encoding.frame_rate

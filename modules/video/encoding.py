@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .formats import VideoFormat, find_format
+from .formats import MAX_RATE, VideoFormat, find_format
 from .options import Value
 from .trouble import VideoError
 
@@ -34,9 +34,18 @@ class Encoding:
         return argv[argv.index("-pix_fmt") + 1] if "-pix_fmt" in argv else "rgb24"
 
     @property
+    def alpha(self) -> bool:
+        """Whether transparency is kept."""
+        return self.format.alpha or self.pix_fmt.startswith("yuva")
+
+    @property
     def deep(self) -> bool:
         """Whether more than 8 bits per channel are kept."""
         return self.pix_fmt.endswith("le")
+
+    def frame_bytes(self, width: int, height: int) -> int:
+        """Size of one raw frame as the encoder takes it."""
+        return width * height * (3 + self.alpha) * (1 + self.deep)
 
 
 def parse_encoding(
@@ -68,12 +77,18 @@ def parse_encoding(
 
 
 def _parse_rate(chosen: VideoFormat, frame_rate: float | Fraction) -> Fraction:
+    check_rate(frame_rate, chosen)
+    # 1001: the NTSC rates as they are, and three decimals of any other
+    return Fraction(frame_rate).limit_denominator(1001)
+
+
+def check_rate(frame_rate: float | Fraction, *formats: VideoFormat) -> None:
+    """VideoError unless one of the formats plays at this rate."""
     number = isinstance(frame_rate, int | float | Fraction) and not isinstance(frame_rate, bool)
-    if not number or not math.isfinite(frame_rate) or not MIN_RATE <= frame_rate <= chosen.max_rate:
+    most = max((entry.max_rate for entry in formats), default=MAX_RATE)
+    if not number or not math.isfinite(frame_rate) or not MIN_RATE <= frame_rate <= most:
+        names = " or ".join(entry.name for entry in formats)
         raise VideoError(
-            f"frame_rate must be a number from {MIN_RATE:g} to {chosen.max_rate:g} frames per second for "
-            f"{chosen.name}: got {frame_rate!r}."
+            f"frame_rate must be a number from {MIN_RATE:g} to {most:g} frames per second for {names}: "
+            f"got {frame_rate!r}."
         )
-    return Fraction(frame_rate).limit_denominator(
-        1001
-    )  # 1001: the NTSC rates, and three decimals of any other

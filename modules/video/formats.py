@@ -22,10 +22,12 @@ class VideoFormat:
     audio: Argv = ()  # empty: holds no sound
     tags: Literal["mp4", "matroska", "exif", "comment"] = "mp4"  # where the workflow is kept
     loops: bool = False  # repeats are a number in the file, not repeated frames
+    alpha: bool = False  # keeps transparency whatever the options; in others a pix_fmt may
     even_420: bool = False  # the encoder refuses odd sizes with halved chroma
     min_side: int = 1
     max_side: int = 16384
     max_rate: float = MAX_RATE
+    unseen: str = ""  # why a browser may not show the file
 
     def size_problem(self, pix_fmt: str, width: int, height: int) -> str | None:
         """Why a picture size does not fit, with the nearest sizes that do; None when it does."""
@@ -43,10 +45,17 @@ class VideoFormat:
             )
         return None
 
+    def check_sound(self) -> None:
+        """VideoError when the format holds no sound."""
+        if not self.audio:
+            raise VideoError(
+                f"{self.name} holds no sound: disconnect audio, or choose a format like video/h264-mp4."
+            )
+
 
 def is_420(pix_fmt: str) -> bool:
     """Whether a pixel format halves chroma in both directions."""
-    return pix_fmt.startswith(("yuv420", "p010"))
+    return pix_fmt.startswith(("yuv420", "yuva420", "p010"))
 
 
 def _to_even(width: int, height: int) -> list[tuple[int, int]]:
@@ -56,7 +65,10 @@ def _to_even(width: int, height: int) -> list[tuple[int, int]]:
 
 def _pix_fmt(*names: str) -> Choice:
     words = {name: ("-pix_fmt", name) for name in names}
-    return Choice("pix_fmt", words, "Pixel format. yuv420p plays everywhere; 10le keeps smooth gradients.")
+    text = (
+        "Pixel format. yuv420p plays everywhere; 10le keeps smooth gradients, yuva the alpha of RGBA frames."
+    )
+    return Choice("pix_fmt", words, text)
 
 
 def _crf(high: int, default: int, flag: str = "-crf") -> Amount:
@@ -74,6 +86,24 @@ _NVENC = ("-preset", "p5", "-rc", "vbr", "-b:v", "0")
 _X265 = ("-c:v", "libx265", "-preset", "medium", "-x265-params", "log-level=error")
 _PRORES_422 = {name: ("-profile:v", name, "-pix_fmt", "yuv422p10le") for name in ("hq", "standard", "lt")}
 _PRORES_444 = {name: ("-profile:v", name, "-pix_fmt", "yuv444p10le") for name in ("4444", "4444xq")}
+_PRORES_ALPHA = {f"{name} alpha": ("-profile:v", name, "-pix_fmt", "yuva444p10le") for name in _PRORES_444}
+_WEBP = ("-c:v", "libwebp_anim", "-pix_fmt", "bgra")
+_WEBP_OPTIONS = (
+    Amount("quality", "-quality", 0, 100, 80, "0 is smallest, 100 is best."),
+    Switch(
+        "lossless",
+        False,
+        ("-lossless", "1", "-compression_level", "2"),
+        ("-lossless", "0"),
+        "Keep every pixel exactly; quality then means effort.",
+    ),
+)
+_WEBP_SIDE = 16383
+_NOT_SHOWN = "is saved, but browsers cannot play it: open it in a video player or an editor."
+_HEVC = (
+    "H.265 plays only in browsers and systems that bring a decoder for it: if nothing shows here, open the file in "
+    "a video player, or choose video/h264-mp4."
+)
 _DITHERS = ("bayer", "sierra2_4a", "floyd_steinberg", "none")
 
 FORMATS: tuple[VideoFormat, ...] = (
@@ -97,13 +127,14 @@ FORMATS: tuple[VideoFormat, ...] = (
         _AAC,
         even_420=True,
         min_side=16,
+        unseen=_HEVC,
     ),
     VideoFormat(
         "video/webm",
         ".webm",
         "webm",
         _VP9,
-        (_crf(63, 20), _pix_fmt("yuv420p", "yuv444p")),
+        (_crf(63, 20), _pix_fmt("yuv420p", "yuv444p", "yuva420p")),
         audio=_OPUS,
         tags="matroska",
     ),
@@ -122,9 +153,16 @@ FORMATS: tuple[VideoFormat, ...] = (
         ".mov",
         "mov",
         ("-c:v", "prores_ks", "-vendor", "apl0"),
-        (Choice("profile", _PRORES_422 | _PRORES_444, "ProRes flavour; 4444 keeps full chroma."),),
+        (
+            Choice(
+                "profile",
+                _PRORES_422 | _PRORES_444 | _PRORES_ALPHA,
+                "ProRes flavour; 4444 keeps full chroma, alpha keeps the transparency of RGBA frames too.",
+            ),
+        ),
         ("-movflags", "use_metadata_tags+faststart"),
         ("-c:a", "pcm_s16le"),
+        unseen=f"A ProRes .mov {_NOT_SHOWN}",
     ),
     VideoFormat(
         "video/ffv1-mkv",
@@ -135,6 +173,7 @@ FORMATS: tuple[VideoFormat, ...] = (
         audio=("-c:a", "flac"),
         tags="matroska",
         min_side=2,
+        unseen=f"An FFV1 .mkv {_NOT_SHOWN}",
     ),
     VideoFormat(
         "image/gif",
@@ -156,20 +195,11 @@ FORMATS: tuple[VideoFormat, ...] = (
         "image/webp",
         ".webp",
         "webp",
-        ("-c:v", "libwebp_anim", "-pix_fmt", "bgra"),
-        (
-            Amount("quality", "-quality", 0, 100, 80, "0 is smallest, 100 is best."),
-            Switch(
-                "lossless",
-                False,
-                ("-lossless", "1", "-compression_level", "2"),
-                ("-lossless", "0"),
-                "Keep every pixel exactly; quality then means effort.",
-            ),
-        ),
+        _WEBP,
+        _WEBP_OPTIONS,
         tags="exif",
         loops=True,
-        max_side=16383,
+        max_side=_WEBP_SIDE,
     ),
     VideoFormat(
         "video/nvenc_h264-mp4",
@@ -192,6 +222,7 @@ FORMATS: tuple[VideoFormat, ...] = (
         _AAC,
         even_420=True,
         max_side=8192,
+        unseen=_HEVC,
     ),
     VideoFormat(
         "video/nvenc_av1-mp4",
@@ -204,7 +235,20 @@ FORMATS: tuple[VideoFormat, ...] = (
         even_420=True,
         max_side=8192,
     ),
+    # A switch inside image/webp would move the widgets behind it in workflows that are saved by position.
+    VideoFormat(
+        "image/webp-alpha",
+        ".webp",
+        "webp",
+        _WEBP,
+        _WEBP_OPTIONS,
+        tags="exif",
+        loops=True,
+        alpha=True,
+        max_side=_WEBP_SIDE,
+    ),
 )
+KEEPS_ALPHA = "video/webm with pix_fmt yuva420p, video/ProRes with profile '4444 alpha', or image/webp-alpha"
 
 
 def find_format(name: object) -> VideoFormat:

@@ -37,11 +37,21 @@ class Audio:
 
 
 def to_pixels(frame_hwc: Tensor, index: int, deep: bool) -> np.ndarray:
-    """One frame as contiguous uint8, or uint16 when `deep`; VideoError names a frame that is not finite."""
-    top = 65535 if deep else 255
+    """One frame as contiguous uint8, or uint16 when `deep`, however the tensor lies in memory.
+
+    VideoError names a frame that is not finite.
+    """
+    whole = _quantised(frame_hwc.detach(), index, 65535 if deep else 255)
+    # A torch of today counts to 65535 in int32 only. Strides live through every step up to here, and the
+    # encoder takes bytes as they lie.
+    pixels = whole.to(torch.int32 if deep else torch.uint8).numpy()
+    return np.ascontiguousarray(pixels, np.uint16 if deep else np.uint8)
+
+
+def _quantised(frame_hwc: Tensor, index: int, top: int) -> Tensor:
+    """Whole numbers from 0 to `top`, strided as the frame is."""
     if frame_hwc.dtype == torch.uint8:
-        pixels = frame_hwc.cpu().numpy()
-        return np.ascontiguousarray(pixels.astype(np.uint16) * 257 if deep else pixels)
+        return frame_hwc.cpu() if top == 255 else frame_hwc.cpu().to(torch.int32) * 257
     frame = frame_hwc.to("cpu", torch.float32)
     low, high = (float(edge) for edge in frame.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -54,12 +64,15 @@ def to_pixels(frame_hwc: Tensor, index: int, deep: bool) -> np.ndarray:
         raise VideoError(
             f"Frame {index} runs from {low:.4g} to {high:.4g}: frames must lie in 0..1, rescale them."
         )
-    scaled = (frame * top).round_().clamp_(0, top)
-    return (
-        scaled.to(torch.int32).numpy().astype(np.uint16)
-        if deep
-        else scaled.to(torch.uint8).contiguous().numpy()
-    )
+    return (frame * top).round_().clamp_(0, top)
+
+
+def with_alpha(frames_fhwc: Tensor, alpha: bool) -> Tensor:
+    """Frames of 3 or 4 channels as 4 when `alpha`, opaque where they had none, and as 3 otherwise."""
+    if frames_fhwc.shape[-1] == 4 or not alpha:
+        return frames_fhwc[..., : 3 + alpha]
+    opaque = 255 if frames_fhwc.dtype == torch.uint8 else 1.0
+    return torch.nn.functional.pad(frames_fhwc, (0, 1), value=opaque)
 
 
 def write_samples(path: Path, waveform: Tensor, samples: int) -> None:

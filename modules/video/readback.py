@@ -12,7 +12,11 @@ from PIL import Image, ImageSequence
 from .encoding import Encoding
 from .trouble import VideoError
 
-PICTURES = {".gif", ".webp"}  # animated pictures: PIL reads them, PyAV reads no animated webp
+# Animated pictures, and the tick in which each counts how long a frame is shown. PIL reads them: PyAV reads no
+# animated webp.
+PICTURES = {".gif": Fraction(1, 100), ".webp": Fraction(1, 1000)}
+# Matroska keeps the time of a frame in whole nanoseconds, and the reader's fractions end at 30000.
+RATE_SLACK = Fraction(2, 10**9)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Contents:
     pix_fmt: str
     audio_samples: int = 0
     audio_rate: int = 0
+    alpha: bool = False
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
@@ -65,9 +70,10 @@ def _inspect_video(path: Path, check: Callable[[], None]) -> Contents:
         rate = video.average_rate or Fraction(0)
         seconds = frames / rate if rate else Fraction(0)
         samples, audio_rate = _count_audio(path) if container.streams.audio else (0, 0)
-        return Contents(
-            frames, width, height, seconds, video.codec_context.pix_fmt or "", samples, audio_rate
-        )
+        pix_fmt = video.codec_context.pix_fmt or ""
+        # webm keeps alpha beside the picture, where the usual decoder of VP9 does not look
+        alpha = pix_fmt.startswith("yuva") or video.metadata.get("alpha_mode") == "1"
+        return Contents(frames, width, height, seconds, pix_fmt, samples, audio_rate, alpha)
 
 
 def _count_audio(path: Path) -> tuple[int, int]:
@@ -85,13 +91,23 @@ def _inspect_picture(path: Path, check: Callable[[], None]) -> Contents:
             milliseconds += int(frame.info.get("duration", 0))
             frames += 1
         width, height = picture.size
-        return Contents(frames, width, height, Fraction(milliseconds, 1000), "")
+        seconds = Fraction(milliseconds, 1000)
+        return Contents(frames, width, height, seconds, "", alpha=picture.mode == "RGBA")
 
 
 def verify(
-    found: Contents, encoding: Encoding, num_frames: int, width: int, height: int, sound: Fraction
+    found: Contents,
+    encoding: Encoding,
+    num_frames: int,
+    width: int,
+    height: int,
+    sound: Fraction,
+    alpha: bool = False,
 ) -> None:
-    """VideoError when a file does not hold what was written into it; `sound` is seconds of audio asked for."""
+    """VideoError when a file does not hold what was written into it.
+
+    `sound` is seconds of audio asked for, `alpha` whether any pixel was not opaque.
+    """
     wanted = f"{num_frames} frames of {width}x{height}"
     got = f"{found.num_frames} frames of {found.width}x{found.height}"
     merged = encoding.format.muxer == "webp"  # equal neighbours become one longer frame
@@ -99,6 +115,8 @@ def verify(
     if not whole or (found.width, found.height) != (width, height):
         raise VideoError(f"The finished file is wrong: {wanted} were written, {got} are in it. Report this.")
     problem = _time_problem(found, encoding, num_frames) or _pixel_problem(found, encoding)
+    if alpha and not found.alpha:
+        problem = problem or "transparent frames were written, none are in it"
     if sound and not problem and abs(_sound_seconds(found) - sound) > Fraction(1, 5):
         problem = (
             f"{float(sound):.2f} s of sound were written, {float(_sound_seconds(found)):.2f} s are in it"
@@ -112,14 +130,15 @@ def _sound_seconds(found: Contents) -> Fraction:
 
 
 def _time_problem(found: Contents, encoding: Encoding, num_frames: int) -> str | None:
-    """Whether the clip plays as long as asked, within one clock tick a frame and one frame in all."""
+    """Whether the clip plays as long as asked, as exactly as its container can say."""
     if found.num_frames < 2:
         return None  # a still has no speed
     wanted = num_frames / encoding.frame_rate
-    slack = 1 / encoding.frame_rate + wanted / 50
+    tick = PICTURES.get(encoding.format.suffix)
+    slack = num_frames * RATE_SLACK if tick is None else 2 * tick
     if abs(found.seconds - wanted) <= slack:
         return None
-    return f"it was to play {float(wanted):.2f} s and plays {float(found.seconds):.2f} s"
+    return f"it was to play {float(wanted):.7g} s and plays {float(found.seconds):.7g} s"
 
 
 def _pixel_problem(found: Contents, encoding: Encoding) -> str | None:

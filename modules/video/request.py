@@ -1,10 +1,11 @@
 """What a user asked for, from the words of a node's widgets, found wanting before any work begins."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .encoding import Encoding, parse_encoding
+from .encoding import Encoding, check_rate, parse_encoding
+from .formats import FORMATS, VideoFormat, find_format
 from .naming import check_prefix
 from .pixels import Audio
 from .probe import check_usable, usable_formats
@@ -31,18 +32,33 @@ def request_problem(
 ) -> str | None:
     """Why a request cannot be met, or None; values that are not known yet are None and pass.
 
-    Covers the format and each of its options, whether this computer can encode it, the frame rate, and
-    whether `prefix` is a harmless name below `root`.
+    Covers the format and those of its options that are known, the frame rate, and whether `prefix` is a harmless name
+    below `root`. Costs no time: whether this computer can encode the format is found out by `check_request`.
     """
     try:
         if prefix is not None:
             check_prefix(prefix, root)
-        if chosen is None or chosen.get(CHOICE) is None:
+        if chosen is None:
             usable = ", ".join(entry.name for entry in usable_formats())
-            raise VideoError(f"format is missing or unknown to this computer: use one of {usable}.")
-        known = {name: value for name, value in chosen.items() if value is not None}
-        read_encoding(known, 8.0 if frame_rate is None else frame_rate)
-        check_usable(str(chosen[CHOICE]))
+            raise VideoError(f"format must be one of {usable}: got another value, a link or nothing.")
+        rate = 8.0 if frame_rate is None else frame_rate
+        if chosen.get(CHOICE) is None:
+            check_rate(rate, *formats_with(chosen))
+        else:
+            read_encoding({name: value for name, value in chosen.items() if value is not None}, rate)
     except VideoError as error:
         return str(error)
     return None
+
+
+def formats_with(names: Iterable[str]) -> tuple[VideoFormat, ...]:
+    """The formats that have options of just these names: at the post the host hands over no more of the choice."""
+    wanted = {*names} - {CHOICE}
+    return tuple(entry for entry in FORMATS if {option.name for option in entry.options} == wanted)
+
+
+def check_request(format_name: str, audio: Audio | None) -> None:
+    """VideoError unless this computer can encode the format, and the format holds the sound, if there is any."""
+    if audio is not None:
+        find_format(format_name).check_sound()
+    check_usable(format_name)

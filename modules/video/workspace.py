@@ -3,49 +3,73 @@
 import os
 import shutil
 import tempfile
-import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from .trouble import VideoError
+from .orphans import OWNER, PREFIX, claim, sweep_orphans
+from .room import amount, free_bytes, on_disk
+from .trouble import VideoError, refusal
 
-PREFIX = ".kinetograph-"
-ORPHAN_SECONDS = 24 * 3600
 MAX_COUNTER = 99_999_999
 
 
 class Workspace:
     """Makes a folder of its own inside the target's folder, hence on the same filesystem; gone afterwards.
 
-    What a killed process left behind is removed a day later, by the next one that works in that folder.
+    What a killed process left behind is removed by the next one that works in that folder.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.path = Path()
+        self._owner: int | None = None  # the open file that says so
 
     def __enter__(self) -> "Workspace":
+        sweep_orphans(self.folder)
         try:
-            sweep_orphans(self.folder)
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.folder)).resolve()
         except OSError as error:
-            raise VideoError(
-                f"Cannot write into the output folder: {error.strerror}. Check that it exists, that it may be "
-                "written to and that the disk is not full."
-            ) from error
+            raise self.refusal(error) from error
+        try:
+            self._owner = claim(self.path)
+        except OSError as error:
+            self._remove()
+            raise self.refusal(error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ):
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._owner is not None:
+            os.close(self._owner)
         shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # rmtree needs open files, and there may be none to have
+            (self.path / OWNER).unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def refusal(self, error: OSError) -> VideoError:
+        """What to say when something could not be read or written here."""
+        return refusal(error, amount(free_bytes(self.folder)))
+
+    def check_there(self) -> None:
+        """VideoError when somebody took the folder away while it was in use."""
+        if not self.path.is_dir():
+            raise VideoError(
+                "The output folder was moved, removed or replaced while the video was written into it: make it "
+                "again, or choose another filename_prefix."
+            )
 
     def file(self, name: str) -> Path:
         return self.path / name
 
     def size(self) -> int:
-        """Bytes that lie in the workspace."""
-        return sum(entry.stat().st_size for entry in os.scandir(self.path))
+        """Bytes that the video takes so far."""
+        with os.scandir(self.path) as entries:
+            return sum(on_disk(entry.stat(follow_symlinks=False)) for entry in entries if entry.name != OWNER)
 
     def publish(self, made: Path, name: str, counter: int, suffix: str) -> Path:
         """Show a finished file as `name_counter_suffix`, with the next free counter; never replaces a file."""
@@ -81,36 +105,11 @@ def flush_folder(folder: Path) -> None:
     """Wait until a folder's entries are on the disk, where the system knows how."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network filesystems have no such call for folders
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def sweep_orphans(folder: Path, age: float = ORPHAN_SECONDS) -> int:
-    """Remove our own workspaces in `folder` that nobody touched for `age` seconds; how many."""
-    before = time.time() - age
-    with os.scandir(folder) as entries:
-        ours = [
-            Path(e.path) for e in entries if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)
-        ]
-    old = [path for path in ours if last_touched(path) < before]
-    for path in old:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(old)
-
-
-def last_touched(path: Path) -> float:
-    """When a folder or a file in it last changed, in seconds since the epoch."""
-    try:
-        with os.scandir(path) as entries:
-            return max([path.stat().st_mtime, *(e.stat(follow_symlinks=False).st_mtime for e in entries)])
-    except FileNotFoundError:  # its owner has just finished
-        return time.time()
-
-
-def free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
+    with suppress(
+        OSError
+    ):  # some network filesystems have no such call for folders; the file is whole anyway
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

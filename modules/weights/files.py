@@ -4,24 +4,28 @@ Only safetensors is opened, always by the format's own Rust parser, which checks
 tensor exists. What cannot be opened is described by `trouble`.
 """
 
-import json
-import re
+import os
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .trouble import CheckpointError, diagnose
+from .settings import MARKERS, read_note
+from .shards import WeightSet, is_alone, parse_json, read_json, weight_files, weight_set
+from .trouble import CheckpointError, diagnose, shown, shown_list, special_kind
 
-INDEX_SUFFIX = ".safetensors.index.json"
-SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors")
-MAX_JSON_BYTES = 64 * 2**20
+MAX_KEPT_BYTES = 2**26  # of headers, all together
+KEY_BYTES = 200  # of one key's shape, dtype and places, about
+SETTLED_SECONDS = 2.0  # how coarsely file systems tell the time
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -38,6 +42,36 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+
+
+class FileIdentity(NamedTuple):
+    """What a file was when it was looked at; -1 where there was none."""
+
+    path: str
+    size: int
+    changed: int  # nanoseconds
+    inode: int
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a later change must show: one in the same tick of the file system's clock would not."""
+        return abs(time.time() - self.changed / 1e9) > SETTLED_SECONDS
+
+    def is_rewritten(self, now: "FileIdentity") -> bool:
+        """Whether the bytes of the file itself became others.
+
+        Not so where another file took its name: whoever has the first one mapped still sees it whole.
+        """
+        return self.inode == now.inode and self[1:3] != now[1:3]
+
+
+def file_identity(path: str | Path) -> FileIdentity:
+    """Path, size, time of change and inode of a file, which differ once it is rewritten, cut, replaced or gone."""
+    try:
+        seen = os.stat(path)
+    except (OSError, ValueError):
+        return FileIdentity(str(path), -1, -1, -1)
+    return FileIdentity(str(path), seen.st_size, seen.st_mtime_ns, seen.st_ino)
 
 
 @dataclass(frozen=True)
@@ -75,29 +109,97 @@ def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str])
     return str(DTYPES[word]).removeprefix("torch.") if word in DTYPES else word
 
 
+class KeptHeaders:
+    """The headers read last, by what their files were; the oldest go when they become many."""
+
+    def __init__(self, most: int = MAX_KEPT_BYTES) -> None:
+        self._most = most
+        self._headers: OrderedDict[tuple[FileIdentity, ...], tuple[Header, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, files: tuple[FileIdentity, ...]) -> Header | None:
+        with self._lock:
+            if files not in self._headers:
+                return None
+            self._headers.move_to_end(files)
+            return self._headers[files][0]
+
+    def keep(self, files: tuple[FileIdentity, ...], header: Header) -> None:
+        texts = (*header.shapes, *header.metadata, *header.metadata.values())
+        settings = [file.size for file in files if file.path.endswith(".json")]
+        size = KEY_BYTES * (1 + len(header.shapes)) + sum(map(len, texts)) + sum(settings)
+        with self._lock:
+            self._headers[files] = header, size
+            while sum(size for _, size in self._headers.values()) > self._most:
+                self._headers.popitem(last=False)
+
+
+HEADERS = KeptHeaders()
+
+
 def read_header(path: str | Path) -> Header:
     """Keys, shapes, dtypes, metadata and settings of a file, a sharded set or a component folder.
 
-    Takes milliseconds whatever the size of the weights. CheckpointError says what is wrong and what to do.
+    Takes milliseconds whatever the size of the weights, and is read once as long as no file changes.
+    CheckpointError says what is wrong and what to do.
     """
     path = Path(path)
-    files = weight_files(path)
+    weights = weight_set(path)
+    beside = _settings_beside(path, weights.files)
+    others = [file for file in (weights.index, beside) if file]
+    # looked at before they are read: what changes meanwhile is another identity next time
+    files = tuple(file_identity(file) for file in (path, *weights.files, *others))
+    header = HEADERS.find(files)
+    if header is None:
+        header = _read_header(path, weights, beside)
+        if all(file.is_settled for file in files):
+            HEADERS.keep(files, header)
+    return header
+
+
+def _read_header(path: Path, weights: WeightSet, beside: Path | None) -> Header:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
     metadata: dict[str, str] = {}
-    for file in files:
-        with opened(file) as weights:
-            metadata.update(weights.metadata() or {})
-            for key in weights.keys():  # noqa: SIM118 - the handle is no mapping
+    notes: dict[str, int] = {}
+    for file in weights.files:
+        with opened(file) as handle:
+            metadata.update(handle.metadata() or {})
+            for key in handle.keys():  # noqa: SIM118 - the handle is no mapping
                 if key in shapes:
                     raise CheckpointError(
-                        f"{path.name}: the key {key} is in more than one of its files ({file.name} is one). "
-                        "Leave only one set of weights in the folder, or choose a single file."
+                        f"{shown(path.name)}: the key {shown(key)} is in more than one of its files "
+                        f"({shown(file.name)} is one). Leave only one set of weights in the folder, or choose a "
+                        "single file."
                     )
-                part = weights.get_slice(key)
-                shapes[key], dtypes[key] = tuple(part.get_shape()), part.get_dtype()
-    _check_index(path, shapes)
-    return Header(path.name, files, shapes, dtypes, metadata, _settings(path, files, metadata))
+                part = handle.get_slice(key)
+                shape = tuple(part.get_shape())
+                if note := read_note(key, shape):
+                    notes.update(note)
+                elif key not in MARKERS:
+                    shapes[key], dtypes[key] = shape, part.get_dtype()
+    if missing := sorted({*weights.keys} - {*shapes}):
+        index = weights.index or path
+        raise CheckpointError(
+            f"{shown(index.name)} names {len(missing)} keys that its files do not hold: {shown_list(missing)}. "
+            "Download the files again."
+        )
+    settings = read_json(beside) if beside else _embedded(metadata) or notes or None
+    return Header(shown(path.name), weights.files, shapes, dtypes, metadata, settings)
+
+
+def _settings_beside(path: Path, files: tuple[Path, ...]) -> Path | None:
+    """config.json where the weights have a folder of their own."""
+    beside = (path if os.path.isdir(path) else path.parent) / "config.json"
+    if not os.path.lexists(beside):
+        return None
+    return beside if os.path.isdir(path) or is_alone(files) else None
+
+
+def _embedded(metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """The metadata's "config"; other programs write other things under this name."""
+    embedded = parse_json(metadata["config"]) if "config" in metadata else None
+    return embedded if isinstance(embedded, dict) else None
 
 
 def open_weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -114,147 +216,17 @@ def open_weights(path: str | Path) -> dict[str, torch.Tensor]:
 def opened(file: Path) -> Iterator[Any]:
     """The Rust parser's handle on one safetensors file; CheckpointError for whatever it refuses."""
     try:
-        if file.stat().st_size == 0:  # an empty file cannot be mapped: say so before trying
+        found = file.stat()
+        # an empty file cannot be mapped, and a pipe or a device would keep the reader waiting: neither is tried
+        if special_kind(found.st_mode) or found.st_size == 0:
             raise CheckpointError(diagnose(file))
         handle = safe_open(file, framework="pt", device="cpu")
-    except (SafetensorError, OSError, MemoryError):
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, MemoryError):
         raise CheckpointError(diagnose(file)) from None
     try:
         with handle as weights:
             yield weights
     except (SafetensorError, OSError):
         raise CheckpointError(diagnose(file)) from None
-
-
-def weight_files(path: Path) -> tuple[Path, ...]:
-    """The files that hold the weights `path` stands for: itself, its shards, or a folder's only set."""
-    if path.is_dir():
-        return _folder_files(path)
-    if path.name.endswith(INDEX_SUFFIX):
-        return _indexed_files(path)
-    if shard := SHARD.fullmatch(path.name):
-        index = path.with_name(shard.group(1) + INDEX_SUFFIX)
-        return _indexed_files(index) if index.is_file() else _numbered_files(path, shard)
-    return (path,)
-
-
-def component_folders(path: str | Path) -> dict[str, Path]:
-    """{component: folder} of a diffusers pipeline folder (transformer, vae, text_encoder); else empty."""
-    path = Path(path)
-    if not path.is_dir():
-        return {}
-    return {child.name: child for child in sorted(path.iterdir()) if child.is_dir() and _has_weights(child)}
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
-
-
-def _folder_files(folder: Path) -> tuple[Path, ...]:
-    indices = sorted(folder.glob("*" + INDEX_SUFFIX))
-    if len(indices) == 1:
-        return _indexed_files(indices[0])
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(_nothing_in(folder))
-    if shard := SHARD.fullmatch(files[0].name):
-        return _numbered_files(files[0], shard)
-    if whole := _without_variants(files):
-        return (whole,)
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files[:5])
-        raise CheckpointError(
-            f"The folder {folder.name} holds {len(files)} weight files ({names}). Choose one of the files."
-        )
-    return (files[0],)
-
-
-def _without_variants(files: list[Path]) -> Path | None:
-    """The file that diffusers loads by default: `x.safetensors` where all others are `x.fp16.safetensors` and such."""
-    for file in files:
-        if all(other is file or other.name.startswith(file.stem + ".") for other in files):
-            return file
-    return None
-
-
-def _nothing_in(folder: Path) -> str:
-    found = ", ".join(sorted(component_folders(folder)))
-    if found:
-        return f"The folder {folder.name} holds a whole pipeline ({found}). Choose one of these folders."
-    return (
-        f"The folder {folder.name} holds no .safetensors file. Download the folder's weights in safetensors "
-        "format, or choose a file."
-    )
-
-
-def _indexed_files(index: Path) -> tuple[Path, ...]:
-    names = sorted({str(name) for name in _weight_map(index).values()})
-    if any(Path(name).name != name or "\\" in name for name in names):
-        raise CheckpointError(f"{index.name} points outside its folder. Download the index again.")
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{index.name} names {len(names)} files, {len(missing)} are not there: {', '.join(missing[:5])}. "
-            "Download them into the same folder."
-        )
-    return tuple(index.parent / name for name in names)
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    content = read_json(index)
-    weight_map = content.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index.name} has no weight_map. Download the index again.")
-    return weight_map
-
-
-def _numbered_files(path: Path, shard: re.Match[str]) -> tuple[Path, ...]:
-    stem, total = shard.group(1), int(shard.group(3))
-    files = tuple(sorted(path.parent.glob(f"*-of-{shard.group(3)}.safetensors")))
-    files = tuple(file for file in files if file.name.startswith(stem + "-"))
-    if len(files) != total:
-        raise CheckpointError(
-            f"{path.name} is one of {total} files, {len(files)} are there. "
-            "Download the others into the same folder."
-        )
-    return files
-
-
-def _check_index(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    indices = sorted(path.glob("*" + INDEX_SUFFIX)) if path.is_dir() else [path]
-    if len(indices) != 1 or not indices[0].name.endswith(INDEX_SUFFIX):
-        return
-    missing = sorted(set(_weight_map(indices[0])) - set(shapes))
-    if missing:
-        raise CheckpointError(
-            f"{indices[0].name} names {len(missing)} keys that its files do not hold: "
-            f"{', '.join(missing[:5])}. Download the files again."
-        )
-
-
-def _settings(path: Path, files: tuple[Path, ...], metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """config.json where the weights have a folder of their own, else the metadata's "config"."""
-    folder = path if path.is_dir() else path.parent
-    beside = folder / "config.json"
-    if beside.is_file() and {*folder.glob("*.safetensors")} == {*files}:
-        return read_json(beside)
-    try:
-        embedded = json.loads(metadata["config"]) if "config" in metadata else None
-    except ValueError:
-        return None  # other programs write other things under this name
-    return embedded if isinstance(embedded, dict) else None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a small file; CheckpointError when it is none."""
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{file.name} is too large to be a settings file. Download it again.")
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{file.name} is not readable JSON. Download it again.") from None
-    except OSError as error:
-        raise CheckpointError(f"{file.name} cannot be read: {error.strerror}.") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file.name} holds no JSON object. Download it again.")
-    return content

@@ -6,6 +6,7 @@ from functools import cache, cached_property, lru_cache
 
 HOLE = re.compile(r"\{(\w+)\}")
 NUMBERS = re.compile(r"[0-9#]+")
+LONGEST_KEY = 500  # no table knows a longer one
 WORDS = {"p": "weight|bias"}  # a hole of any other name holds a number
 
 
@@ -43,6 +44,8 @@ class KeyMap:
 
     def find(self, key: str) -> tuple[bool, str | None]:
         """(whether a row fits, our name for the key or None where the row drops it)."""
+        if len(key) > LONGEST_KEY:
+            return False, None
         for pattern, ours in self._alike.get(_numberless(key), ()):
             if fit := _compile(pattern).fullmatch(key):
                 return True, ours.format(**fit.groupdict()) if ours is not None else None
@@ -74,6 +77,10 @@ class KeyMap:
 
     def reverse(self) -> "KeyMap":
         """The table from our names back to the file's; dropped keys are gone."""
+        return self._reversed
+
+    @cached_property
+    def _reversed(self) -> "KeyMap":
         return KeyMap(*((ours, theirs) for theirs, ours in self.rows if ours is not None))
 
 

@@ -1,8 +1,8 @@
 """What this project knows of one kind of checkpoint file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -36,6 +36,27 @@ class EmptyOperations(TorchOperations):
     Embedding = _uninitialised(nn.Embedding)
 
 
+def lengths(shapes: Shapes, key: str, axes: int) -> tuple[int, ...]:
+    """The shape of a weight; ValueError unless it has so many axes and none of them is empty."""
+    shape = shapes[key]
+    if len(shape) != axes or not all(shape):
+        raise ValueError(
+            f"{key} has the shape {tuple(shape)}: {axes} axes with at least one number each fit. Use the file as it was "
+            "published."
+        )
+    return tuple(shape)
+
+
+def check_groups(channels: Iterable[int], groups: int) -> None:
+    """ValueError unless norms of so many groups fit layers of so many channels."""
+    channels = tuple(channels)
+    if any(count % groups for count in channels):
+        raise ValueError(
+            f"its layers have {', '.join(map(str, channels))} channels, which norms of {groups} groups do not divide. "
+            "Use the file as it was published."
+        )
+
+
 def count_numbered(shapes: Shapes, place: str) -> int:
     """How many numbered parts lie at a place, such as "encoder.down.", by the highest number there."""
     found = (key.removeprefix(place).split(".")[0] for key in shapes if key.startswith(place))
@@ -45,6 +66,13 @@ def count_numbered(shapes: Shapes, place: str) -> int:
 def _pointless(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A weight's shape without the size of a one-pixel kernel; (c, c, 1, 1) and (c, c) compute the same."""
     return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else shape
+
+
+class NodeName(NamedTuple):
+    """A node as programs call it and as people see it."""
+
+    id: str
+    title: str
 
 
 @dataclass(frozen=True)
@@ -60,13 +88,19 @@ class Part:
     variant: Callable[[Any], str]  # config -> published name
     build: type[nn.Module] | None  # build(config, ops=, dtype=, device=); None: the host builds it
     folder: str  # the model folder a user puts the file into
-    node: str  # id of the node that loads it
+    node: NodeName  # that loads it
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
+    # config -> what no shape tells of it, in the words of its settings: it goes into files that the host saves
+    untold: Callable[[Any], Mapping[str, int]] = lambda config: {}
     extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
     prefixes: tuple[
         str, ...
     ] = ()  # the only ones it is known under, where it looks like another model's; (): any
     pointwise: bool = False  # some dialect stores convolutions of one pixel as Linear, or the other way
+
+    def is_under(self, prefix: str) -> bool:
+        """Whether the part may lie below this prefix."""
+        return not self.prefixes or prefix.endswith(self.prefixes)
 
     def empty(self, config: Any) -> nn.Module:
         """The part's module on the meta device: no memory taken, no random numbers drawn."""

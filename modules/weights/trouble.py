@@ -1,33 +1,121 @@
 """Why a weight file cannot be opened, in words a user can act on. Nothing here executes what it reads."""
 
+import errno
+import io
 import json
 import pickletools
+import re
+import stat
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
+SHOWN_CHARACTERS = 200  # of a name or a key that a message holds
 HEAD_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_FILE_BYTES = 2**63  # what a file system can count
 PICKLE_BYTES = 4 * 2**20  # how much of a pickle is looked through for names
+ZIP_READ_BYTES = 4 * 2**20  # how much of a zip is read at once: its directory comes in one piece
+APPLE_DOUBLE = b"\x00\x05\x16\x07"
 HARMLESS = ("torch", "collections", "numpy", "_codecs", "__builtin__", "builtins.set", "builtins.dict")
 AGAIN = "Download it again, or copy it again from where it is complete."
+SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+RIGHTS = "ComfyUI may not read it: give its user the right to read the file and the folders around it"
+REASONS = {
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EIO: "the drive gives an error: check the drive, and copy the file again from where it is complete",
+    errno.ELOOP: "its links lead in a circle: put the file itself there",
+    errno.EMFILE: "too many files are open: start ComfyUI again",
+    errno.ENFILE: "too many files are open: close other programs",
+    errno.ENOMEM: "there is no memory left: close other programs",
+    errno.ESTALE: "the network drive no longer knows it: connect the drive again",
+}
 
 
 class CheckpointError(ValueError):
     """A weight file that cannot be used as it is. The message names the file and the remedy."""
 
+    # The host shows an error with its module, whose name is the path of the pack.
+    __module__ = "kinetograph"
+
+
+def shown(text: object, longest: int = SHOWN_CHARACTERS) -> str:
+    """A name, key or value out of a file as a message may hold it: escaped, and cut where it is long."""
+    whole = str(text)
+    start = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in whole[:longest]
+    )
+    if len(whole) <= longest and len(start) <= longest:
+        return start
+    return f"{start[:longest]}... ({len(whole)} characters)"
+
+
+def shown_list(names: Iterable[object], most: int = 5) -> str:
+    """The first few of many names or keys."""
+    names = list(names)
+    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+
+
+def reason(problem: OSError) -> str:
+    """Why the system does not give a file, and what to do, without the system's own words."""
+    code = problem.errno or 0
+    return REASONS.get(code, f"the system refuses it ({errno.errorcode.get(code, 'without a reason')})")
+
+
+def unreadable(file: Path, problem: OSError) -> "CheckpointError":
+    """The error for a file or folder that the system does not give."""
+    if isinstance(problem, (FileNotFoundError, NotADirectoryError)):
+        return CheckpointError(_gone(file))
+    return CheckpointError(f"{shown(file.name)} cannot be read: {reason(problem)}.")
+
+
+def _gone(file: Path) -> str:
+    if file.is_symlink():
+        return f"{shown(file.name)} is a link to something that is not there. Put the file itself there."
+    return f"{shown(file.name)} is not there. Put it into its model folder and refresh the list."
+
+
+def special_kind(mode: int) -> str | None:
+    """What something is that is no regular file and must not be opened: reading may wait for ever."""
+    return None if stat.S_ISREG(mode) else SPECIAL.get(stat.S_IFMT(mode), "no file")
+
 
 def diagnose(file: Path) -> str:
     """One or two sentences: what `file` is instead of a readable safetensors file, and what to do."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-    except FileNotFoundError:
-        return f"{file.name} is not there. Put it into its model folder and refresh the list."
+        found = file.stat()
+        if special := special_kind(found.st_mode):
+            return f"{shown(file.name)} is {special}, not a file with weights. Choose a .safetensors file."
+        if not _is_text(str(file)):  # the parser takes none of those
+            return (
+                f"{shown(file.name)} lies under a name that is no text in UTF-8. Give the file, and the folders it "
+                "lies in, names of plain letters."
+            )
+        head = b""
+        if found.st_size:  # the system's own pseudo files have no size, and may keep a reader waiting
+            with file.open("rb") as stream:
+                head = stream.read(HEAD_BYTES)
     except OSError as problem:
-        return f"{file.name} cannot be read: {problem.strerror}."
-    return f"{file.name} {_describe(file, head, size)}"
+        return str(unreadable(file, problem))
+    except ValueError:  # no file can have such a name
+        return _gone(file)
+    return f"{shown(file.name)} {_describe(file, head, found.st_size)}"
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _describe(file: Path, head: bytes, size: int) -> str:
@@ -43,6 +131,11 @@ def _describe(file: Path, head: bytes, size: int) -> str:
             f"is an HTML page of {size} bytes, saved under a checkpoint's name. Download the file itself; the "
             "site may ask for a log-in or for its terms to be accepted first."
         )
+    if head.startswith(APPLE_DOUBLE):
+        return (
+            "is what macOS keeps beside a file on foreign drives, not the file itself. Choose the file whose name "
+            "does not begin with `._`."
+        )
     if head.startswith(b"PK\x03\x04"):
         return _describe_zip(file)
     if _is_pickle(head):
@@ -55,28 +148,40 @@ def _describe(file: Path, head: bytes, size: int) -> str:
 def _lfs_size(head: bytes) -> str:
     for line in head.decode("utf-8", "replace").splitlines():
         word, _, value = line.partition(" ")
-        if word == "size" and value.isdigit():
+        if word == "size" and re.fullmatch("[0-9]{1,19}", value):
             return f" to a file of {int(value)} bytes"
     return ""
+
+
+class _SmallReads(io.FileIO):
+    """A file that gives little at once: a zip's directory is read whole, and a hostile one has no end."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = ZIP_READ_BYTES if size is None or size < 0 else size
+        if wanted > ZIP_READ_BYTES:
+            raise zipfile.BadZipFile
+        return super().read(wanted) or b""
 
 
 def _describe_zip(file: Path) -> str:
     """A zip is torch's pickle container, or some archive. Only what is stored uncompressed is looked at."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _SmallReads(file) as stream, zipfile.ZipFile(stream) as archive:
             pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
             if not pickles:
                 return "is a zip archive. Unpack it and choose the .safetensors file inside."
             if pickles[0].compress_type != zipfile.ZIP_STORED:
                 return _describe_pickle([])
-            with archive.open(pickles[0]) as stream:
-                return _describe_pickle(_pickle_globals(stream.read(PICKLE_BYTES)))
+            with archive.open(pickles[0]) as content:
+                return _describe_pickle(_pickle_globals(content.read(PICKLE_BYTES)))
     except (
         zipfile.BadZipFile,
         OSError,
         RuntimeError,
         NotImplementedError,
         ValueError,
+        OverflowError,
+        MemoryError,
         EOFError,
         struct.error,
     ):
@@ -138,6 +243,8 @@ def _expected_size(file: Path, header: int) -> int | None:
         with file.open("rb") as stream:
             entries = json.loads(stream.read(8 + header)[8:])
         ends = [entry["data_offsets"][1] for key, entry in entries.items() if key != "__metadata__"]
-        return 8 + header + max(ends, default=0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OSError):
         return None
+    if not all(isinstance(end, int) and 0 <= end < MAX_FILE_BYTES for end in ends):
+        return None
+    return 8 + header + max(ends, default=0)

@@ -44,15 +44,21 @@ def own_model(model: Any, node: str, families: Mapping[str, Family], recognise: 
     if family is None or not found.complete or not isinstance(family.schedule(found.config), EDMSchedule):
         raise ValueError(
             f"{node} takes video models: got {type(model.model).__name__}. Load the checkpoint with "
-            "SVDLoader or CogVideoXLoader, or sample it with KSampler."
+            "SVD Loader or CogVideoX Loader, or sample it with KSampler."
         )
     changed = [key for key in model.object_patches if not key.startswith("model_sampling")]
     if changed or model.injections or model.wrappers:
         raise ValueError(
             f"{node} cannot take over a {type(model.model).__name__} that another node has rebuilt"
-            f"{f' ({changed[0]})' if changed else ''}: load the checkpoint with SVDLoader instead."
+            f"{f' ({changed[0]})' if changed else ''}: load the checkpoint with SVD Loader instead."
         )
     return _adopted(model, tensors, found, family)
+
+
+def family_of(model: Any, recognise: Recognise) -> str:
+    """Id of the family of a MODEL, ours or the host's own; "unknown" or the like for any other."""
+    recipe = getattr(model.model, "recipe", None)
+    return recipe.family.id if recipe is not None else recognise(_unpatched(model)).family
 
 
 def _unpatched(model: Any) -> dict[str, Tensor]:

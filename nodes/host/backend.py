@@ -1,14 +1,27 @@
 """What the host gives our models to compute with: its layer classes, its attention, its casts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
+
+# Asked before weights are used: ValueError when their file was rewritten since they were loaded.
+Check = Callable[[], None]
+
+
+def unchecked() -> None:
+    """A Check of weights that no file can change."""
+
+
+def maps_weights() -> bool:
+    """Whether weights may stay mapped from disk; not so with the host's --disable-mmap."""
+    return not args.disable_mmap
 
 
 class HostOperations:

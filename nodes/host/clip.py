@@ -13,6 +13,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from .backend import Check, unchecked
+
 NAME = "t5xxl"  # the host's name for it; embeddings and schedules refer to it
 PAD, END = 0, 1  # T5's tokens
 
@@ -38,12 +40,14 @@ class TextRecipe:
     weight_dtype: torch.dtype
     parameters: int
     max_tokens: int  # prompts are cut to it and padded up to it, end token included
+    check: Check = unchecked
 
 
-def tokenizer_class(max_tokens: int) -> type:
+def tokenizer_class(max_tokens: int, check: Check) -> type:
     """The host's T5 tokenizer, padded and cut to `max_tokens` (226 for CogVideoX, arXiv 2408.06072).
 
-    The host's own `cogvideox` type pads but does not cut; the transformer never saw a longer text.
+    The host's own `cogvideox` type pads but does not cut; the transformer never saw a longer text. `check` is
+    asked with every text: it comes before the weights are looked at, through every clone of the CLIP.
     """
 
     class ExactT5Tokenizer(comfy.text_encoders.sd3_clip.T5XXLTokenizer):
@@ -59,6 +63,10 @@ def tokenizer_class(max_tokens: int) -> type:
         def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None):
             inner = {"clip_name": NAME, "tokenizer": ExactT5Tokenizer, "name": NAME}
             super().__init__(embedding_directory, tokenizer_data or {}, **inner)
+
+        def tokenize_with_weights(self, *args: Any, **kwargs: Any) -> Any:
+            check()
+            return super().tokenize_with_weights(*args, **kwargs)
 
     return Tokenizer
 
@@ -118,7 +126,8 @@ def load_clip(recipe: TextRecipe) -> comfy.sd.CLIP:
     weights, _ = comfy.utils.convert_old_quants(recipe.open_weights(), "", metadata={})
     found = comfy.text_encoders.sd3_clip.t5_xxl_detect(weights)
     model = model_class(recipe.sizes, recipe.weight_dtype, found.get("t5_quantization_metadata"))
-    target = comfy.supported_models_base.ClipTarget(tokenizer_class(recipe.max_tokens), model)
+    tokenizer = tokenizer_class(recipe.max_tokens, recipe.check)
+    target = comfy.supported_models_base.ClipTarget(tokenizer, model)
     clip = comfy.sd.CLIP(target, parameters=recipe.parameters)
     missing, _ = clip.load_sd(weights)
     if missing:

@@ -4,8 +4,8 @@ The host's own `encode_image` rounds pictures to 8 bit and resizes in its own wa
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from . import compat
+from .backend import Check, unchecked
+from .progress import check_interrupted
 
 AT_ONCE = 8  # pictures embedded together: clips may have one per frame
 KIND = "clip_vision_model"
@@ -40,6 +42,25 @@ class VisionRecipe:
     sizes: VisionSizes
     open_weights: Callable[[], dict[str, Tensor]]
     name: str
+    check: Check = unchecked
+    # what the host saves beside the weights
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class CheckedVision(comfy.clip_vision.ClipVisionModel):
+    """The host's CLIP_VISION; asks before every use whether the weights still are those that were loaded."""
+
+    def __init__(self, config: str, recipe: VisionRecipe):
+        super().__init__(config)
+        self.check, self.notes = recipe.check, recipe.notes
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """What the host saves, with what no shape of it tells."""
+        return {**super().get_sd(), **self.notes}
+
+    def encode_image(self, *args: Any, **kwargs: Any) -> Any:
+        self.check()
+        return super().encode_image(*args, **kwargs)
 
 
 def host_config(sizes: VisionSizes) -> dict[str, Any]:
@@ -67,7 +88,7 @@ def load_clip_vision(recipe: VisionRecipe) -> comfy.clip_vision.ClipVisionModel:
 
     Weights stay as stored, memory-mapped, and are cast at use: the host would round them to fp16 first.
     """
-    clip_vision = _empty_model(recipe.sizes)
+    clip_vision = _empty_model(recipe)
     missing, unexpected = clip_vision.model.load_state_dict(recipe.open_weights(), strict=False, assign=True)
     for keys, fault in ((missing, "lacks"), (unexpected, "has unknown")):
         if keys:
@@ -79,12 +100,12 @@ def load_clip_vision(recipe: VisionRecipe) -> comfy.clip_vision.ClipVisionModel:
     return clip_vision
 
 
-def _empty_model(sizes: VisionSizes) -> comfy.clip_vision.ClipVisionModel:
+def _empty_model(recipe: VisionRecipe) -> CheckedVision:
     """The host's model at these sizes, through a file: 0.16.3 takes the configuration in no other way."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip_vision.json"
-        path.write_text(json.dumps(host_config(sizes)), encoding="utf-8")
-        return comfy.clip_vision.ClipVisionModel(str(path))
+        path.write_text(json.dumps(host_config(recipe.sizes)), encoding="utf-8")
+        return CheckedVision(str(path), recipe)
 
 
 def _load_patcher(recipe: VisionRecipe, disable_dynamic: bool = False) -> Any:
@@ -110,12 +131,15 @@ def embed_pixels(clip_vision: Any, pixels_bchw: Tensor) -> Tensor:
     Works on every CLIP_VISION of the host that has a projection; the others raise ValueError.
     """
     input_size(clip_vision)
+    if isinstance(clip_vision, CheckedVision):
+        clip_vision.check()
     comfy.model_management.load_model_gpu(clip_vision.patcher)
     tokens_bd = [_embed(clip_vision, pixels) for pixels in pixels_bchw.split(AT_ONCE)]
     return torch.cat(tokens_bd)[:, None]
 
 
 def _embed(clip_vision: Any, pixels_bchw: Tensor) -> Tensor:
+    check_interrupted()
     pixels = pixels_bchw.to(clip_vision.load_device, torch.float32)
     _, _, tokens_bd, _ = clip_vision.model(pixel_values=pixels, intermediate_output=-2)
     return tokens_bd.to(comfy.model_management.intermediate_device(), compat.intermediate_dtype())

@@ -4,8 +4,8 @@ Only the host's extension points are used: a BASE config, a BaseModel, a LatentF
 (`comfy/supported_models_base.py`, `comfy/model_base.py`), plus one OUTER_SAMPLE wrapper.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.conds
@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor, nn
 
 from ...modules.families.family import EDMSchedule, Family, Part, Request
-from .backend import HostOperations, attend, new_patcher
+from .backend import Check, HostOperations, attend, new_patcher, unchecked
 
 # The host divides by sqrt(alpha_bar): a terminal signal-to-noise ratio of exactly zero needs a stand-in.
 # This one keeps sigma finite in fp32; diffusers' Euler uses the same (EulerDiscreteScheduler, rescaled betas).
@@ -39,6 +39,9 @@ class ModelRecipe:
     parameters: int
     alphas_cumprod: Tensor | None = None  # (1000,) float64, of a discrete schedule
     dtype: torch.dtype | None = None  # what the user asked for; None: the host chooses
+    check: Check = unchecked
+    # what the host saves beside the weights
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -98,6 +101,8 @@ class FamilyConfig(comfy.supported_models_base.BASE):
 
     unet_config = {"image_model": "kinetograph"}
     unet_extra_config = {}  # the host's defaults are those of a UNet
+    # as in the host's own SVD, for the host's nodes that save all parts into one file
+    clip_vision_prefix = "conditioner.embedders.0.open_clip.model.visual."
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
     def __init__(self, recipe: ModelRecipe):
@@ -126,10 +131,15 @@ class FamilyModel(comfy.model_base.BaseModel):
         prediction = comfy.model_base.ModelType.V_PREDICTION
         super().__init__(model_config, prediction, device=device, unet_model=build)
         self.model_sampling = sampling_of(recipe)
+        self.notes = recipe.notes  # an object patch may put others in their place
 
     @property
     def recipe(self) -> ModelRecipe:
         return self.model_config.recipe
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Everything that the host saves into a file, with what no shape of it tells."""
+        return {**super().state_dict_for_saving(*args, **kwargs), **self.notes}
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The network's inputs beside latents and time, as the family makes them from the conditioning."""
@@ -170,6 +180,18 @@ class HostedForward:
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, transformer_options: Any, **conds: Any
     ) -> Tensor:
         return super().forward(x, timestep, context, transformer_options, **conds)  # type: ignore[misc]
+
+
+def checking(check: Check) -> Callable[..., Tensor]:
+    """An OUTER_SAMPLE wrapper that asks `check` before the first step, and again before the result counts."""
+
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        check()
+        samples = executor(*args, **kwargs)
+        check()
+        return samples
+
+    return wrapper
 
 
 def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -224,6 +246,7 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     recipe.fill(model.diffusion_model, dtype)
     model.device = offload_device
     patcher.cached_patcher_init = (load_model, (recipe,))
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_weights_check", checking(recipe.check))
     if recipe.family.patch_frames(recipe.config) > 1:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_pad_to_patch", pad_to_patch)
     return patcher

@@ -1,7 +1,7 @@
 """Finished videos for the host: widgets that choose a format, the workflow to keep inside, the result."""
 
-import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def clip_inputs(formats: Iterable[Any]) -> list[io.Input]:
             default=8.0,
             min=0.1,
             max=240.0,
-            step=0.01,
+            step=0.001,  # the page rounds to it: 23.976 would become 23.98
             tooltip="Frames per second. CogVideoX: 8, 1.5: 16. A gif plays at most 50.",
         ),
         io.Int.Input(
@@ -32,8 +32,8 @@ def clip_inputs(formats: Iterable[Any]) -> list[io.Input]:
         io.String.Input(
             "filename_prefix",
             default="video/Kinetograph",
-            tooltip="Name of the file, with folders below the output folder. %year%, %month%, %day%, "
-            "%width% and %height% are filled in.",
+            tooltip="Name of the file, with folders below the output folder. %date:yyyy-MM-dd%, %Node.widget% "
+            "(a node's title and a widget of it), %year%, %month%, %day%, %width% and %height% are filled in.",
         ),
         format_input(formats),
     ]
@@ -91,20 +91,38 @@ def _option(option: Any) -> io.Input:
     return io.Boolean.Input(option.name, default=option.default, tooltip=option.tooltip)
 
 
-def workflow_of(node: type[io.ComfyNode]) -> dict[str, str]:
-    """Prompt and workflow of the running node as JSON texts, for the file; empty with --disable-metadata."""
-    if args.disable_metadata:
-        return {}
-    prompt, extra = node.hidden.prompt, node.hidden.extra_pnginfo or {}
-    kept = {"prompt": prompt, **extra} if prompt is not None else dict(extra)
-    return {key: json.dumps(value) for key, value in kept.items()}
+def workflow_of(node: type[io.ComfyNode], wanted: bool) -> tuple[Any, Any]:
+    """Prompt and whatever came with it (the workflow, as a rule); nothing with --disable-metadata."""
+    if args.disable_metadata or not wanted:
+        return None, None
+    return _as_posted(node.hidden.prompt), node.hidden.extra_pnginfo
 
 
-def saved_video(path: Path, subfolder: str, temporary: bool, format_name: str, rate: float) -> io.NodeOutput:
-    """VIDEO and file name, with the result keys of the host's SaveVideo and of VideoHelperSuite's clients."""
+def _as_posted(prompt: Any) -> Any:
+    """A prompt without what the host writes into it: fingerprints of files, which a prompt posted again would keep.
+
+    They would hide that a file has changed since, and tell whoever gets the video about this computer's folders.
+    """
+    if prompt is None:
+        return None
+    return {key: {k: v for k, v in node.items() if k != "is_changed"} for key, node in prompt.items()}
+
+
+def saved_video(
+    path: Path, subfolder: str, temporary: bool, format_name: str, rate: float, said: Sequence[str]
+) -> io.NodeOutput:
+    """VIDEO and file name, with the result keys of the host's SaveVideo and of VideoHelperSuite's clients.
+
+    `said` are sentences about the file; they stand on the node (web/results.js) and in the log.
+    """
     kind = io.FolderType.temp if temporary else io.FolderType.output
     item = ui.SavedResult(path.name, subfolder, kind)
     shown = ui.PreviewVideo([item]).as_dict()
+    # the page takes all that is animated and no webp or png for a <video>, in which a gif stays dark
+    shown["animated"] = (path.suffix != ".gif",)
     shown["gifs"] = [{**item, "format": format_name, "frame_rate": rate}]
+    if said:
+        shown["text"] = list(said)
+        logging.info("%s: %s", path.name, " ".join(said))
     name = f"{subfolder}/{path.name}" if subfolder else path.name
     return io.NodeOutput(values.video_from_file(path), name, ui=shown)

@@ -1,7 +1,8 @@
 """Layers of a MODEL replaced by others, through the host's object patches: the MODEL itself stays as it is."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -10,40 +11,62 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...modules.families.family import Part
-from .backend import attend
+from .backend import Check, attend
+from .diffusion import checking
 
 Fill = Callable[[nn.Module, torch.dtype], None]
-CheckClip = Callable[
-    [int, int, int], None
-]  # frames, latent height, latent width: ValueError when it does not fit
+# Frames, latent height, latent width; ValueError when such a clip does not fit.
+CheckClip = Callable[[int, int, int], None]
+
+GUARD = "kinetograph_clip_check"
 
 
-def swap_layers(model: Any, part: Part, config: Any, fill: Fill, check: CheckClip) -> Any:
-    """A clone of a MODEL of this pack with the layers of `part` in the places that its module names.
+@dataclass(frozen=True)
+class Layers:
+    """Layers that take the place of some of a MODEL's."""
+
+    part: Part
+    config: Any
+    fill: Fill
+    check: Check
+    notes: Mapping[str, Tensor]  # what the host saves beside the weights
+
+
+def swap_layers(model: Any, layers: Layers, check_clip: CheckClip) -> Any:
+    """A clone of a MODEL of this pack with other layers in the places that the part's module names.
 
     The module is built with the network's own layer classes and dtype, on the device where the host keeps
-    models that wait. Children keep their names, so LoRAs of the MODEL reach the new layers. `check` is asked
-    before anything is sampled.
+    models that wait. Children keep their names, so LoRAs of the MODEL reach the new layers. `check_clip` is
+    asked before anything is sampled.
     """
-    layers = _build(model.model.diffusion_model, part, config, fill)
+    branches = _build(model.model.diffusion_model, layers)
     clone = model.clone()
-    for place, branch in layers.items():
+    for place, branch in branches.items():
         for name, layer in branch.named_children():
             clone.add_object_patch(f"diffusion_model.{place}.{name}", layer)
-    clone.size = model.model_size() + _added_bytes(model.model.diffusion_model, layers)
-    clone.patches_uuid = (
-        uuid.uuid4()
-    )  # the host compares it to see whether a loaded clone serves this one too
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, f"kinetograph_{part.kind}", _checking(check))
+    clone.size = model.model_size() + _added_bytes(model.model.diffusion_model, branches)
+    # the host compares it to see whether a loaded clone serves this one too
+    clone.patches_uuid = uuid.uuid4()
+    clone.add_object_patch("notes", {**model.model.notes, **layers.notes})
+    key = f"kinetograph_{layers.part.kind}_weights_check"
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, checking(layers.check))
+    guard_clips(clone, check_clip)
     return clone
 
 
+def guard_clips(model: Any, check_clip: CheckClip) -> None:
+    """Have a MODEL ask `check_clip` before anything is sampled."""
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, GUARD)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, GUARD, _checking(check_clip))
+
+
 @torch.inference_mode(False)
-def _build(network: Any, part: Part, config: Any, fill: Fill) -> Any:
-    layers = part.build(config, ops=network.ops, attention=attend, dtype=network.dtype, device="meta")
-    fill(layers, network.dtype)
-    comfy.model_management.archive_model_dtypes(layers)
-    return layers.eval()
+def _build(network: Any, layers: Layers) -> Any:
+    place = {"dtype": network.dtype, "device": "meta"}
+    branches = layers.part.build(layers.config, ops=network.ops, attention=attend, **place)
+    layers.fill(branches, network.dtype)
+    comfy.model_management.archive_model_dtypes(branches)
+    return branches.eval()
 
 
 def _added_bytes(network: nn.Module, layers: nn.Module) -> int:

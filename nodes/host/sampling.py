@@ -149,7 +149,17 @@ class Plan:
         host = comfy.samplers.KSampler(
             model, self.steps, model.load_device, name, self.scheduler, self.denoise, model.model_options
         )
+        self._check(host.sigmas)
         return host.sigmas
+
+    def _check(self, sigmas: Tensor) -> None:
+        """ValueError for noise levels that no sampler can run at: kl_optimal has none for a single step."""
+        if not bool(sigmas.isfinite().all()):
+            steps = f"{self.steps} step{'s' if self.steps > 1 else ''}"
+            raise ValueError(
+                f"Scheduler {self.scheduler} gives noise levels that are not finite for {steps} of this model: "
+                f"take {self.steps + 1} steps or more, or another scheduler, such as simple."
+            )
 
 
 def sample_latents(

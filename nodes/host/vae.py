@@ -4,8 +4,8 @@ Causal video VAEs stream inside, so that whole clips never lie on the device; ou
 stream through `frame_stream`.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from ...modules.families.family import Part
 from ...modules.grid import LatentGrid
 from . import compat
-from .backend import HostOperations, new_patcher
+from .backend import Check, HostOperations, new_patcher, unchecked
 from .progress import Progress, check_interrupted, steps
 
+# A VAE of the host without a network of its own, "pixel_space": every version builds it from this alone, in silence.
+NOTHING = {"pixel_space_vae": torch.tensor(1.0)}
 WORKING_DTYPES = [torch.bfloat16, torch.float32]  # fp16 overflows in the decoder of CogVideoX
 
 
@@ -32,13 +34,17 @@ class VAERecipe:
     config: Any
     grid: LatentGrid
     fill: Callable[[nn.Module, torch.dtype], None]
+    check: Check = unchecked
+    # what the host saves beside the weights
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class FamilyVAE(comfy.sd.VAE):
     """The host's VAE around one of ours. A subclass says how its latents lie and what memory it takes."""
 
     def __init__(self, recipe: VAERecipe, disable_dynamic: bool = False):
-        super().__init__(sd={})  # the defaults of this host version; it logs one warning of no weights
+        super().__init__(sd=NOTHING)  # the defaults of this host version
+        self.size, self.disable_offload = None, False  # two that pixel_space has of its own
         self.recipe = recipe
         self.latent_channels, self.output_channels = recipe.grid.channels, 3
         self.working_dtypes = WORKING_DTYPES
@@ -65,8 +71,18 @@ class FamilyVAE(comfy.sd.VAE):
         model.device = self.patcher.offload_device
         self.patcher.cached_patcher_init = (_load_vae_patcher, (type(self), self.recipe))
 
+    def throw_exception_if_invalid(self) -> None:
+        """What the host asks before every use; here also whether the weights still are those that were loaded."""
+        super().throw_exception_if_invalid()
+        self.recipe.check()
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """What the host saves, with what no shape of it tells."""
+        return {**super().get_sd(), **self.recipe.notes}
+
     def reserve(self, bytes_needed: float) -> None:
         """Load the weights and free that much memory on the device."""
+        self.throw_exception_if_invalid()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=int(bytes_needed))
 
     def to_device(self, frames_fhwc: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ KINETOGRAPH_HOST chooses it: a version that `dev.py` has fetched, or a ComfyUI f
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from kinetograph.tests import tiny, tiny_svd
 from kinetograph.tools import hosts
 from kinetograph.tools.server import Server
+
+UNREADABLE = "lost+found"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,19 +42,34 @@ def host():
 
 
 @pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """The interpreter for a server that reads no more than an ordinary user may, also where the tests run as root."""
+    limits = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    if not shutil.which("setpriv") or subprocess.run([*limits, "true"], capture_output=True).returncode:
+        return Path(sys.executable)
+    script = tmp_path_factory.mktemp("python") / "python"
+    script.write_text(f'#!/bin/sh\nexec {" ".join(limits)} "{sys.executable}" "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    """ComfyUI's base directory: tiny pipelines in models/CogVideo/tiny-VARIANT and models/SVD/tiny-svd, file and folder."""
+    """ComfyUI's base directory: tiny pipelines in models/CogVideo/tiny-VARIANT and models/SVD/tiny-svd, file and folder.
+
+    With a folder that nobody may read, as drives have one."""
     base = tmp_path_factory.mktemp("base")
     for variant in tiny.VARIANTS:
         tiny.write_pipeline(base / "models" / "CogVideo" / f"tiny-{variant}", variant)
     tiny_svd.write_file(base / "models" / "SVD" / "tiny-svd.safetensors")
     tiny_svd.write_pipeline(base / "models" / "SVD" / "tiny-svd")
+    (base / "models" / "SVD" / UNREADABLE).mkdir(mode=0)
     return base
 
 
 @pytest.fixture(scope="session")
-def server(host, base):
-    with Server(Path(sys.executable), host, base) as server:
+def server(host, base, python):
+    with Server(python, host, base) as server:
         yield server
 
 
@@ -70,7 +88,8 @@ def start_server(host, tmp_path):
     def start(*arguments, models_of=None):
         base = tmp_path / f"base{len(started)}"
         if models_of is not None:
-            shutil.copytree(models_of / "models", base / "models")
+            unreadable = shutil.ignore_patterns(UNREADABLE)
+            shutil.copytree(models_of / "models", base / "models", ignore=unreadable)
         started.append(Server(Path(sys.executable), host, base, arguments=arguments).__enter__())
         return started[-1]
 

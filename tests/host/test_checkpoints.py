@@ -51,21 +51,38 @@ def layouts(base):
         "checkpoints/tiny-native-prefixed": under("model.diffusion_model.", native(transformer)),
         "CogVideo/tiny-single": transformer,
         "checkpoints/tiny-with-vae": under("model.diffusion_model.", transformer) | under("vae.", vae),
+        "diffusion_models/tiny-wrapped": under("module._orig_mod.", native(transformer)),
+        "diffusion_models/tiny-piped": under("pipe.transformer.", transformer) | under("pipe.vae.", vae),
     }
     for name, tensors in files.items():
         save_file(tensors, models / f"{name}.safetensors", settings)
-    sharded = models / "CogVideo" / "tiny-sharded"
-    shutil.copytree(models / "CogVideo" / "tiny-5B", sharded)
-    shutil.rmtree(sharded / "transformer")
-    tiny.transformer("5B").save_pretrained(sharded / "transformer", max_shard_size="20KB")
-    assert len(list((sharded / "transformer").glob("*.safetensors"))) > 2
+    (models / "diffusion_models" / "LOUD.SAFETENSORS").hardlink_to(
+        models / "diffusion_models" / "tiny-native.safetensors"
+    )
     parts = {"text_encoder": "tiny-t5.safetensors", "vae": "tiny-vae.safetensors"}
     chosen = {
         name.split("/")[1]: name.removeprefix("diffusion_models/").removeprefix("checkpoints/")
         for name in files
     }
     singles = {name: {"model": f"{path}.safetensors", **parts} for name, path in chosen.items()}
-    return {**singles, "tiny-sharded": {"model": "CogVideo/tiny-sharded"}}
+    folders = {name: {"model": f"CogVideo/{name}"} for name in write_folders(models / "CogVideo")}
+    return {**singles, **folders, "LOUD": {"model": "LOUD.SAFETENSORS", **parts}}
+
+
+def write_folders(cogvideo):
+    """Names of diffusers folders as they lie on disks: in shards, fp16 by name, with what macOS leaves on a drive."""
+    for name, variant in (("tiny-sharded", None), ("tiny-fp16-named", "fp16")):
+        shutil.copytree(cogvideo / "tiny-5B", cogvideo / name)
+        shutil.rmtree(cogvideo / name / "transformer")
+        options = {"max_shard_size": "20KB", "variant": variant}
+        tiny.transformer("5B").save_pretrained(cogvideo / name / "transformer", **options)
+        pattern = f"*{'.fp16' if variant else ''}-*-of-*.safetensors"
+        assert len(list((cogvideo / name / "transformer").glob(pattern))) > 2
+    foreign = cogvideo / "tiny-on-exfat"
+    shutil.copytree(cogvideo / "tiny-sharded", foreign)
+    for file in [file for file in foreign.rglob("*") if file.is_file()]:
+        file.with_name("._" + file.name).write_bytes(b"\x00\x05\x16\x07" + bytes(4092))
+    return ["tiny-sharded", "tiny-fp16-named", foreign.name]
 
 
 def pixels(client, changes):
@@ -82,7 +99,12 @@ LAYOUTS = [
     "tiny-native-prefixed",
     "tiny-single",
     "tiny-with-vae",
+    "tiny-wrapped",
+    "tiny-piped",
+    "LOUD",
     "tiny-sharded",
+    "tiny-fp16-named",
+    "tiny-on-exfat",
 ]
 
 
@@ -156,6 +178,41 @@ def test_damaged_checkpoints_are_refused_before_anything_runs(client, base, layo
     assert str(base) not in result.message, "no absolute path"
     assert "weights_only" not in result.message
     assert list(result.node_errors) == ["loader"]
+
+
+def odd_parts(base):
+    """(the loader's input, the file, what is said of it): settings and shapes that nothing can be built with."""
+    transformer, settings = component(base, "transformer")
+    text, _ = component(base, "text_encoder")
+    table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    tokens = {**json.loads(settings["config"]), "max_text_seq_length": 10**9}
+    size = {**json.loads(settings["config"]), "sample_width": "90"}
+    config = {"config": json.dumps(tokens)}, {"config": json.dumps(size)}
+    turned, empty = {**text, table: text[table].T.contiguous()}, {**text, table: text[table][:, :0]}
+    return [
+        (
+            "model",
+            "tokens",
+            transformer,
+            config[0],
+            "max_text_seq_length in its config must be a whole number",
+        ),
+        ("model", "width", transformer, config[1], "sample_width in its config must be a whole number"),
+        ("text_encoder", "turned-t5", turned, None, "32 rows fit"),
+        ("text_encoder", "empty-t5", empty, None, "at least one number each"),
+    ]
+
+
+def test_doctor_and_loader_refuse_alike_what_nothing_can_be_built_with(client, base, layouts):
+    for place, name, tensors, metadata, said in odd_parts(base):
+        folder = "diffusion_models" if place == "model" else "text_encoders"
+        save_file(tensors, base / "models" / folder / f"{name}.safetensors", metadata)
+        graph = with_frames(text_to_video(frames=5, steps=1))
+        graph["loader"] = loader(**{**layouts["tiny-diffusers"], place: f"{name}.safetensors"})
+        result = client.run(graph)
+        assert result.status == "refused" and said in result.message, result.message
+        (text,) = doctor(client, f"{name}.safetensors").outputs["doctor"]["text"]
+        assert said in text and "Complete" not in text
 
 
 def doctor(client, model):

@@ -12,6 +12,8 @@ from kinetograph.tests import tiny
 from kinetograph.tools import demo
 from kinetograph.tools.commands import Trouble
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture
 def pocket(base, tmp_path, monkeypatch):

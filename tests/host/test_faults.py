@@ -234,10 +234,10 @@ class TestSizesAndCounts:
         assert client.run(graph).status == "refused"
 
     def test_guidance_that_is_no_number(self, client):
-        """The host's bounds let NaN through, and values inside a DynamicCombo reach no check of ours at the post."""
+        """Also inside a DynamicCombo the bounds are such that NaN does not pass them."""
         result = client.run(with_frames(text_to_video(**{"guidance.cfg": float("nan")})))
-        assert result.status in ("refused", "error")
-        assert "NaN" in result.message and "guidance" in result.message
+        assert result.status == "refused"
+        assert "nan" in result.message and "guidance" in result.message
 
 
 class TestWrongPartners:
@@ -341,7 +341,6 @@ BAD_NAMES = [
     "a/../../b",
     "/absolute",
     "C:\\x",
-    "a\\b",
     "line\nbreak",
     "-option",
     ".hidden",
@@ -371,12 +370,12 @@ class TestNamesOfResults:
         assert "filename_prefix" in words and "use" in words, words
         assert_speaks_to_users(words, base)
 
-    @pytest.mark.parametrize("name", ["kinetograph/clip", "été 01", "a.b-c_d", "x" * 100])
+    @pytest.mark.parametrize("name", ["kinetograph/clip", "été 01", "a.b-c_d", "x" * 100, "back\\slash"])
     def test_good_prefix(self, client, base, name):
         result = client.run(self.graph("KinetographVideoCombine", filename_prefix=name))
         assert result.status == "success", result.message
         (file,) = [file for file in result.files() if file["filename"].endswith(".mp4")]
-        assert f"{file['subfolder']}/{file['filename']}".lstrip("/").startswith(name)
+        assert f"{file['subfolder']}/{file['filename']}".lstrip("/").startswith(name.replace("\\", "/"))
         assert client.view(file)
 
     def test_link_out_of_the_output_folder(self, client, base, tmp_path):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.newest
+
 ROOT = Path(__file__).resolve().parents[2]
 IDS = json.loads((ROOT / "tests" / "node_ids.json").read_text())
 MANY = 8  # longer lists of choices, and lists of files, are described in words
@@ -96,7 +98,5 @@ def test_outputs_are_those_of_the_schema(schemas, page, node_id):
 
 
 @pytest.mark.parametrize("node_id", IDS)
-def test_page_is_titled_as_the_node_and_links_to_nothing_missing(schemas, page, node_id):
+def test_page_is_titled_as_the_node(schemas, page, node_id):
     assert page.splitlines()[0] == f"# {schemas[node_id]['display_name']}"
-    for link in re.findall(r"\]\((\w+\.md)\)", page):
-        assert (ROOT / "web" / "docs" / link).exists(), link

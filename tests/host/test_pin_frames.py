@@ -61,13 +61,24 @@ def test_numbers_that_do_not_fit_are_refused(bench, vae, count, frames, message)
 
 
 def test_frames_of_a_5d_latent_cannot_be_pinned(bench):
-    model_vae = bench.shared("5B")[2]
-    with pytest.raises(ValueError, match="PinFrames takes latents of shape"):
-        pin(bench, model_vae, pictures(), "0", latent=bench.empty())
+    """The VAE is the latent's own: what does not fit is the node."""
+    words = (
+        r"Pin Frames takes latents of shape \(frames, .*got \(1, 16, 3, 8, 8\).*Video Latent for family svd"
+    )
+    with pytest.raises(ValueError, match=words):
+        pin(bench, bench.shared("5B")[2], pictures(), "0", latent=bench.empty())
+
+
+def test_a_video_vae_cannot_pin_frames(bench):
+    """The latent is right: what does not fit is the VAE."""
+    with pytest.raises(
+        ValueError, match=r"Pin Frames \(.*takes .*\(batch, 16, frames, .*got \(5, 4, 8, 16\)"
+    ):
+        pin(bench, bench.shared("5B")[2], pictures(), "0")
 
 
 def test_a_vae_of_other_channels_is_named(bench, vae):
-    with pytest.raises(ValueError, match=r"gives latents of \(4, 8, 16\), the clip has \(16, 8, 16\)"):
+    with pytest.raises(ValueError, match=r"takes latents of shape \(frames, 4, .*got \(3, 16, 8, 16\)"):
         pin(bench, vae, pictures(), "0", latent={"samples": torch.zeros(3, 16, 8, 16)})
 
 

@@ -10,6 +10,8 @@ import torch
 
 from kinetograph.tests import tiny
 
+pytestmark = pytest.mark.newest
+
 PROMPT = "a red circle moving left"
 SEED, STEPS, CFG = 7, 10, 6.0
 TOLERANCE = 1e-4  # per pixel, of 0..1

@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.newest
+
 ROOT = Path(__file__).resolve().parents[2]
 IDS = json.loads((ROOT / "tests" / "node_ids.json").read_text())
 HEAD = "| Node | Takes | Gives | What it does |\n|---|---|---|---|"

@@ -62,7 +62,7 @@ def adopt(model):
     from kinetograph.nodes.conditioning import BY_ID
     from kinetograph.nodes.host.adoption import own_model
 
-    return own_model(model, "VideoSampler", BY_ID, recognise)
+    return own_model(model, "Video Sampler", BY_ID, recognise)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def image_model():
 
 
 def test_an_image_model_is_refused(bench, told):
-    with pytest.raises(ValueError, match="VideoSampler takes video models: got BaseModel.* SVDLoader"):
+    with pytest.raises(ValueError, match="Video Sampler takes video models: got BaseModel.* SVD Loader"):
         bench.sampler(image_model(), bench.empty(), **told)
 
 
@@ -193,7 +193,7 @@ def test_a_model_that_another_node_has_rebuilt_is_refused(bench, hosts, told):
     rebuilt = hosts.clone()
     rebuilt.add_object_patch("diffusion_model.out", torch.nn.Identity())
     with pytest.raises(
-        ValueError, match=r"SVD_img2vid that another node has rebuilt \(diffusion_model.out\).*SVDL"
+        ValueError, match=r"SVD_img2vid that another node has rebuilt \(diffusion_model.out\).*SVD L"
     ):
         bench.sampler(rebuilt, bench.empty(), **told)
     from comfy.patcher_extension import WrappersMP
@@ -202,5 +202,5 @@ def test_a_model_that_another_node_has_rebuilt_is_refused(bench, hosts, told):
     wrapped.add_wrapper_with_key(
         WrappersMP.DIFFUSION_MODEL, "someone", lambda executor, *args: executor(*args)
     )
-    with pytest.raises(ValueError, match="rebuilt: load the checkpoint with SVDLoader instead"):
+    with pytest.raises(ValueError, match="rebuilt: load the checkpoint with SVD Loader instead"):
         bench.sampler(wrapped, bench.empty(), **told)

@@ -114,6 +114,34 @@ def test_conditioning_is_what_the_pipeline_computes(bench, vision, vae, pipeline
         assert micro == [8, 42, strength] and given["num_frames"] == FRAMES
 
 
+def test_every_picture_moves_the_bar_and_lets_cancel_through(bench, vision, vae):
+    """One picture per frame, each prepared for two encoders, then encoded by the VAE."""
+    import comfy.model_management as management
+    import comfy.utils
+
+    moves, cancels = [], False
+
+    def hear(value, total, preview, **_):
+        moves.append((value, total))
+        if cancels:
+            management.interrupt_current_processing()
+
+    image = torch.nn.functional.interpolate(pictures(FRAMES).movedim(-1, 1), scale_factor=1.5).movedim(1, -1)
+    comfy.utils.set_progress_bar_global_hook(hear)
+    try:
+        condition(bench, vision, vae, image, fit="stretch")
+        # the host passes on the first and the last move of a short run
+        assert moves[:2] == [(1, 2 * FRAMES), (2 * FRAMES, 2 * FRAMES)]
+        moves.clear()
+        cancels = True
+        with pytest.raises(management.InterruptProcessingException):
+            condition(bench, vision, vae, image, fit="stretch")
+        assert moves == [(1, 2 * FRAMES)]
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+
+
 def test_the_picture_of_the_vae_is_noised_at_the_strength_asked_for(bench, vision, vae, image_vae):
     """The host's node adds its noise in 0..1, where the same number is twice as much."""
     grey = torch.full((1, HEIGHT, WIDTH, 3), 0.5)
@@ -185,11 +213,11 @@ def test_a_latent_without_a_frame_count_is_one_clip(bench, vision, vae):
         (
             torch.zeros(1, 16, 3, 8, 16),
             9,
-            r"frames, channels, height, width.*got a latent of shape \(1, 16, 3",
+            r"SVD takes latents of shape \(frames, 4, .*got \(1, 16, 3, 8, 16\)",
         ),
-        (torch.zeros(3, 16, 8, 16), 3, "4 channels: got 16"),
-        (torch.zeros(3, 4, 9, 16), 3, "height must be a multiple of 64 pixels: got height=72, use 64 or 128"),
-        (torch.zeros(5, 4, 8, 16), 3, "5 latents are no whole number of clips of 3 frames"),
+        (torch.zeros(3, 16, 8, 16), 3, r"SVD takes latents of shape \(frames, 4, .*got \(3, 16, 8, 16\)"),
+        (torch.zeros(3, 4, 9, 16), 3, "multiples of 64 pixels: got height 72, use 64 or 128"),
+        (torch.zeros(5, 4, 8, 16), 3, "holds 5 frames but says that a clip has 3"),
     ],
 )
 def test_wrong_latents_are_refused(bench, vision, vae, samples, num_frames, message):
@@ -198,7 +226,7 @@ def test_wrong_latents_are_refused(bench, vision, vae, samples, num_frames, mess
 
 
 def test_a_video_vae_is_refused(bench, vision):
-    with pytest.raises(ValueError, match="got a video VAE"):
+    with pytest.raises(ValueError, match=r"SVD Conditioning \(.*\(batch, 16, frames, .*got \(3, 4, 8, 16\)"):
         condition(bench, vision, bench.shared("5B")[2], pictures())
 
 
@@ -236,12 +264,10 @@ def test_the_hosts_own_nodes_take_our_image_encoder(bench, vision, vae):
     assert output.image_embeds.shape == (1, 16)
 
 
-def test_a_strength_that_is_no_number_is_refused_when_posted(bench):
-    node = bench.ours["SVDConditioning"]
-    assert node.validate_inputs(noise_aug_strength=0.02) is True
-    assert node.validate_inputs(noise_aug_strength=None) is True
-    assert "got NaN" in node.validate_inputs(noise_aug_strength=float("nan"))
-    assert "0 to 10" in node.validate_inputs(noise_aug_strength=11)
+@pytest.mark.parametrize("value, said", [(float("nan"), "got NaN"), (11.0, "0 to 10"), ("0.1", "a number")])
+def test_a_strength_that_is_no_number_is_refused_when_it_is_linked(bench, vision, vae, value, said):
+    with pytest.raises(ValueError, match=f"noise_aug_strength must be .*{said}"):
+        condition(bench, vision, vae, pictures(), noise_aug_strength=value)
 
 
 def test_the_hosts_own_svd_is_told_what_it_was_trained_on(bench, vision, vae, host_svd):

@@ -107,6 +107,36 @@ class TestNoiseLevels:
         with pytest.raises(ValueError, match="edm is for models with continuous.*CogVideoX.*choose simple"):
             cogvideox.sampler(cogvideox.shared()[0], cogvideox.empty(), scheduler="edm")
 
+    def test_a_scheduler_without_levels_for_a_single_step_is_named(self, bench, told):
+        model, seen = bench.svd()[0], Seen(bench.svd()[0])
+        words = (
+            "^Scheduler kl_optimal gives noise levels that are not finite for 1 step .*: take 2 steps or more"
+        )
+        with pytest.raises(ValueError, match=words):
+            bench.sampler(seen.model, bench.empty(), scheduler="kl_optimal", steps=1, **told)
+        assert seen.calls == []
+        assert bench.sampler(model, bench.empty(), scheduler="kl_optimal", steps=2, **told).isfinite().all()
+
+    def test_where_no_signal_is_left_the_clip_is_minus_the_prediction(self):
+        """Exactly, whatever large number stands for the infinite sigma there (CogVideoX: zero terminal SNR)."""
+        cogvideox = Workbench()
+        schedule = cogvideox.shared()[0].model.model_sampling
+        prediction, x = torch.randn(2, 1, 16, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3
+        last, before = schedule.sigmas[-1:], schedule.sigmas[-2:-1]
+        x = x * last
+        assert torch.equal(schedule.calculate_denoised(last, prediction, x), -prediction)
+        assert relative(schedule.calculate_denoised(before, prediction, x), -prediction) > 1e-4
+
+    def test_guidance_between_two_steps_follows_the_logarithm_of_the_noise(self, bench, told):
+        """dpm_2 looks once between two levels, at their geometric mean: half a step."""
+        from kinetograph.nodes.host import sampling
+
+        model, asked = bench.svd()[0], []
+        guider = sampling.ScheduledGuider(model, lambda done, frames: asked.append(done) or 2.0, 3)
+        plan = sampling.Plan("dpm_2", "karras", 3, 1.0, 0)
+        sampling.sample_latents(model, bench.empty(), *told.values(), guider, plan, lambda *_: None)
+        assert asked == pytest.approx([0, 1 / 6, 1 / 3, 1 / 2, 2 / 3], abs=1e-4)
+
 
 def on(**changes):
     options = {"long_clip": "on", "sequential_cfg": False, "equalise_frames": False, "contrast_scale": 1.0}
@@ -154,9 +184,9 @@ class TestLongClips:
         node = bench.ours["VideoSampler"]
         saved = graphs.picture_to_video("a.png")["sampler"]["inputs"]
         assert "long_clip" not in saved
-        assert node.validate_inputs(guidance={"guidance": "constant", "cfg": 1.0}, denoise=1.0) is True
+        assert node.validate_inputs(guidance={"guidance": "constant", "cfg": 1.0}) is True
         assert "off, on" in node.validate_inputs(
-            guidance={"guidance": "constant"}, denoise=1.0, long_clip={"long_clip": "perhaps"}
+            long_clip="perhaps", guidance={"guidance": None, "cfg": None}
         )
 
 
@@ -209,13 +239,13 @@ class TestWhatDoesNotFit:
         return attempt
 
     def test_a_latent_with_an_axis_of_frames(self, refused):
-        message = r"SVD UNet takes latents of shape \(frames, 4, height, width\): got \(1, 16, 3, 8, 8\).*VideoLatent"
+        message = r"SVD UNet takes latents of shape \(frames, 4, height, width\): got \(1, 16, 3, 8, 8\).*Video Latent"
         refused({"samples": torch.zeros(1, 16, 3, 8, 8)}, message)
 
     def test_a_latent_of_four_channels_into_cogvideox(self, bench):
         cogvideox = Workbench()
         message = (
-            r"CogVideoX 5B.* takes latents of shape \(batch, 16, frames, .*got \(3, 4, 8, 8\).*VideoLatent"
+            r"CogVideoX 5B.* takes latents of shape \(batch, 16, frames, .*got \(3, 4, 8, 8\).*Video Latent"
         )
         with pytest.raises(ValueError, match=message):
             cogvideox.sampler(cogvideox.shared()[0], bench.empty())
@@ -225,16 +255,16 @@ class TestWhatDoesNotFit:
         refused(latent, "multiples of 64 pixels: got height 72, use 64 or 128")
 
     def test_a_latent_of_another_size_than_the_picture(self, bench, refused):
-        message = (
-            r"encoded to latents of \(4, 8, 8\).*latent to sample is \(4, 8, 16\).*SVDConditioning the latent"
-        )
+        message = r"encoded to latents of \(4, 8, 8\).*latent to sample is \(4, 8, 16\).*SVD Conditioning the latent"
         refused(bench.empty(size=128, height=64), message)
 
     def test_a_prompt_in_the_place_of_the_picture(self, bench, refused):
         """Of another width than CLIP's features, and of the same."""
         prompt = Workbench().text()
         assert prompt[0][0].shape[-1] == 16
-        message = "features of 32 numbers: got 16 numbers a token. Connect SVDConditioning"
+        message = "features of 32 numbers: got 16 numbers a token. Connect SVD Conditioning"
         refused(bench.empty(), message, positive=prompt, negative=prompt)
         same = [[torch.zeros(1, 77, 32), {}]]
-        refused(bench.empty(), "starts from a picture: connect SVDConditioning", positive=same, negative=same)
+        refused(
+            bench.empty(), "starts from a picture: connect SVD Conditioning", positive=same, negative=same
+        )

@@ -9,6 +9,8 @@ from kinetograph.benchmarks.cases import svd_unet
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.families.svd.model import SVDUNet
 
+pytestmark = pytest.mark.newest
+
 TINY = SVDConfig(channels=(32, 64, 64, 64), head_dim=32, context_dim=32, adm_dim=96)
 
 

@@ -6,6 +6,8 @@ import torch
 from kinetograph.modules.families.svd.vae import SVDVAE, VAEConfig
 from kinetograph.tests import tiny_svd
 
+pytestmark = pytest.mark.newest
+
 CONFIG = VAEConfig(channels=(32, 32, 64, 96))
 
 

@@ -10,6 +10,8 @@ from kinetograph.tests import tiny_svd
 from kinetograph.tests.host.graphs import picture_to_video, with_chunked_frames
 from kinetograph.tests.host.workbench import SVD, SVDWorkbench, per_frame, relative
 
+pytestmark = pytest.mark.newest
+
 FOLDER = "SVD/tiny-svd"
 TOLERANCE = 1e-4  # per pixel, of 0..1; 7e-6 is reached
 SEED, STEPS, LOW, HIGH = 5, 4, 1.0, 3.0
@@ -212,7 +214,7 @@ class TestSeveralClips:
     def test_a_conditioning_for_other_clips_is_refused(self, bench):
         for frames, clips in ((6, 1), (2, 3)):
             told = for_clips(bench.condition(bench.empty(frames, clips=clips)))
-            with pytest.raises(ValueError, match=f"clips of {frames} frames.* SVDConditioning the latent"):
+            with pytest.raises(ValueError, match=f"clips of {frames} frames.* SVD Conditioning the latent"):
                 bench.sampler(bench.svd()[0], bench.empty(clips=2), **told)
 
     def test_a_latent_that_lost_frames_is_refused(self, bench):

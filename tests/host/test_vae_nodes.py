@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from kinetograph.tests.host.workbench import Workbench, relative, run
+from kinetograph.tests.host.workbench import SVDWorkbench, Workbench, relative, run
 
 FRAMES = [1, 9, 17]
 TILES = {"tile_size": 64, "overlap": 32, "temporal_size": 8, "temporal_overlap": 4}
@@ -98,3 +98,16 @@ def test_transparent_pictures(bench):
 def test_what_does_not_fold_is_refused(bench, kind, size, words):
     with pytest.raises(ValueError, match=words):
         encode(bench, kind, pictures(*size), **tiles(bench, kind))
+
+
+def test_building_a_vae_leaves_no_warning_and_no_trace_of_an_empty_one(bench, caplog):
+    """The log of the host, and what its own VAE without weights has and ours must not."""
+    import comfy.model_management
+
+    caplog.set_level("INFO")
+    for vae in (bench.load()[2], SVDWorkbench().svd()[2]):
+        weights = comfy.model_management.module_size(vae.first_stage_model)
+        assert vae.model_size() == weights > 10**5 and vae.disable_offload is False
+        assert vae.patcher.model is vae.first_stage_model
+    assert "VAE load device" in caplog.text  # the log was heard
+    assert "No VAE weights" not in caplog.text and "VAE keys" not in caplog.text

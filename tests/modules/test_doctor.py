@@ -36,7 +36,7 @@ def test_every_published_file(listed, tmp_path, capsys):
     assert (report["family"], report["variant"]) == (listed.family, listed.variant)
     assert report["keys"] == len(listed.shapes)
     assert (report["missing"], report["unexpected"]) == (0, 0)
-    assert (report["dtype"], report["folder"], report["node"]) == ("bfloat16", folder, part.node)
+    assert (report["dtype"], report["folder"], report["node"]) == ("bfloat16", folder, part.node.id)
     assert report["parameters"] == sum(torch.Size(shape).numel() for shape in listed.shapes.values())
 
 
@@ -52,6 +52,7 @@ def test_text_report_names_the_faults(tmp_path, capsys):
         "CogVideoX",
         "2B",
         "734 matched, 1 missing, 1 unexpected, 1 of another shape",
+        "node        CogVideoX Loader",
         "missing: proj_out.bias",
         "unexpected: ema.weight",
         "another shape: norm_final.bias: (3,) for (1920,)",

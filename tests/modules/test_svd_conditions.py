@@ -86,7 +86,10 @@ def test_pictures_of_the_frames_return_with_every_clip():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"context": draw(1, 77, 20)}, "CLIP vision features of 16 numbers: got 20 numbers a token.*SVDCond"),
+        (
+            {"context": draw(1, 77, 20)},
+            "CLIP vision features of 16 numbers: got 20 numbers a token.*SVD Cond",
+        ),
         (
             {"context": draw(2, 1, 16)},
             "CLIP features of 2 frames, a clip has 3: give one picture, or one for",
@@ -96,7 +99,7 @@ def test_pictures_of_the_frames_return_with_every_clip():
             "image latents of 2 frames, a clip has 3: give one picture, or one for",
         ),
         ({"image": draw(1, 4, 8, 16)}, r"latents of \(4, 8, 16\).* latent to sample is \(4, 8, 8\)"),
-        ({"shape": (4, 4, 8, 8)}, "latent holds 4 frames, the conditioning is for clips of 3: give SVDCond"),
+        ({"shape": (4, 4, 8, 8)}, "latent holds 4 frames, the conditioning is for clips of 3: give SVD Cond"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, message):
@@ -107,8 +110,8 @@ def test_what_does_not_fit_is_named(changes, message):
 @pytest.mark.parametrize(
     "context, image, message",
     [
-        (None, draw(1, 4, 8, 8), "features of 16 numbers: got none. Connect SVDConditioning"),
-        (draw(1, 1, 16), None, "SVD starts from a picture: connect SVDConditioning"),
+        (None, draw(1, 4, 8, 8), "features of 16 numbers: got none. Connect SVD Conditioning"),
+        (draw(1, 1, 16), None, "SVD starts from a picture: connect SVD Conditioning"),
     ],
 )
 def test_what_is_lacking_is_named(context, image, message):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from kinetograph.benchmarks import peers
-from kinetograph.modules.families.svd import exvideo, keys, transformer
+from kinetograph.modules.families.svd import exvideo, keys, long_positions, transformer
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.families.svd.model import SVDUNet
 from kinetograph.modules.layers import positions
@@ -88,7 +88,9 @@ def test_positions_equal_diffsynth_exactly():
 
 def zero_padding(monkeypatch, ours):
     monkeypatch.setattr(
-        exvideo, "_reflect", lambda tokens, rows, frames: _zero_padded(tokens + rows[:, None, None], frames)
+        long_positions,
+        "_reflect",
+        lambda tokens, rows, frames: _zero_padded(tokens + rows[:, None, None], frames),
     )
 
 
@@ -101,7 +103,7 @@ def plain_sinusoids(monkeypatch, ours):
 
 
 def clamped_in_time(monkeypatch, ours):
-    monkeypatch.setattr(exvideo, "_reflected", lambda index, count: min(max(index, 0), count - 1))
+    monkeypatch.setattr(long_positions, "_reflected", lambda index, count: min(max(index, 0), count - 1))
 
 
 @pytest.mark.parametrize("wrong", [zero_padding, plain_sinusoids, clamped_in_time])
@@ -114,7 +116,7 @@ def test_a_wrong_variant_shows(monkeypatch, wrong):
 
 @pytest.mark.parametrize("elements", [1, 7 * 64 * 24])
 def test_chunks_of_frames_only_round(monkeypatch, elements):
-    monkeypatch.setattr(exvideo, "ELEMENTS", elements)
+    monkeypatch.setattr(long_positions, "ELEMENTS", elements)
     assert relative_error(*both(*branch_pair(False), 40)) <= 2e-6
 
 
@@ -131,8 +133,8 @@ def test_half_precision_convolves_at_once():
 
 def test_initial_table_is_diffsynths():
     oracle = peers.load_diffsynth("svd_unet").TrainableTemporalTimesteps(64, True, 0, 128)
-    assert torch.allclose(exvideo.initial_rows(64), oracle.embeddings, rtol=0, atol=1e-6)
-    ids = exvideo.bounced_ids(128)
+    assert torch.allclose(long_positions.initial_rows(64), oracle.embeddings, rtol=0, atol=1e-6)
+    ids = long_positions.bounced_ids(128)
     assert ids[:25] == list(range(25)) and ids[25:45] == list(range(23, 3, -1))
     assert ids[45:65] == list(range(5, 25)) and ids[-1] == 7
 

@@ -19,9 +19,10 @@ from kinetograph.modules.video import writer as writing
 from kinetograph.modules.video.encoder import Encoder
 from kinetograph.modules.video.encoding import parse_encoding
 from kinetograph.modules.video.formats import FORMATS
+from kinetograph.modules.video.metadata import Notes
 from kinetograph.modules.video.readback import Contents, inspect, verify
-from kinetograph.modules.video.trouble import DiskFull, VideoError
-from kinetograph.modules.video.workspace import PREFIX, Workspace, appear, sweep_orphans
+from kinetograph.modules.video.trouble import VideoError
+from kinetograph.modules.video.workspace import PREFIX, appear, sweep_orphans
 from kinetograph.modules.video.writer import Job, VideoWriter
 from kinetograph.tests.clips import make_clip
 
@@ -97,7 +98,7 @@ def test_another_scale_is_no_overshoot(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 64, 64), (2, 64, 64, 4), (2, 64, 64, 1), (2, 3, 64, 64), (1, 2, 64, 64, 3)]
+    "shape", [(2, 64, 64), (2, 64, 64, 2), (2, 64, 64, 1), (2, 3, 64, 64), (1, 2, 64, 64, 3)]
 )
 def test_other_shapes_are_refused(tmp_path, shape):
     with pytest.raises(VideoError, match="shape"), VideoWriter(job(tmp_path)) as writer:
@@ -182,14 +183,6 @@ def test_an_interrupt_leaves_nothing(tmp_path, name, error):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_an_error(tmp_path):
-    with (
-        pytest.raises(VideoError, match="Cannot write into the output folder"),
-        VideoWriter(job(tmp_path / "no")),
-    ):
-        pass
-
-
 @pytest.mark.parametrize(
     "words", [["-c:v", "libx264", "-crf", "nan"], ["-c:v", "no_such"], ["-pix_fmt", "no_such"]]
 )
@@ -254,57 +247,12 @@ def test_a_truncated_file_cannot_pass(tmp_path, name):
         verify(inspect(writer.path), writer.encoding, 17, 64, 64, 0)
 
 
-def test_metadata_that_does_not_survive_is_an_error(tmp_path, monkeypatch):
+def test_a_note_that_does_not_survive_is_named_and_costs_no_clip(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "ffmetadata", lambda notes: ";FFMETADATA1\nprompt=other\n")
-    with pytest.raises(VideoError, match="'prompt' did not survive.*save_metadata"):
-        with VideoWriter(job(tmp_path, metadata={"prompt": "{}"})) as writer:
-            writer.write(make_clip(2))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A function that mounts a disk of so many KiB."""
-    mounted = []
-
-    def mount(kibibytes):
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(folder)]
-        if os.name != "posix" or subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("mounting a small disk needs root on Linux")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("kibibytes", [4, 16, 64, 256])
-@pytest.mark.parametrize("name", SOFTWARE)
-def test_a_full_disk_is_an_error_that_says_how_full(small_disk, name, kibibytes):
-    disk = small_disk(kibibytes)
-    clip = torch.rand(24, 128, 128, 3, generator=torch.Generator().manual_seed(0))
-    try:
-        with VideoWriter(job(disk, name, num_frames=24)) as writer:
-            writer.write(clip)
-    except DiskFull as full:
-        assert "were free for this clip" in str(full) and "MB are needed" in str(full)
-        assert not list(disk.iterdir())
-    except VideoError as error:
-        assert kibibytes == 4 and "output folder" in str(error)
-        assert not list(disk.iterdir())
-    else:
-        assert inspect(writer.path).num_frames == 24 or name == "image/webp"
-        assert list(disk.iterdir()) == [writer.path]
-
-
-def test_a_disk_that_fills_in_the_replay_file_is_an_error(small_disk):
-    disk = small_disk(512)
-    with pytest.raises(DiskFull), VideoWriter(job(disk, pingpong=True)) as writer:
-        writer.write(make_clip(64))
-    assert not list(disk.iterdir())
+    with VideoWriter(job(tmp_path, notes=Notes({"prompt": "{}", "workflow": "{}"}, {}))) as writer:
+        writer.write(make_clip(2))
+    assert inspect(writer.path).num_frames == 2
+    assert "'prompt' (it came back changed), 'workflow' (it did not come back)" in writer.said[0]
 
 
 WRITERS = """
@@ -352,29 +300,7 @@ def test_kill_9_at_any_moment_leaves_only_whole_files(tmp_path):
     assert len(names) == len(set(names)) > 3 and set(names) <= shown
     assert all(inspect(folder / entry).num_frames == 9 for entry in shown)
     orphans = [path for path in folder.iterdir() if path.name.startswith(PREFIX)]
-    assert orphans and sweep_orphans(folder) == 0 and sweep_orphans(folder, age=-1) == len(orphans)
-
-
-def test_orphans_are_swept_after_a_day_and_nothing_else(tmp_path):
-    old = time.time() - 25 * 3600
-    for entry in (f"{PREFIX}old", f"{PREFIX}busy", ".other", "video"):
-        (tmp_path / entry).mkdir()
-        (tmp_path / entry / "part").write_text("x")
-        os.utime(tmp_path / entry / "part", (old, old))
-        os.utime(tmp_path / entry, (old, old))
-    (tmp_path / f"{PREFIX}file").write_text("x")
-    os.utime(tmp_path / f"{PREFIX}file", (old, old))
-    os.utime(tmp_path / f"{PREFIX}busy" / "part")
-    with Workspace(tmp_path):
-        left = {path.name for path in tmp_path.iterdir()}
-    assert {f"{PREFIX}busy", ".other", "video", f"{PREFIX}file"} <= left and f"{PREFIX}old" not in left
-
-
-@POSIX
-def test_sweeping_follows_no_links(tmp_path):
-    (tmp_path / "kept").mkdir()
-    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "kept")
-    assert sweep_orphans(tmp_path, age=-1) == 0 and (tmp_path / "kept").exists()
+    assert orphans and sweep_orphans(folder) == len(orphans)  # their owners are dead, so they go at once
 
 
 def test_a_name_taken_meanwhile_is_not_replaced(tmp_path, monkeypatch):

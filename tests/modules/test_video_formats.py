@@ -18,6 +18,7 @@ VHS_NAMES = {
     "image/gif", "image/webp", "video/h264-mp4", "video/h265-mp4", "video/webm", "video/av1-webm",
     "video/ProRes", "video/ffv1-mkv", "video/nvenc_h264-mp4", "video/nvenc_hevc-mp4", "video/nvenc_av1-mp4",
 }  # fmt: skip
+OURS = ["image/webp-alpha"]
 BAD_VALUES = [
     None,
     -1,
@@ -38,7 +39,7 @@ OPTIONS = [(entry.name, option.name) for entry in FORMATS for option in entry.op
 
 
 def test_names_are_those_of_videohelpersuite():
-    assert set(NAMES) == VHS_NAMES and NAMES[0] == "video/h264-mp4"
+    assert set(NAMES) - set(OURS) == VHS_NAMES and NAMES[0] == "video/h264-mp4" and NAMES[-1:] == OURS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,7 +86,11 @@ def test_rates_are_exact():
     rates = {
         8: Fraction(8),
         23.976: Fraction(2997, 125),
+        24000 / 1001: Fraction(24000, 1001),
         30000 / 1001: Fraction(30000, 1001),
+        60000 / 1001: Fraction(60000, 1001),
+        29.97: Fraction(2997, 100),
+        59.94: Fraction(2997, 50),
         0.1: Fraction(1, 10),
     }
     assert {rate: parse_encoding("video/webm", rate).frame_rate for rate in rates} == rates
@@ -121,10 +126,10 @@ GOOD_PREFIXES = [
     "CONcert",
 ]
 BAD_PREFIXES = [
-    "", "/", "/abs", "a/", "a//b", "..", "../x", "a/../b", "a/..", ".hidden", "a/.b", "-rf", "a/-b", "a\\b",
-    "C:x", "a\nb", "a\rb", "a\tb", "a\0b", "a\x1b[0m", "CON", "con", "a/NUL", "Aux.txt", "com1", "LPT9.mp4", "a.",
+    "", "/", "/abs", "a/", "a//b", "..", "../x", "a/../b", "a/..", ".hidden", "a/.b", "-rf", "a/-b", "..\\x",
+    "C:x", "\\\\server\\share", "a\nb", "a\rb", "a\tb", "a\0b", "a\x1b[0m", "CON", "con", "a/NUL", "Aux.txt", "com1", "LPT9.mp4", "a.",
     "a ", " a", "a /b", "x" * 121, "é" * 61, "a*b", "a?b", 'a"b', "a<b", "a>b", "a|b", "a\u202eb", "a\u2028b",
-    "\ud800", "%date:yyyy-MM-dd%", "~/.ssh\\x", "con .txt",
+    "\ud800", "~/.ssh\\x", "con .txt",
 ]  # fmt: skip
 
 
@@ -162,7 +167,7 @@ def test_output_folder_may_itself_be_a_link(tmp_path):
 def test_requests_with_linked_values_pass(tmp_path):
     linked = {"format": "video/h264-mp4", "crf": None, "pix_fmt": None}
     assert request_problem(linked, None, None, tmp_path) is None
-    assert "missing or unknown" in request_problem(None, 8.0, "a", tmp_path)
+    assert "format must be one of" in request_problem(None, 8.0, "a", tmp_path)
     assert "crf" in request_problem({"format": "video/h264-mp4", "crf": 99}, 8.0, "a", tmp_path)
 
 
@@ -171,16 +176,9 @@ def test_every_software_encoder_works_here(name):
     probe.check_usable(name)
 
 
-def test_gpu_formats_are_offered_only_where_they_work():
-    offered = {entry.name for entry in probe.usable_formats()}
-    assert {name for name in NAMES if "nvenc" not in name} <= offered
-    for name in set(NAMES) - offered:
-        with pytest.raises(VideoError, match=f"{name} does not work on this computer"):
-            probe.check_usable(name)
-
-
 def test_missing_ffmpeg_says_how_to_get_one(monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
-    probe._encode_once.cache_clear()
+    probe.trial_of.cache_clear()
     with pytest.raises(VideoError, match="imageio-ffmpeg"):
         probe.check_usable("image/gif")
+    probe.trial_of.cache_clear()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kinetograph.modules.families import FAMILIES
-from kinetograph.modules.weights.detect import detect, detect_all
+from kinetograph.modules.weights.detect import choose, detect, detect_all, sure_parts
 from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, PUBLISHED, header, remember_shapes
 
@@ -235,3 +235,144 @@ def test_integer_weights_are_refused(word):
     finding = detect(type(head)(head.name, (), head.shapes, dtypes, {}), FAMILIES)
     with pytest.raises(CheckpointError, match=f"1 weights are no floating point numbers .*{word}"):
         finding.check()
+
+
+def pixart():
+    """Keys of a PixArt transformer as diffusers 0.42 names them: 338 of 607 are in CogVideoX's table too."""
+    inner = [f"attn{n}.to_{name}" for n in (1, 2) for name in ("q", "k", "v", "out.0")]
+    inner += ["ff.net.0.proj", "ff.net.2"]
+    blocks = [f"transformer_blocks.{i}.{name}" for i in range(28) for name in inner]
+    around = ["pos_embed.proj", "proj_out", "adaln_single.linear"]
+    around += [
+        f"adaln_single.emb.{e}_embedder.linear_{n}" for e in ("timestep", "resolution") for n in (1, 2)
+    ]
+    tables = ["scale_shift_table", *(f"transformer_blocks.{i}.scale_shift_table" for i in range(28))]
+    return dict.fromkeys(
+        [*(f"{name}.{end}" for name in (*blocks, *around) for end in ("weight", "bias")), *tables], (1, 1)
+    )
+
+
+def diluted(listed, share):
+    """A key list without one of its telling keys, under `share` of all the keys of a file."""
+    telling = FAMILIES[0].parts[listed.kind].signature
+    ours = {key: listed.shapes[key] for key in (*telling, *sorted(listed.shapes)[:15]) if key != telling[0]}
+    strangers = round(len(ours) * (1 - share) / share)
+    return ours | {f"stranger.{i}.weight": (1,) for i in range(strangers)}
+
+
+def test_another_model_is_not_called_a_damaged_one_of_ours():
+    strange = find(pixart())
+    assert (strange.family, strange.keys) == ("unknown", 603)
+    assert "is of no kind known here: 603 keys" in strange.complaint()
+    for share in (0.05, 0.4):
+        assert find(diluted(T2V, share)).family == "unknown", share
+    assert find(diluted(T2V, 0.6)).family == "cogvideox"
+
+
+WRAPPINGS = [
+    "_orig_mod.",
+    "module.",
+    "transformer.",
+    "model.",
+    "net.",
+    "pipe.transformer.",
+    "module._orig_mod.",
+    "_orig_mod.module.model.diffusion_model.",
+    "model.net.transformer._orig_mod.",
+    "pipeline.transformer._fsdp_wrapped_module.",
+]
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_wrapped_keys_are_those_inside(wrapping, monkeypatch):
+    remember_shapes(monkeypatch)
+    for listed in (T2V, VAE, T5):
+        finding = find(under(wrapping, listed.shapes)).check()
+        assert (finding.kind, finding.prefix) == (listed.kind, wrapping)
+        plain = find(listed.shapes).check().renames
+        assert finding.renames == {wrapping + key: ours for key, ours in plain.items()}
+
+
+def test_a_wrapped_checkpoint_of_many_parts():
+    listed = BY_NAME["svd-xt"]
+    findings = detect_all(header(under("module._orig_mod.", listed.shapes)), FAMILIES)
+    assert tuple(finding.check().kind for finding in findings) == listed.kinds
+
+
+def test_blocks_that_were_compiled_one_by_one():
+    wrapped = {re.sub(r"(blocks\.\d+\.)", r"\1_orig_mod.", key): shape for key, shape in T2V.shapes.items()}
+    assert wrapped.keys() != T2V.shapes.keys()
+    assert sorted(find(wrapped).check().renames.values()) == sorted(T2V.shapes)
+
+
+def test_a_wrapped_key_beside_its_plain_one_is_not_dropped():
+    plain, wrapped = (
+        "transformer_blocks.1.norm1.linear.bias",
+        "transformer_blocks.1._orig_mod.norm1.linear.bias",
+    )
+    for shapes in ({**T2V.shapes, wrapped: (1,)}, {wrapped: (1,), **T2V.shapes}):
+        finding = find(shapes)
+        assert finding.unexpected == (wrapped,)
+        assert finding.renames[plain] == plain
+
+
+def test_a_pipeline_under_its_own_names():
+    parts = {"pipe.transformer.": I2V, "pipe.vae.": VAE, "pipe.text_encoder.": T5}
+    shapes = {
+        key: shape for prefix, listed in parts.items() for key, shape in under(prefix, listed.shapes).items()
+    }
+    findings = detect_all(header(shapes), FAMILIES)
+    assert [(finding.check().kind, finding.prefix) for finding in findings] == [
+        ("diffusion_model", "pipe.transformer."),
+        ("text_encoder", "pipe.text_encoder."),
+        ("vae", "pipe.vae."),
+    ]
+
+
+def test_the_other_loader_is_named():
+    cogvideox, svd = FAMILIES
+    xt, exvideo = BY_NAME["svd-xt"], BY_NAME["svd-exvideo"]
+    for shapes, family, kind, words in [
+        (xt.shapes, cogvideox, "diffusion_model", "no CogVideoX diffusion model: use SVD Loader."),
+        (xt.shapes, cogvideox, "vae", "no CogVideoX vae: use SVD Loader."),
+        (
+            T2V.shapes,
+            svd,
+            "diffusion_model",
+            "is CogVideoX 2B, no SVD diffusion model: use CogVideoX Loader.",
+        ),
+        (
+            exvideo.shapes,
+            svd,
+            "diffusion_model",
+            "is SVD ExVideo, no SVD diffusion model: use ExVideo Patch.",
+        ),
+        (VAE.shapes, cogvideox, "diffusion_model", "it holds CogVideoX vae, and a diffusion_model is wanted"),
+        (pixart(), svd, "diffusion_model", "is of no kind known here"),
+    ]:
+        with pytest.raises(CheckpointError) as caught:
+            choose(header(shapes), FAMILIES, family, kind)
+        assert words in str(caught.value) and str(caught.value).startswith("model.safetensors ")
+    assert choose(header(T2V.shapes), FAMILIES, cogvideox, "diffusion_model").complete
+
+
+@pytest.mark.parametrize("listed", KEY_LISTS, ids=lambda listed: listed.name)
+def test_what_a_file_surely_holds_is_told_by_its_keys_alone(listed):
+    parts = {(listed.family, kind) for kind in listed.kinds}
+    assert sure_parts(listed.shapes, FAMILIES) == parts
+    assert sure_parts(under("module.", listed.shapes), FAMILIES) == parts
+    assert sure_parts({**listed.shapes, "vae.x": (1,)}, FAMILIES) == frozenset(), "x may be anybody's"
+
+
+@pytest.mark.parametrize("key", FAMILIES[0].parts["diffusion_model"].signature)
+def test_nothing_is_sure_without_every_telling_key(key):
+    assert sure_parts(T2V.shapes.keys() - {key}, FAMILIES) == frozenset()
+
+
+def test_nothing_is_sure_of_a_strange_file():
+    assert (
+        sure_parts([], FAMILIES)
+        == sure_parts(pixart(), FAMILIES)
+        == sure_parts(["a"], FAMILIES)
+        == frozenset()
+    )

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kinetograph.modules.weights.files import component_folders, open_weights, read_header, weight_files
+from kinetograph.modules.weights.files import open_weights, read_header
+from kinetograph.modules.weights.shards import component_folders, weight_files
 from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME, header_bytes, write_sparse
 

@@ -1,14 +1,15 @@
 """CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V."""
 
+from ...weights.part import NodeName
 from ..family import Family, NoiseSchedule, Part
 from ..t5 import t5_encoder
 from .conditions import conditions
-from .config import GRID, CogVideoXConfig, read_config
+from .config import GRID, CogVideoXConfig, read_config, untold
 from .keys import COMFY, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
 from .vae import CogVideoXVAE, read_vae_config
 
-LOADER = "KinetographCogVideoXLoader"
+LOADER = NodeName("KinetographCogVideoXLoader", "CogVideoX Loader")
 
 
 def schedule(config: CogVideoXConfig) -> NoiseSchedule:
@@ -45,6 +46,7 @@ TRANSFORMER = Part(
     read_config=read_config,
     variant=lambda config: config.variant,
     build=CogVideoXTransformer,
+    untold=untold,
     folder="diffusion_models",
     node=LOADER,
 )
@@ -60,6 +62,7 @@ CAUSAL_VAE = Part(
     read_config=read_vae_config,
     variant=lambda config: "VAE",
     build=CogVideoXVAE,
+    untold=lambda config: {"norm_num_groups": config.norm_groups},
     folder="vae",
     node=LOADER,
 )

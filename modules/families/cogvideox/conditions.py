@@ -44,13 +44,13 @@ def image_channels(config: CogVideoXConfig, request: Request) -> Tensor | None:
         return None
     if image is None:
         raise ValueError(
-            f"{config.variant} is an image-to-video checkpoint: connect ImageToVideoConditioning between the "
+            f"{config.variant} is an image-to-video checkpoint: connect Image To Video Conditioning between the "
             "prompts and the sampler."
         )
     if image.ndim != len(request.noise_shape):
         raise ValueError(
             f"Image conditioning of another family: its latents have {image.ndim} axes, {config.variant} takes "
-            f"{len(request.noise_shape)}. Use ImageToVideoConditioning with the VAE of the model's loader."
+            f"{len(request.noise_shape)}. Use Image To Video Conditioning with the VAE of the model's loader."
         )
     image = image[:1] * config.image_latent_scale
     missing = sizes[0] - image.shape[2]
@@ -59,7 +59,7 @@ def image_channels(config: CogVideoXConfig, request: Request) -> Tensor | None:
     if tuple(image.shape[2:]) != tuple(sizes):
         raise ValueError(
             f"Image conditioning is for latents of {tuple(image.shape[2:])} (frames, height, width) but "
-            f"the latent to sample is {tuple(sizes)}: give ImageToVideoConditioning the same latent that goes "
+            f"the latent to sample is {tuple(sizes)}: give Image To Video Conditioning the same latent that goes "
             "into the sampler."
         )
     return image

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...grid import LatentGrid
+from ...weights.part import lengths
+from ...weights.settings import colours, switch, whole
 
 # The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
 GRID = LatentGrid(channels=16, stride_t=4, stride_hw=8, lone_first=True, patch_hw=2)
@@ -36,6 +38,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 WIDTH_2B = 1920  # 30 heads of 64; the only release with sin-cos positions and a shifted schedule
 LATENT_SCALE_2B = 1.15258426
 LATENT_SCALE_5B = 0.7
+# The most that a config.json may tell: text tokens, latent cells on a side, pixel frames.
+MAX_TEXT_TOKENS, MAX_CELLS, MAX_FRAMES = 4096, 2048, 8193
 
 
 @dataclass(frozen=True)
@@ -96,41 +100,56 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     shapes belong to no CogVideoX checkpoint that this version knows.
     """
     settings = settings or {}
+    # a Linear in the 1.5 releases, two latent frames to a token
     projection = shapes["patch_embed.proj.weight"]
-    width, text_dim = shapes["patch_embed.text_proj.weight"]
-    head_dim = shapes["transformer_blocks.0.attn1.norm_q.weight"][0]
-    patch_size = settings.get("patch_size", 2)
     patch_size_t = 1 if len(projection) == 4 else 2
-    in_channels = projection[1] if patch_size_t == 1 else projection[1] // (patch_size_t * patch_size**2)
-    out_channels = shapes["proj_out.weight"][0] // (patch_size_t * patch_size**2)
-    ofs = shapes.get("ofs_embedding.linear_1.weight")
-    learned = shapes.get("patch_embed.pos_embedding")
-    _check_channels(in_channels, out_channels, knows_image=bool(ofs or learned))
-    rotary = bool(settings.get("use_rotary_positional_embeddings", width != WIDTH_2B))
+    projection = lengths(shapes, "patch_embed.proj.weight", 4 if patch_size_t == 1 else 2)
+    width, text_dim = lengths(shapes, "patch_embed.text_proj.weight", 2)
+    (head_dim,) = lengths(shapes, "transformer_blocks.0.attn1.norm_q.weight", 1)
+    patch_size = whole(settings, "patch_size", GRID.patch_hw, GRID.patch_hw, GRID.patch_hw)
+    patch = patch_size_t * patch_size**2
+    in_channels = projection[1] if patch_size_t == 1 else projection[1] // patch
+    out_channels = lengths(shapes, "proj_out.weight", 2)[0] // patch
+    ofs = "ofs_embedding.linear_1.weight" in shapes
+    learned = "patch_embed.pos_embedding" in shapes
+    _check_channels(in_channels, out_channels, knows_image=ofs or learned)
+    rotary = switch(settings, "use_rotary_positional_embeddings", width != WIDTH_2B)
     latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
+    rgb_factors, rgb_bias = colours(settings, out_channels, RGB_FACTORS)
     return CogVideoXConfig(
         num_layers=1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("transformer_blocks.")),
         num_heads=width // head_dim,
         head_dim=head_dim,
         in_channels=in_channels,
         out_channels=out_channels,
-        time_embed_dim=shapes["time_embedding.linear_1.weight"][0],
+        time_embed_dim=lengths(shapes, "time_embedding.linear_1.weight", 2)[0],
         text_dim=text_dim,
-        max_text_tokens=settings.get("max_text_seq_length", 226),
+        max_text_tokens=whole(settings, "max_text_seq_length", 226, MAX_TEXT_TOKENS),
         patch_size=patch_size,
         patch_size_t=patch_size_t,
         rotary=rotary,
-        learned_positions=learned[1] if learned else 0,
-        ofs_dim=ofs[1] if ofs else 0,
-        sample_width=settings.get("sample_width", 90),
-        sample_height=settings.get("sample_height", 60),
-        sample_frames=settings.get("sample_frames", 49),
+        learned_positions=lengths(shapes, "patch_embed.pos_embedding", 3)[1] if learned else 0,
+        ofs_dim=lengths(shapes, "ofs_embedding.linear_1.weight", 2)[1] if ofs else 0,
+        sample_width=whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw),
+        sample_height=whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw),
+        sample_frames=whole(settings, "sample_frames", 49, MAX_FRAMES),
         latent_scale=latent_scale,
         image_latent_scale=1.0 if ofs else latent_scale,
         snr_shift=1.0 if rotary else 3.0,
-        rgb_factors=settings.get("latent_rgb_factors", RGB_FACTORS),
-        rgb_bias=settings.get("latent_rgb_bias", (0.0, 0.0, 0.0)),
+        rgb_factors=rgb_factors,
+        rgb_bias=rgb_bias,
     )
+
+
+def untold(config: CogVideoXConfig) -> dict[str, int]:
+    """What no shape tells of a transformer, in the words of its config.json."""
+    size = {"sample_width": config.sample_width, "sample_height": config.sample_height}
+    return {
+        "max_text_seq_length": config.max_text_tokens,
+        **size,
+        "sample_frames": config.sample_frames,
+        "use_rotary_positional_embeddings": config.rotary,
+    }
 
 
 def _check_channels(in_channels: int, out_channels: int, knows_image: bool) -> None:

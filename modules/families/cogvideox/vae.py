@@ -14,7 +14,8 @@ from torch import Tensor
 from ...layers.attention import Attention
 from ...layers.network import Network, Place
 from ...layers.operations import Operations
-from ...weights.part import Shapes, count_numbered
+from ...weights.part import Shapes, check_groups, count_numbered, lengths
+from ...weights.settings import whole
 from .vae_coders import Decoder, Encoder
 from .vae_layers import CausalCache
 
@@ -50,18 +51,21 @@ def read_vae_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -
     """Config of an autoencoder from its key -> shape list in diffusers naming.
 
     `settings` are the words of a diffusers `config.json` where one lies beside the weights; only
-    `norm_num_groups` is read, which no shape can tell.
+    `norm_num_groups` is read, which no shape can tell. Raises ValueError where it does not divide the channels.
     """
     settings = settings or {}
     levels = count_numbered(shapes, "encoder.down_blocks.")
     blocks = count_numbered(shapes, "encoder.down_blocks.0.resnets.")
-    widths = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(levels))
+    firsts = (f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight" for i in range(max(levels, 1)))
+    widths = tuple(lengths(shapes, key, 5)[0] for key in firsts)
+    groups = whole(settings, "norm_num_groups", VAEConfig.norm_groups, max(widths))
+    check_groups(widths, groups)
     return VAEConfig(
         block_out_channels=widths,
         layers_per_block=blocks,
-        latent_channels=shapes["decoder.conv_in.conv.weight"][1],
-        norm_groups=settings.get("norm_num_groups", 32),
-        pixel_channels=shapes["encoder.conv_in.conv.weight"][1],
+        latent_channels=lengths(shapes, "decoder.conv_in.conv.weight", 5)[1],
+        norm_groups=groups,
+        pixel_channels=lengths(shapes, "encoder.conv_in.conv.weight", 5)[1],
     )
 
 

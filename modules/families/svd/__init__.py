@@ -2,10 +2,20 @@
 
 import dataclasses
 
+from ...weights.part import NodeName
 from ..clip_vision import clip_vision_encoder
 from ..family import EDMSchedule, Family, Part
 from .conditions import conditions
-from .config import GRID, LATENT_SCALE, SIGMA_MAX, SIGMA_MIN, SVDConfig, read_config, read_extension_config
+from .config import (
+    GRID,
+    LATENT_SCALE,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    SVDConfig,
+    read_config,
+    read_extension_config,
+    untold,
+)
 from .exvideo import ExVideoBranches
 from .keys import (
     DIFFUSERS,
@@ -18,7 +28,8 @@ from .keys import (
 from .model import SVDUNet
 from .vae import SVDVAE, KLEncoder, read_vae_config
 
-LOADER, PATCH = "KinetographSVDLoader", "KinetographExVideoPatch"
+LOADER = NodeName("KinetographSVDLoader", "SVD Loader")
+PATCH = NodeName("KinetographExVideoPatch", "ExVideo Patch")
 
 
 def memory_factor(config: SVDConfig) -> float:
@@ -35,6 +46,7 @@ UNET = Part(
     folder="checkpoints",
     kind="diffusion_model",
     build=SVDUNet,
+    untold=untold,
     read_config=read_config,
     variant=lambda config: config.variant,
     dialects={"original": ORIGINAL, "diffusers": DIFFUSERS},
@@ -75,6 +87,7 @@ EXTENSION = Part(
     folder="SVD",
     kind="extension",
     build=ExVideoBranches,
+    untold=untold,
     read_config=read_extension_config,
     variant=lambda config: "ExVideo",
     dialects={"diffsynth": EXVIDEO},

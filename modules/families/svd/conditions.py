@@ -34,7 +34,7 @@ def clip_frames(request: Request) -> int:
     frames = int(request.settings.get("num_frames") or total)
     if total % frames:
         raise ValueError(
-            f"The latent holds {total} frames, the conditioning is for clips of {frames}: give SVDConditioning "
+            f"The latent holds {total} frames, the conditioning is for clips of {frames}: give SVD Conditioning "
             "the latent that goes into the sampler."
         )
     return frames
@@ -59,7 +59,7 @@ def image_tokens(config: SVDConfig, request: Request, frames: int) -> Tensor:
     if context is None or context.shape[-1] != config.context_dim:
         got = "none" if context is None else f"{context.shape[-1]} numbers a token"
         raise ValueError(
-            f"SVD takes CLIP vision features of {config.context_dim} numbers: got {got}. Connect SVDConditioning, "
+            f"SVD takes CLIP vision features of {config.context_dim} numbers: got {got}. Connect SVD Conditioning, "
             "with the CLIP_VISION of the loader that loaded the model, between the picture and the sampler."
         )
     return per_frame(context, request, frames, "CLIP features")
@@ -69,12 +69,12 @@ def image_channels(request: Request, frames: int) -> Tensor:
     """Image latents for the channel axis, unscaled: (n, 4, h, w)."""
     image = request.image_latents
     if image is None:
-        raise ValueError("SVD starts from a picture: connect SVDConditioning between it and the sampler.")
+        raise ValueError("SVD starts from a picture: connect SVD Conditioning between it and the sampler.")
     wanted = request.noise_shape[1:]
     if tuple(image.shape[1:]) != tuple(wanted):
         raise ValueError(
             f"The picture was encoded to latents of {tuple(image.shape[1:])} (channels, height, width), the "
-            f"latent to sample is {tuple(wanted)}: give SVDConditioning the latent that goes into the sampler."
+            f"latent to sample is {tuple(wanted)}: give SVD Conditioning the latent that goes into the sampler."
         )
     return per_frame(image, request, frames, "image latents").expand(request.noise_shape[0], -1, -1, -1)
 

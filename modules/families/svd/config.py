@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...grid import LatentGrid
+from ...weights.part import check_groups, lengths
+from ...weights.settings import REMEDY, brief, colours, whole
+from .temporal import GROUPS
 
 # The image VAE folds 8x8 pixels; the UNet halves its latents three times. Frames lie on the batch axis.
 GRID = LatentGrid(channels=4, stride_t=1, stride_hw=8, lone_first=False, patch_hw=8)
@@ -23,6 +26,7 @@ RGB_FACTORS = (
 Shapes = Mapping[str, tuple[int, ...]]
 LEVELS = 4
 EXVIDEO_SIZE = (512, 512, 128)  # width and height in pixels, frames: ExVideo-SVD-128f-v1
+MAX_SIDE, MAX_FRAMES = 8192, 8193  # the most that a config.json may tell, in pixels and frames
 MICRO_CONDITIONS = 3  # fps_id, motion_bucket_id, noise_aug_strength
 
 
@@ -40,6 +44,7 @@ class SVDConfig:
     num_frames: int = 25  # that the checkpoint was trained on; no shape tells
     width: int = 1024  # pixels, as num_frames
     height: int = 576
+    exvideo: bool = False  # saved with ExVideo's temporal layers and positions in place
     rgb_factors: tuple[tuple[float, ...], ...] = RGB_FACTORS  # (channels, 3), for previews only
     rgb_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
 
@@ -56,7 +61,7 @@ class SVDConfig:
     @property
     def variant(self) -> str:
         """What this checkpoint is called before a user. The releases differ in training alone."""
-        return "UNet"
+        return "UNet with ExVideo" if self.exvideo else "UNet"
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SVDConfig:
@@ -67,24 +72,30 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
     num_frames). Raises ValueError when the shapes are another model's, such as SV3D's.
     """
     settings = settings or {}
-    channels = tuple(shapes[f"input_blocks.{3 * i + 1}.0.out_layers.3.weight"][0] for i in range(LEVELS))
-    in_channels, out_channels = shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0]
-    adm_dim = shapes["label_emb.0.0.weight"][1]
+    firsts = (f"input_blocks.{3 * i + 1}.0.out_layers.3.weight" for i in range(LEVELS))
+    channels = tuple(lengths(shapes, key, 4)[0] for key in firsts)
+    check_groups(channels, GROUPS)
+    in_channels = lengths(shapes, "input_blocks.0.0.weight", 4)[1]
+    out_channels = lengths(shapes, "out.2.weight", 4)[0]
+    adm_dim = lengths(shapes, "label_emb.0.0.weight", 2)[1]
     _check_channels(in_channels, out_channels)
     _check_conditions(adm_dim, settings)
-    width, height, num_frames = _native_size(settings, SVDConfig().native_size)
+    exvideo = "input_blocks.1.1.positional.embeddings" in shapes
+    width, height, num_frames = _native_size(settings, EXVIDEO_SIZE if exvideo else SVDConfig().native_size)
+    rgb_factors, rgb_bias = colours(settings, out_channels, RGB_FACTORS)
     return SVDConfig(
         in_channels=in_channels,
         out_channels=out_channels,
         channels=channels,
         head_dim=_head_dim(channels, settings),
-        context_dim=shapes["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"][1],
+        context_dim=lengths(shapes, "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
         adm_dim=adm_dim,
         num_frames=num_frames,
         width=width,
         height=height,
-        rgb_factors=settings.get("latent_rgb_factors", RGB_FACTORS),
-        rgb_bias=settings.get("latent_rgb_bias", (0.0, 0.0, 0.0)),
+        exvideo=exvideo,
+        rgb_factors=rgb_factors,
+        rgb_bias=rgb_bias,
     )
 
 
@@ -95,49 +106,61 @@ def read_extension_config(shapes: Shapes, settings: Mapping[str, Any] | None = N
     """
     settings = settings or {}
     places = ("input_blocks.1.1", "input_blocks.4.1", "input_blocks.7.1", "middle_block.1")
-    channels = tuple(shapes[f"{place}.time_stack.0.norm_in.weight"][0] for place in places)
+    channels = tuple(lengths(shapes, f"{place}.time_stack.0.norm_in.weight", 1)[0] for place in places)
     width, height, num_frames = _native_size(settings, EXVIDEO_SIZE)
     return SVDConfig(
         channels=channels,
         head_dim=_head_dim(channels, settings),
-        context_dim=shapes["input_blocks.1.1.time_stack.0.attn2.to_k.weight"][1],
+        context_dim=lengths(shapes, "input_blocks.1.1.time_stack.0.attn2.to_k.weight", 2)[1],
         num_frames=num_frames,
         width=width,
         height=height,
     )
 
 
+def untold(config: SVDConfig) -> dict[str, int]:
+    """What no shape tells of a UNet, in the words of its settings."""
+    size = {"width": config.width, "height": config.height, "num_frames": config.num_frames}
+    return {"head_dim": config.head_dim, **size}
+
+
 def _native_size(settings: Mapping[str, Any], published: tuple[int, int, int]) -> tuple[int, int, int]:
     """(width, height, frames) as a file tells them, else as published. ValueError unless whole positive numbers."""
-    names = ("width", "height", "num_frames")
-    told = (settings.get(name, usual) for name, usual in zip(names, published, strict=True))
-    width, height, num_frames = size = tuple(told)
-    if not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(
-            f"SVD checkpoint with a native size of {size} (width, height, frames) in its config: whole numbers "
-            "above 0 fit. Use the config.json that was published with the weights."
-        )
-    return width, height, num_frames
+    width, height, num_frames = published
+    return (
+        whole(settings, "width", width, MAX_SIDE),
+        whole(settings, "height", height, MAX_SIDE),
+        whole(settings, "num_frames", num_frames, MAX_FRAMES),
+    )
 
 
 def _head_dim(channels: tuple[int, ...], settings: Mapping[str, Any]) -> int:
     """Channels per attention head: 64 unless the settings say otherwise. ValueError when heads do not fit."""
-    asked = settings.get("head_dim", SVDConfig.head_dim)
-    heads = settings.get("num_attention_heads")
-    if "head_dim" not in settings and heads is not None:
-        counts = [heads] * len(channels) if isinstance(heads, int) else list(heads)
-        asked = channels[0] // counts[0]
-        if counts != [count // asked for count in channels]:
-            raise ValueError(
-                f"SVD UNet with {counts} attention heads for {list(channels)} channels: every level needs the same "
-                "channels per head. Use the config.json that was published with the weights."
-            )
-    if not isinstance(asked, int) or asked < 1 or any(count % asked for count in channels):
+    if "head_dim" not in settings and settings.get("num_attention_heads") is not None:
+        return _shared_head_dim(channels, settings["num_attention_heads"])
+    asked = whole(settings, "head_dim", SVDConfig.head_dim, max(channels))
+    if any(count % asked for count in channels):
         raise ValueError(
             f"SVD UNet with {asked} channels per attention head, which {list(channels)} channels do not divide "
-            "into. Use the config.json that was published with the weights."
+            f"into. {REMEDY}"
         )
     return asked
+
+
+def _shared_head_dim(channels: tuple[int, ...], heads: Any) -> int:
+    """The channels per head that a number of heads, or one for each level, comes to."""
+    counts = heads if isinstance(heads, list | tuple) else [heads] * len(channels)
+    name = "num_attention_heads"
+    told = [whole({name: count}, name, 1, most) for count, most in zip(counts, channels, strict=False)]
+    dim = channels[0] // told[0] if told else 0
+    if len(counts) != len(channels) or any(
+        count * dim != width for count, width in zip(told, channels, strict=True)
+    ):
+        raise ValueError(
+            f"SVD UNet with {brief(heads)} attention heads for {list(channels)} channels: every level needs the same "
+            f"channels per head. {REMEDY}"
+        )
+    return dim
 
 
 def _check_channels(in_channels: int, out_channels: int) -> None:
@@ -151,7 +174,7 @@ def _check_channels(in_channels: int, out_channels: int) -> None:
 
 def _check_conditions(adm_dim: int, settings: Mapping[str, Any]) -> None:
     """ValueError unless the embedding takes three sinusoids of one width. SV3D has one (256) or five (1280)."""
-    width = settings.get("addition_time_embed_dim", adm_dim // MICRO_CONDITIONS)
+    width = whole(settings, "addition_time_embed_dim", max(1, adm_dim // MICRO_CONDITIONS), MAX_SIDE)
     if adm_dim != MICRO_CONDITIONS * width or not adm_dim:
         known = {256: "SV3D_u", 1280: "SV3D_p"}.get(adm_dim, "no model known here")
         raise ValueError(

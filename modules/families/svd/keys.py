@@ -86,7 +86,12 @@ DIFFUSERS = KeyMap(
     *(row for theirs, ours in TRANSFORMER_PLACES for row in under(theirs, ours, TRANSFORMER)),
     *RESAMPLERS,
 )
-ORIGINAL = KeyMap(*originals(DIFFUSERS.rows))
+# What ComfyUI saves after ExVideo Patch keeps ExVideo's layers where they were put.
+POSITIONAL = same("positional.embeddings", "positional.conv.{p}")
+ORIGINAL = KeyMap(
+    *originals(DIFFUSERS.rows),
+    *(row for _, ours in TRANSFORMER_PLACES for row in under(ours, ours, POSITIONAL)),
+)
 
 # ExVideo: the numbers that diffsynth 1.1.9 (models/svd_unet.py) gives to the 16 temporal transformers.
 EXVIDEO_NUMBERS = (7, 17, 29, 39, 51, 61, 83, 113, 123, 133, 144, 154, 164, 175, 185, 195)

@@ -17,6 +17,7 @@ from ...layers.network import Network, Place
 from ...layers.operations import Operations, is_recorded
 from .blocks import Clips, Downsample, Upsample, VideoResBlock, spans
 from .config import SVDConfig
+from .long_positions import ExVideoPosition
 from .temporal import EPS, GROUPS, activate
 from .transformer import VideoTransformer
 
@@ -156,7 +157,10 @@ class _Builder:
     def _transformer(self, width: int) -> VideoTransformer:
         config = self.config
         sizes = (width, config.context_dim, config.head_dim)
-        return VideoTransformer(*sizes, self.ops, self.attention, **self.place)
+        transformer = VideoTransformer(*sizes, self.ops, self.attention, **self.place)
+        if config.exvideo:
+            transformer.positional = ExVideoPosition(width, self.ops, **self.place)
+        return transformer
 
 
 def transformer_places(config: SVDConfig) -> dict[str, int]:

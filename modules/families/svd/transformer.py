@@ -131,7 +131,7 @@ def new_time_embedding(width: int, ops: Operations, **place) -> nn.Sequential:
 class VideoTransformer(nn.Module):
     """A token block over each frame, mixed with one over time, around a shortcut.
 
-    `positional` is None; ExVideo puts a module there (see `exvideo.py`).
+    `positional` is None; ExVideo has a module there (see `long_positions.py`).
     """
 
     positional: Any

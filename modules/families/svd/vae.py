@@ -13,7 +13,8 @@ from torch import Tensor
 from ...layers.attention import Attention
 from ...layers.network import Network, Place
 from ...layers.operations import Operations
-from ...weights.part import Shapes, count_numbered
+from ...weights.part import Shapes, check_groups, count_numbered, lengths
+from .temporal import GROUPS
 from .vae_coders import PIXEL_CHANNELS, Encoder, TemporalDecoder
 
 
@@ -39,10 +40,13 @@ def read_vae_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -
     """
     levels = count_numbered(shapes, "encoder.down.")
     blocks = count_numbered(shapes, "encoder.down.0.block.")
+    firsts = (f"encoder.down.{i}.block.0.conv1.weight" for i in range(max(levels, 1)))
+    channels = tuple(lengths(shapes, key, 4)[0] for key in firsts)
+    check_groups(channels, GROUPS)
     return VAEConfig(
-        channels=tuple(shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)),
+        channels=channels,
         num_res_blocks=blocks,
-        latent_channels=shapes["encoder.conv_out.weight"][0] // 2,
+        latent_channels=lengths(shapes, "encoder.conv_out.weight", 4)[0] // 2,
         quant_conv="quant_conv.weight" in shapes,
     )
 

@@ -1,0 +1,59 @@
+"""torch.compile of whole networks beside their eager selves: time of a step, of compiling, and graph breaks."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..cases import cog_dit, svd_unet
+from . import measure, networks
+from .report import Report
+
+Forward = Callable[..., Tensor]
+
+
+def unet(report: Report) -> None:
+    """The SVD UNet, 25 frames of 1024x576."""
+    with report.beside_others():
+        models, _ = networks.build_unet(report, "diffusers")
+    size = (2, 16, 16) if report.tiny else (25, 72, 128)
+    given = svd_unet.inputs(*size, torch.float16, measure.device())
+    for name, model in models.items():
+        with report.guarded(name):
+            _compare(report, name, model, given)
+
+
+def transformer(report: Report) -> None:
+    """CogVideoX 2B, 49 frames of 720x480, both halves of guidance."""
+    clip = networks.clip_of("2B", report.tiny)
+    with report.beside_others():
+        models, _ = cog_dit.build(
+            clip.config,
+            networks.setting("diffusers"),
+            torch.bfloat16,
+            measure.device(),
+            spread=networks.SPREAD,
+        )
+    for name, model in models.items():
+        with report.guarded(name):
+            _compare(report, name, model, networks.inputs(clip))
+
+
+@torch.inference_mode()
+def _compare(report: Report, name: str, model: Forward, given: tuple[Tensor, ...]) -> None:
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    backend = "eager" if report.tiny else "inductor"
+    compiled = torch.compile(model, backend=backend, dynamic=False)
+    start = time.monotonic()
+    compiled(*given)
+    compile_seconds = round(time.monotonic() - start, 1)
+    breaks = {reason[:120]: count for reason, count in counters["graph_break"].items()}
+    graphs = counters["stats"].get("unique_graphs")
+    with report.alone():
+        works = {"eager": partial(model, *given), "compiled": partial(compiled, *given)}
+        figures = measure.beside(works, 4)
+    report.add(name, compile_seconds=compile_seconds, graphs=graphs, breaks=breaks, candidates=figures)

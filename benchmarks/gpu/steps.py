@@ -1,0 +1,62 @@
+"""The steps by name, and in which order they start."""
+
+Step = tuple[str, str, tuple]  # module here, function, arguments after the report
+
+MODES = {  # how the host keeps weights: its arguments
+    "cpu": ("--cpu",),
+    "dynamic": (),
+    "dynamic fp32 vae": ("--fp32-vae",),
+    "static fp32 vae": ("--disable-dynamic-vram", "--fp32-vae"),
+    "lowvram": ("--disable-dynamic-vram", "--lowvram"),
+    "novram": ("--novram", "--fp32-vae"),
+}
+PICTURES: dict[str, Step] = {f"pictures {mode}": ("pictures", "make", (mode,)) for mode in MODES}
+NETWORKS: dict[str, Step] = {
+    "ceilings": ("ceilings", "run", ()),
+    "svd": ("networks", "unets", ()),
+    "exvideo": ("networks", "exvideo", ()),
+    "2b": ("networks", "transformer", ("2B",)),
+    "5b": ("networks", "transformer", ("5B",)),
+}
+COMPILING: dict[str, Step] = {
+    "compile svd": ("compiling", "unet", ()),
+    "compile 2b": ("compiling", "transformer", ()),
+}
+DECODERS: dict[str, Step] = {
+    "1.5-5b": ("networks", "transformer", ("1.5-5B",)),
+    "svd vae": ("decoders", "svd", ()),
+    "cogvideox vae": ("decoders", "cogvideox", ()),
+}
+LAYOUTS: dict[str, Step] = {
+    "layers": ("layouts", "layers", ()),
+    "slabs": ("layouts", "slabs", ()),
+}
+FILES: dict[str, Step] = {"files": ("checkpoints", "write_all", ())}
+CARDS: dict[str, Step] = {
+    "svd on 8 GiB": ("cards", "svd", (8.0, False)),
+    "exvideo on 8 GiB": ("cards", "svd", (8.0, True)),
+    "5b fp8": ("cards", "cogvideox", (None, "fp8_e4m3fn")),
+    "5b bf16": ("cards", "cogvideox", (None, "auto")),
+    "svd": ("cards", "svd", (None, False)),
+    "5b bf16 on 8 GiB": ("cards", "cogvideox", (8.0, "auto")),
+    "5b fp8 on 8 GiB": ("cards", "cogvideox", (8.0, "fp8_e4m3fn")),
+}
+CARDS = {f"card: {name}": step for name, step in CARDS.items()}
+COMPARISON: dict[str, Step] = {"comparison": ("pictures", "compare", ())}
+STEPS: dict[str, Step] = {
+    **PICTURES,
+    **NETWORKS,
+    **DECODERS,
+    **FILES,
+    **CARDS,
+    **COMPARISON,
+    **COMPILING,
+    **LAYOUTS,
+}
+# Steps of a phase start together; the next phase begins when all have ended.
+PHASES = (
+    (*PICTURES, *NETWORKS, *DECODERS, *COMPILING, *FILES),
+    tuple(COMPARISON),
+    tuple(CARDS),
+    tuple(LAYOUTS),
+)

@@ -1,0 +1,93 @@
+"""What the files in the model folders hold, as far as their headers were read: nobody waits for the others.
+
+A list of models is asked for while a page loads, and there may be hundreds of files on a slow drive. So a file
+that was not read yet is answered with "not known", and a thread reads it for the next time. It ends when there
+is nothing left to read.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+
+from .families import FAMILIES
+from .weights.detect import HasParts, sure_parts
+from .weights.files import FileIdentity, file_identity, read_header
+from .weights.part import Kind
+from .weights.shards import weights_in
+from .weights.trouble import CheckpointError
+
+MAX_FILES = 20_000  # that are remembered
+
+Files = tuple[FileIdentity, ...]
+Held = frozenset[tuple[str, Kind]]  # (family, kind) of the parts in a file; empty: not surely known
+
+
+class Catalogue:
+    """Remembers the kinds of parts of every file or component folder, by what its files were when they were read."""
+
+    def __init__(self, families: Iterable[HasParts]) -> None:
+        self._families = tuple(families)
+        self._known: OrderedDict[Files, Held] = OrderedDict()
+        self._waiting: dict[Files, Path] = {}
+        self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+
+    def is_others(self, path: Path, family: str, kind: Kind) -> bool:
+        """Whether a file or component folder surely holds parts of other kinds alone. Reads nothing."""
+        held = self._find(path)
+        return bool(held) and (family, kind) not in held
+
+    def wait(self, seconds: float) -> None:
+        """Until everything asked for so far is read."""
+        reader = self._reader
+        if reader is not None:
+            reader.join(seconds)
+
+    def _find(self, path: Path) -> Held:
+        files = _identities(path)
+        with self._lock:
+            if files not in self._known:
+                self._waiting[files] = path
+                self._start()
+            return self._known.get(files, frozenset())
+
+    def _start(self) -> None:
+        if self._reader is None or not self._reader.is_alive():
+            self._reader = threading.Thread(target=self._read_all, name="kinetograph-headers", daemon=True)
+            self._reader.start()
+
+    def _read_all(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._reader = None
+                    return
+                files, path = next(iter(self._waiting.items()))
+            held = self._read(path)
+            with self._lock:
+                del self._waiting[files]
+                # a file that was written this moment may still change without a trace: it is read again
+                if all(file.is_settled for file in files):
+                    self._known[files] = held
+                while len(self._known) > MAX_FILES:
+                    self._known.popitem(last=False)
+
+    def _read(self, path: Path) -> Held:
+        try:
+            return sure_parts(read_header(path).shapes, self._families)
+        except (CheckpointError, OSError, MemoryError):
+            return frozenset()  # what is wrong with it is said to whoever chooses it
+
+
+def _identities(path: Path) -> Files:
+    """What a file is, or what the weight files of a component folder are."""
+    try:
+        inside = weights_in(path) if os.path.isdir(path) else []
+    except CheckpointError:
+        inside = []
+    return tuple(map(file_identity, (path, *inside)))
+
+
+CATALOGUE = Catalogue(FAMILIES)

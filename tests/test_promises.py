@@ -1,0 +1,100 @@
+"""What the documents behind this pack promise, row by row: where each is shown, and the numbers they name."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAST_ROW = 79
+SHOWN = {*range(1, 5), 7, *range(38, 50)}  # rows whose family is complete; each later family adds its own
+CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
+LATENT, SAVER = "KinetographVideoLatent", "KinetographVideoCombine"
+MP4 = {"format": "video/h264-mp4"}
+NATIVE = {"width": 0, "height": 0}  # the model's own size
+# row: (workflow, what its nodes of a kind are told); one of several nodes is enough
+NUMBERS = {
+    3: ("exvideo_128", {CONDITIONING: {"fps": 30, "motion_bucket_id": 127}}),
+    4: ("exvideo_128", {SAMPLER: {"seed": 0}}),
+    7: ("exvideo_128", {SAVER: {"frame_rate": 30, **MP4}}),
+    38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
+    46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),
+    47: ("svd_xt", {SAVER: {"frame_rate": 7, **MP4}}),
+}
+NUMBERS[3][1][SAMPLER] = {
+    "steps": 50,
+    "guidance": "constant",  # the least and the largest scale are the same
+    "guidance.cfg": 2,
+    "long_clip": "on",
+    "long_clip.equalise_frames": True,
+    "long_clip.contrast_scale": 1.2,
+}
+
+
+def each_once(pairs):
+    keys = [key for key, _ in pairs]
+    assert len(keys) == len(set(keys)), f"written twice: {keys}"
+    return dict(pairs)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """{row of the list of promises: what shows it}."""
+    text = (ROOT / "tests" / "seed_rows.json").read_text(encoding="utf-8")
+    return {int(row): shown for row, shown in json.loads(text, object_pairs_hook=each_once).items()}
+
+
+def names_of_tests(path):
+    """`name` and `Class::name` of every test that a file defines."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = [(f"{node.name}::", node.body) for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {
+        prefix + node.name
+        for prefix, body in [("", tree.body), *inner]
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
+    }
+
+
+def is_there(thing):
+    """Whether a file, or a test in one (with or without the id of a case), exists."""
+    file, _, test = thing.partition("::")
+    path = ROOT / file
+    if not test:
+        return path.is_file() and path.suffix != ".py"
+    return path.is_file() and path.name.startswith("test_") and test.partition("[")[0] in names_of_tests(path)
+
+
+def test_rows_are_those_of_the_list(rows):
+    assert SHOWN <= set(rows) <= set(range(1, LAST_ROW + 1))
+    assert list(rows) == sorted(rows)
+    assert [row for row, shown in rows.items() if not shown or len(shown) != len(set(shown))] == []
+
+
+def test_what_shows_a_row_is_there(rows):
+    assert [(row, thing) for row, shown in rows.items() for thing in shown if not is_there(thing)] == []
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        "tests/test_promises.py::test_nothing",
+        "tests/test_promises.py::is_there",
+        "tests/test_nothing.py::test_it",
+        "tests/test_promises.py",  # no test is named
+        "workflows/api",  # a folder
+        "workflows/nothing.json",
+    ],
+)
+def test_what_is_not_there_is_noticed(thing):
+    assert not is_there(thing)
+
+
+@pytest.mark.parametrize("row", NUMBERS)
+def test_workflows_hold_the_numbers_promised(row):
+    name, wanted = NUMBERS[row]
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    for kind, numbers in wanted.items():
+        told = [node["inputs"] for node in graph.values() if node["class_type"] == kind]
+        assert any(inputs | numbers == inputs for inputs in told), told
