@@ -9,6 +9,7 @@ from kinetograph.tests.campaigns import clips
 from kinetograph.tests.campaigns.outcome import Outcome, slope
 from kinetograph.tests.campaigns.watch import is_idle, read, wait_for
 from kinetograph.tests.host.graphs import loader, node, picture_to_video, text_to_video, with_chunked_frames
+from kinetograph.tools.client import Result
 
 WARM_UP = 20
 FAILING, INTERRUPTED = 0.1, 0.1  # shares
@@ -126,7 +127,10 @@ def one(ground, prompt, wanted):
             asked.append(True)
             client.interrupt()
 
-    result = client.run(prompt, listen, timeout=PATIENCE)
+    try:
+        result = client.run(prompt, listen, timeout=PATIENCE)
+    except OSError as error:
+        return Result("gone", error={"message": repr(error)})
     wait_for(lambda: is_idle(client), PATIENCE)
     time.sleep(SETTLE)
     return result
