@@ -149,11 +149,12 @@ def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
     ValueError begins with the input that is at fault. Inputs that the node does not have, which the host leaves out
     when they are typed, are left out when they are linked, too.
     """
-    names = signature(execute).parameters
+    names = [name for name in signature(execute).parameters if name != "cls"]
 
     @wraps(execute)
-    def run(cls: Any, **inputs: Any) -> Any:
-        known = {name: value for name, value in inputs.items() if name in names}
+    def run(cls: Any, *values: Any, **inputs: Any) -> Any:
+        given = dict(zip(names, values, strict=False)) | inputs
+        known = {name: value for name, value in given.items() if name in names}
         check_inputs(cls, known)
         return execute(cls, **known)
 

@@ -34,6 +34,7 @@ class _Trial:
         self.ground, self.outcome, self.faults, self.noise = ground, outcome, outcome.faults, noise
         self.folder = ground.output / FOLDER
         self.known = set()
+        self.strangers = {path for path in everything(ground.output) if path.name.startswith(PREFIX)}
         self.kills, self.at_work, self.formats = 0, 0, Counter()
 
     def one(self, rng, number, name):
@@ -50,7 +51,9 @@ class _Trial:
         self.judge(number, name)
 
     def workspaces(self):
-        return {path for path in everything(self.ground.output) if path.name.startswith(PREFIX)}
+        """Those that came since the campaign began."""
+        found = {path for path in everything(self.ground.output) if path.name.startswith(PREFIX)}
+        return found - self.strangers
 
     def judge(self, number, name):
         """What stands under a final name is whole, now and after the orphaned ffmpeg has ended."""
