@@ -95,7 +95,17 @@ def workflow_of(node: type[io.ComfyNode], wanted: bool) -> tuple[Any, Any]:
     """Prompt and whatever came with it (the workflow, as a rule); nothing with --disable-metadata."""
     if args.disable_metadata or not wanted:
         return None, None
-    return node.hidden.prompt, node.hidden.extra_pnginfo
+    return _as_posted(node.hidden.prompt), node.hidden.extra_pnginfo
+
+
+def _as_posted(prompt: Any) -> Any:
+    """A prompt without what the host writes into it: fingerprints of files, which a prompt posted again would keep.
+
+    They would hide that a file has changed since, and tell whoever gets the video about this computer's folders.
+    """
+    if prompt is None:
+        return None
+    return {key: {k: v for k, v in node.items() if k != "is_changed"} for key, node in prompt.items()}
 
 
 def saved_video(

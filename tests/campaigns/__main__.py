@@ -7,6 +7,7 @@ the host's.
 import argparse
 import json
 import runpy
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def read_wish(arguments):
 
 def main(arguments):
     wish = read_wish(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))  # in order
     register()
     names = list(COUNTS) if "all" in wish.names else wish.names
     outcomes = [run_one(name, wish.count or COUNTS[name], wish.seed, wish.host) for name in names]

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from http.client import HTTPException
 
 from kinetograph.tests.campaigns.watch import POLL
 
@@ -16,7 +17,7 @@ class Answer:
     """What became of a prompt.
 
     `status`: refused, success, error, interrupted; silent: the post got no answer in time; lost: it was taken and
-    did not end in time.
+    did not end in time; gone: the server went away.
     """
 
     code: int = 0
@@ -41,7 +42,16 @@ class Answer:
 
 def ask(client, prompt, seconds=10.0, release=lambda: None):
     """Post a prompt and wait for its end. `release` is called again and again while a post stays silent."""
-    answer, started = Answer(), time.monotonic()
+    answer = Answer()
+    try:
+        _ask(client, prompt, seconds, release, answer)
+    except (OSError, HTTPException):
+        answer.status = "gone"
+    return answer
+
+
+def _ask(client, prompt, seconds, release, answer):
+    started = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
         body = json.dumps({"prompt": prompt, "client_id": client.id}).encode()
         posted = thread.submit(client.post, "/prompt", body)
@@ -50,14 +60,13 @@ def ask(client, prompt, seconds=10.0, release=lambda: None):
         except Late:
             answer.seconds = time.monotonic() - started
             _wait(posted, release)
-            return answer
+            return
     answer.said = _parse(content)
     if answer.code == 200:
         _follow(client, answer, started + seconds, release)
     else:
         answer.status = "refused"
     answer.seconds = time.monotonic() - started
-    return answer
 
 
 def _wait(posted, release):

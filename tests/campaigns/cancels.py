@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 
+from kinetograph.modules.video.workspace import PREFIX
 from kinetograph.tests.campaigns import clips
 from kinetograph.tests.campaigns.ground import STALLS
 from kinetograph.tests.campaigns.outcome import Outcome, percentile
@@ -17,6 +18,7 @@ from kinetograph.tests.host.state import NONCES, latents, same
 from kinetograph.tools.client import Client
 
 PATIENCE = 20.0  # seconds after which a cancel counts as not heard, and we end it
+STUCK = 0.4  # seconds until the pipe to a deaf ffmpeg is full
 GRACE = 2.0  # seconds for processes to go
 P95, WORST = 2.0, 5.0  # seconds until the server is idle
 FOLDER = "cancels"
@@ -84,12 +86,11 @@ class _Trial:
     def one(self, rng, number, phase):
         before, server = everything(self.ground.output), self.ground.server
         prompt, place, made = prompt_of(phase, self.noise, number)
-        if phase.startswith("ffmpeg"):
+        if stalled := phase.startswith("ffmpeg"):
             self.ground.stall(phase.removeprefix("ffmpeg "))
         try:
-            status, seconds = self.cancel(
-                server.client, prompt, place, made * rng.randint(1, 12), rng.random() / 2
-            )
+            made, delay = made * rng.randint(1, 12), rng.random() / 2
+            status, seconds = self.cancel(server.client, prompt, place, made, delay, stalled)
         finally:
             self.ground.stall()
         if seconds is None:
@@ -102,7 +103,7 @@ class _Trial:
         self.look_around(case, before)
         self.next_one(case)
 
-    def cancel(self, client, prompt, place, made, delay):
+    def cancel(self, client, prompt, place, made, delay, stalled):
         """(status, seconds from the cancel until the server is idle); no seconds where it came too late."""
         reached, ended = threading.Event(), []
 
@@ -121,6 +122,8 @@ class _Trial:
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
         reached.wait(PATIENCE * 3)
+        if stalled and wait_for(self.is_writing, PATIENCE) is not None:
+            delay += STUCK
         time.sleep(delay)
         if ended:
             return self.came_late(ended[0])
@@ -133,6 +136,11 @@ class _Trial:
         if ended == ["success"]:
             return "success", None
         return (ended or ["no end"])[0], seconds
+
+    def is_writing(self):
+        """Whether a clip is being made: its workspace is there, and so is an ffmpeg."""
+        names = {path.name for path in (self.ground.output / FOLDER).iterdir()}
+        return any(name.startswith(PREFIX) for name in names) and bool(offspring(self.ground))
 
     def came_late(self, status):
         if status != "success":

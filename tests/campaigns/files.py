@@ -138,6 +138,8 @@ class _Trial:
             if answer.status in ("silent", "lost"):
                 self.faults.add("the server hangs", f"{said}, {answer.status}")
                 self.recover()
+            elif answer.status == "gone":
+                self.faults.add("the server is dead", said)
             elif answer.status != "success":
                 self.judge_answer(answer, said, names)
 

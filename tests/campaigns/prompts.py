@@ -67,6 +67,8 @@ class _Trial:
         if answer.status in ("silent", "lost"):
             self.faults.add("no end", what, answer.status)
             self.recover()
+        elif answer.status == "gone":
+            self.faults.add("the server dies", what)
         self.judge_post(answer, what)
         self.judge_run(answer, what)
         if change is None:
@@ -143,7 +145,9 @@ class _Trial:
             "HTTP 500 of ours", "raw words of ours at the post", "raw words of ours while running"
         )
         outcome.none_of("a path of the machine", "characters that do not print", "a text without end")
-        outcome.none_of("no end", "the server runs nothing more", "the next good prompt fails")
+        outcome.none_of(
+            "no end", "the server runs nothing more", "the server dies", "the next good prompt fails"
+        )
         outcome.hold("ran with a wrong value by a link", self.fates["ran with a wrong value"], "<=", 0)
         outcome.figures |= {
             "ended": dict(self.statuses),

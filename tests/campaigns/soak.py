@@ -9,6 +9,7 @@ from kinetograph.tests.campaigns import clips
 from kinetograph.tests.campaigns.outcome import Outcome, slope
 from kinetograph.tests.campaigns.watch import is_idle, read, wait_for
 from kinetograph.tests.host.graphs import loader, node, picture_to_video, text_to_video, with_chunked_frames
+from kinetograph.tools.client import Result
 
 WARM_UP = 20
 FAILING, INTERRUPTED = 0.1, 0.1  # shares
@@ -30,7 +31,8 @@ def text_frames(seed, noise):
 
 
 def picture_clip(seed, noise):
-    graph = picture_to_video(noise, frames=3, steps=2, seed=seed)
+    graph = picture_to_video("", frames=3, steps=2, seed=seed)
+    graph["picture"] = node("EmptyImage", width=64, height=64, batch_size=1, color=seed % 2**24)
     return {**with_chunked_frames(graph), "save": node("PreviewAny", source=["decode", 0])}
 
 
@@ -68,8 +70,8 @@ def wrong_name(seed, noise):
 
 def wrong_frames(seed, noise):
     """The encoder itself refuses: odd sizes with halved chroma."""
-    graph = clips.plain(f"{FOLDER}/odd", color=seed)
-    graph["frames"] = node("EmptyImage", width=63, height=61, batch_size=2, color=seed)
+    graph = clips.plain(f"{FOLDER}/odd", color=seed % 2**24)
+    graph["frames"] = node("EmptyImage", width=63, height=61, batch_size=2, color=seed % 2**24)
     return graph
 
 
@@ -107,17 +109,17 @@ def run(count, seed, ground, mb_a_prompt=MB_A_PROMPT):
     noise, ended, readings = clips.write_noise(ground.base), Counter(), []
     first = rng.randrange(2**32)
     for number, (make, wanted) in enumerate(plan(count, rng)):
-        status = one(ground, make(first + number, noise), wanted)
-        ended[status] += 1
-        if status not in wanted:
-            outcome.faults.add("ended otherwise", f"{number} {make.__name__}", status)
+        result = one(ground, make(first + number, noise), wanted)
+        ended[result.status] += 1
+        if result.status not in wanted:
+            outcome.faults.add("ended otherwise", f"{number} {make.__name__} {result.status}", result.message)
         readings.append(read(ground.server))
     conclude(outcome, ended, readings[min(WARM_UP, count // 2) :], mb_a_prompt)
     return outcome
 
 
 def one(ground, prompt, wanted):
-    """How a prompt ended; one that has to be interrupted is, as soon as it makes progress."""
+    """The result of a prompt; one that has to be interrupted is, as soon as it makes progress."""
     client, asked = ground.client, []
 
     def listen(kind, data):
@@ -125,10 +127,13 @@ def one(ground, prompt, wanted):
             asked.append(True)
             client.interrupt()
 
-    status = client.run(prompt, listen, timeout=PATIENCE).status
+    try:
+        result = client.run(prompt, listen, timeout=PATIENCE)
+    except OSError as error:
+        return Result("gone", error={"message": repr(error)})
     wait_for(lambda: is_idle(client), PATIENCE)
     time.sleep(SETTLE)
-    return status
+    return result
 
 
 def conclude(outcome, ended, seen, mb_a_prompt):

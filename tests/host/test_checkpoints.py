@@ -180,6 +180,41 @@ def test_damaged_checkpoints_are_refused_before_anything_runs(client, base, layo
     assert list(result.node_errors) == ["loader"]
 
 
+def odd_parts(base):
+    """(the loader's input, the file, what is said of it): settings and shapes that nothing can be built with."""
+    transformer, settings = component(base, "transformer")
+    text, _ = component(base, "text_encoder")
+    table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    tokens = {**json.loads(settings["config"]), "max_text_seq_length": 10**9}
+    size = {**json.loads(settings["config"]), "sample_width": "90"}
+    config = {"config": json.dumps(tokens)}, {"config": json.dumps(size)}
+    turned, empty = {**text, table: text[table].T.contiguous()}, {**text, table: text[table][:, :0]}
+    return [
+        (
+            "model",
+            "tokens",
+            transformer,
+            config[0],
+            "max_text_seq_length in its config must be a whole number",
+        ),
+        ("model", "width", transformer, config[1], "sample_width in its config must be a whole number"),
+        ("text_encoder", "turned-t5", turned, None, "32 rows fit"),
+        ("text_encoder", "empty-t5", empty, None, "at least one number each"),
+    ]
+
+
+def test_doctor_and_loader_refuse_alike_what_nothing_can_be_built_with(client, base, layouts):
+    for place, name, tensors, metadata, said in odd_parts(base):
+        folder = "diffusion_models" if place == "model" else "text_encoders"
+        save_file(tensors, base / "models" / folder / f"{name}.safetensors", metadata)
+        graph = with_frames(text_to_video(frames=5, steps=1))
+        graph["loader"] = loader(**{**layouts["tiny-diffusers"], place: f"{name}.safetensors"})
+        result = client.run(graph)
+        assert result.status == "refused" and said in result.message, result.message
+        (text,) = doctor(client, f"{name}.safetensors").outputs["doctor"]["text"]
+        assert said in text and "Complete" not in text
+
+
 def doctor(client, model):
     return client.run({"doctor": node("KinetographModelDoctor", model=model)})
 

@@ -113,7 +113,11 @@ def test_a_child_that_keeps_messages_open_holds_no_node(faulty, ffmpeg, output):
     assert workspaces(output) == []
 
 
-@pytest.mark.parametrize("habit", [HANGS, HANGS_AT_THE_END, HANGS_IN_A_CHILD, f"{NAP} & {HANGS}"])
+@pytest.mark.parametrize(
+    "habit",
+    [HANGS, HANGS_AT_THE_END, HANGS_IN_A_CHILD, f"{NAP} & {HANGS}"],
+    ids=["hangs", "hangs at the end", "hangs in a child", "leaves a child and hangs"],
+)
 def test_cancel_is_heard_while_ffmpeg_stands_still(faulty, ffmpeg, output, habit):
     ffmpeg.behave(habit)
     listen, moments = at_work(faulty.client.interrupt)

@@ -111,6 +111,11 @@ WRONG = [
 ]
 
 
+def named(value):
+    """A short name of a test's value, the same in every process."""
+    return getattr(value, "__name__", ascii(value)[:40])
+
+
 @pytest.fixture(scope="module", autouse=True)
 def start_picture(base):
     from PIL import Image
@@ -119,7 +124,7 @@ def start_picture(base):
     Image.new("RGB", (64, 64), "white").save(base / "input" / "posts.png")
 
 
-@pytest.mark.parametrize("make, key, values, named, count", WRONG, ids=lambda value: ascii(value)[:40])
+@pytest.mark.parametrize("make, key, values, named, count", WRONG, ids=named)
 def test_a_wrong_value_is_refused_at_the_post_in_words_that_begin_with_it(
     client, make, key, values, named, count
 ):
@@ -202,7 +207,7 @@ LINKED = [
 ]
 
 
-@pytest.mark.parametrize("make, key, name, kind, value, words", LINKED, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("make, key, name, kind, value, words", LINKED, ids=named)
 def test_a_linked_value_meets_the_same_checks_before_any_work(client, make, key, name, kind, value, words):
     graph = changed(make(), key, **{name: ["primitive", 0]})
     graph["primitive"] = node(kind, value=value)

@@ -114,6 +114,34 @@ def test_conditioning_is_what_the_pipeline_computes(bench, vision, vae, pipeline
         assert micro == [8, 42, strength] and given["num_frames"] == FRAMES
 
 
+def test_every_picture_moves_the_bar_and_lets_cancel_through(bench, vision, vae):
+    """One picture per frame, each prepared for two encoders, then encoded by the VAE."""
+    import comfy.model_management as management
+    import comfy.utils
+
+    moves, cancels = [], False
+
+    def hear(value, total, preview, **_):
+        moves.append((value, total))
+        if cancels:
+            management.interrupt_current_processing()
+
+    image = torch.nn.functional.interpolate(pictures(FRAMES).movedim(-1, 1), scale_factor=1.5).movedim(1, -1)
+    comfy.utils.set_progress_bar_global_hook(hear)
+    try:
+        condition(bench, vision, vae, image, fit="stretch")
+        # the host passes on the first and the last move of a short run
+        assert moves[:2] == [(1, 2 * FRAMES), (2 * FRAMES, 2 * FRAMES)]
+        moves.clear()
+        cancels = True
+        with pytest.raises(management.InterruptProcessingException):
+            condition(bench, vision, vae, image, fit="stretch")
+        assert moves == [(1, 2 * FRAMES)]
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+
+
 def test_the_picture_of_the_vae_is_noised_at_the_strength_asked_for(bench, vision, vae, image_vae):
     """The host's node adds its noise in 0..1, where the same number is twice as much."""
     grey = torch.full((1, HEIGHT, WIDTH, 3), 0.5)

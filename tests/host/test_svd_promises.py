@@ -77,13 +77,13 @@ def test_25_frames_in_chunks_are_diffusers(bench, decoder, latent, whole, chunk)
 
 @pytest.mark.parametrize("size", [(300, 200), (1500, 1100)], ids=str)
 def test_a_picture_is_resized_as_pil_does(size):
-    """`image.resize((1024, 576))` of the guide: bicubic, the whole picture. 8 bits round twice there."""
+    """`image.resize((1024, 576))` of the guide: bicubic, the whole picture. 8 bits round twice there: 1.6; bilinear is off by 15."""
     numbers = torch.randint(
-        0, 256, (12, 18, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        0, 256, (550, 750, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
     picture = Image.fromarray(numbers.numpy()).resize(size, Image.Resampling.BILINEAR)
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(1, size[1], size[0], 3)
     theirs = picture.resize((1024, 576))
     expected = torch.frombuffer(bytearray(theirs.tobytes()), dtype=torch.uint8).view(1, 576, 1024, 3)
     ours = fit_image(pixels / 255, 1024, 576, "stretch")
-    assert (ours * 255 - expected).abs().max() <= 1.5
+    assert (ours * 255 - expected).abs().max() <= 2

@@ -52,6 +52,7 @@ def test_text_report_names_the_faults(tmp_path, capsys):
         "CogVideoX",
         "2B",
         "734 matched, 1 missing, 1 unexpected, 1 of another shape",
+        "node        CogVideoX Loader",
         "missing: proj_out.bias",
         "unexpected: ema.weight",
         "another shape: norm_final.bias: (3,) for (1920,)",

@@ -11,6 +11,7 @@ import torch
 
 from kinetograph.modules.video.encoding import parse_encoding
 from kinetograph.modules.video.formats import FORMATS
+from kinetograph.modules.video.metadata import Notes
 from kinetograph.modules.video.readback import inspect
 from kinetograph.modules.video.trouble import DiskFull, Shortage, VideoError, in_our_words, reason
 from kinetograph.modules.video.writer import Job, VideoWriter, write_clip
@@ -119,7 +120,7 @@ def test_a_disk_that_holds_no_more_files_is_not_called_full(tmp_path):
         pytest.skip("mounting a small disk needs root on Linux")
     try:
         with pytest.raises(DiskFull, match=r"takes no more, although there is room.*6\d\.\d MB are free now"):
-            write_clip(job(disk, metadata={"prompt": "{}"}), [make_clip(2)])
+            write_clip(job(disk, notes=Notes({"prompt": "{}"}, {})), [make_clip(2)])
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -183,7 +184,7 @@ def test_an_output_folder_that_goes_meanwhile_is_an_error(tmp_path, name, moment
     folder = tmp_path / "output"
     folder.mkdir()
     with pytest.raises(VideoError, match="output folder was moved, removed or replaced") as raised:
-        with VideoWriter(job(folder, name, metadata={"prompt": "{}"})) as writer:
+        with VideoWriter(job(folder, name, notes=Notes({"prompt": "{}"}, {}))) as writer:
             if moment == "before the first frame":
                 harm(folder)
             writer.write(make_clip(3))
@@ -213,7 +214,7 @@ def test_too_few_open_files_are_an_error(tmp_path, name):
             for descriptor in taken[-spare:] if spare else ():
                 os.close(descriptor)
             del taken[len(taken) - spare :]
-            writer = write_clip(job(tmp_path, name, metadata={"prompt": "{}"}), [make_clip(2)])
+            writer = write_clip(job(tmp_path, name, notes=Notes({"prompt": "{}"}, {})), [make_clip(2)])
         except VideoError as error:
             said.append(str(error))
         else:

@@ -77,7 +77,11 @@ def test_what_is_no_dictionary_is_left_out_by_name(extra):
     assert f"a {type(extra).__name__} came" in notes.left_out["extra_pnginfo"]
 
 
-@pytest.mark.parametrize("value", [torch.zeros(2), b"bytes", {1, 2}, CIRCLE, {(1, 2): 3}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(2), b"bytes", {1, 2}, CIRCLE, {(1, 2): 3}, object()],
+    ids=lambda value: type(value).__name__,
+)
 def test_values_that_are_no_json_are_left_out_by_name(value):
     notes = read_notes({"1": {}}, {"workflow": {"nodes": []}, "mine": value})
     assert set(notes.texts) == {"prompt", "workflow"} and notes.left_out == {

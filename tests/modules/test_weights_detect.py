@@ -284,16 +284,19 @@ WRAPPINGS = [
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize(
-    "listed", [T2V, VAE, T5, BY_NAME["svd-diffusers-unet"]], ids=lambda listed: listed.name
-)
-def test_wrapped_keys_are_those_inside(listed, wrapping, monkeypatch):
+def test_wrapped_keys_are_those_inside(wrapping, monkeypatch):
     remember_shapes(monkeypatch)
-    finding = find(under(wrapping, listed.shapes)).check()
-    assert (finding.kind, finding.prefix) == (listed.kind, wrapping)
-    assert finding.renames == {
-        wrapping + key: ours for key, ours in find(listed.shapes).check().renames.items()
-    }
+    for listed in (T2V, VAE, T5):
+        finding = find(under(wrapping, listed.shapes)).check()
+        assert (finding.kind, finding.prefix) == (listed.kind, wrapping)
+        plain = find(listed.shapes).check().renames
+        assert finding.renames == {wrapping + key: ours for key, ours in plain.items()}
+
+
+def test_a_wrapped_checkpoint_of_many_parts():
+    listed = BY_NAME["svd-xt"]
+    findings = detect_all(header(under("module._orig_mod.", listed.shapes)), FAMILIES)
+    assert tuple(finding.check().kind for finding in findings) == listed.kinds
 
 
 def test_blocks_that_were_compiled_one_by_one():
