@@ -4,8 +4,10 @@ A smaller card is the card with the rest of its memory taken by another process:
 streaming of weights all find that little free.
 """
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,8 @@ from .report import Report
 
 GIB = 2**30
 CONTEXT = 0.5  # GiB that a process takes on the card before its first tensor: part of what a card must hold
-FEW, MORE = 2, 5  # steps of two runs; their difference tells the time of a step
+FEW, MORE = 2, 4  # steps of two runs; the first one also loads, the second one tells the time of a step
+LIMIT = 80.0  # seconds after which a run is given up, so that others have their turn
 XT, LONG = (1024, 576, 25), (512, 512, 128)
 
 
@@ -55,19 +58,34 @@ class Clock:
         return result
 
 
+@contextmanager
+def limited(report: Report, gib: float | None, clock: Clock) -> Iterator[None]:
+    """Ends the process after LIMIT seconds; a kernel that hangs hears no exception."""
+
+    def give_up() -> None:
+        report.add("run", failed=f"not done after {LIMIT:.0f} s", card_gib=gib, **clock.figures)
+        os._exit(1)
+
+    timer = threading.Timer(LIMIT, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def on_card(report: Report, gib: float | None, run: Callable[[host.Room, Clock], None]) -> None:
     """Start the host, wait for the card, take the ballast on board, run, and write one row."""
     dynamic = host.start(report.folder / "base", "dynamic")
     room, clock = host.Room(), Clock()
-    with report.alone(), report.guarded("run"):
+    with report.alone(), report.guarded("run"), limited(report, gib, clock):
         try:
             with card_of(gib, clock.figures):
                 run(room, clock)
         finally:
-            steps = (clock.figures.get(f"sample {count}") for count in (FEW, MORE))
-            few, more = steps
-            if few and more:
-                clock.figures["seconds_per_step"] = round((more - few) / (MORE - FEW), 3)
+            if more := clock.figures.get(f"sample {MORE}"):
+                clock.figures["seconds_per_step"] = round(more / MORE, 2)
             report.add("run", dynamic=dynamic, card_gib=gib, **clock.figures)
 
 

@@ -37,6 +37,7 @@ def start(base: Path, mode: str) -> bool:
 def _start_dynamic_vram(control: Any, management: Any) -> bool:
     if not control.init_devices((device.index, 0) for device in management.get_all_torch_devices()):
         return False
+    control.set_log_warning()  # it writes down every allocation otherwise
     patcher = importlib.import_module("comfy.model_patcher")
     patcher.CoreModelPatcher = patcher.ModelPatcherDynamic
     importlib.import_module("comfy.memory_management").aimdo_enabled = True

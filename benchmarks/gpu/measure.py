@@ -86,8 +86,8 @@ def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Norm of the difference as a share of the norm; NaN where one is not finite."""
     if ours.shape != theirs.shape:
         return float("nan")
-    gap = torch.linalg.vector_norm(ours.float() - theirs.float()) / torch.linalg.vector_norm(theirs.float())
-    return float(gap)
+    ours, theirs = ours.float(), theirs.float().to(ours.device)
+    return float(torch.linalg.vector_norm(ours - theirs) / torch.linalg.vector_norm(theirs))
 
 
 def quick(work: Work, repeats: int = 10) -> float:

@@ -23,7 +23,7 @@ class Report:
 
     def add(self, name: str, **figures: Any) -> None:
         """Write one row, whole and at once."""
-        line = json.dumps({"step": self.step, "name": name, **figures})
+        line = json.dumps({"step": self.step, "name": name, "at": round(time.time()), **figures})
         with (self.folder / ROWS).open("a") as file:
             file.write(line + "\n")
         print(f"{time.strftime('%X')} {line[:400]}", flush=True)

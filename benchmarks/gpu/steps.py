@@ -53,10 +53,9 @@ STEPS: dict[str, Step] = {
     **COMPILING,
     **LAYOUTS,
 }
-# Steps of a phase start together; the next phase begins when all have ended.
+# Steps of a phase start together; the next phase begins when all have ended. Small cards are for nobody beside.
 PHASES = (
-    (*PICTURES, *NETWORKS, *DECODERS, *COMPILING, *FILES),
-    tuple(COMPARISON),
-    tuple(CARDS),
-    tuple(LAYOUTS),
+    (*PICTURES, *NETWORKS, *DECODERS, *FILES),
+    (*COMPARISON, *CARDS),
+    (*COMPILING, *LAYOUTS),
 )

@@ -1,5 +1,7 @@
 """Every probe for a host version, each with the version that needs it."""
 
+from typing import Any
+
 import comfy.model_management
 import torch
 
@@ -16,3 +18,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if probe is not None:
         return bool(probe(error))
     return isinstance(error, comfy.model_management.OOM_EXCEPTION)
+
+
+def put_back_weights(patcher: Any) -> None:
+    """Weights that lie copied on the device go back to where they rest; they are copied again when loaded.
+
+    0.30 copies small ones so under dynamic VRAM; 0.16.3 has nothing to put back.
+    """
+    put_back = getattr(patcher, "restore_loaded_backups", None)
+    if put_back is not None:
+        put_back()

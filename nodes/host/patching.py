@@ -11,6 +11,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...modules.families.family import Part
+from . import compat
 from .backend import Check, attend
 from .diffusion import checking
 
@@ -50,6 +51,9 @@ def swap_layers(model: Any, layers: Layers, check_clip: CheckClip) -> Any:
     clone.add_object_patch("notes", {**model.model.notes, **layers.notes})
     key = f"kinetograph_{layers.part.kind}_weights_check"
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, checking(layers.check))
+    clone.add_wrapper_with_key(
+        WrappersMP.OUTER_SAMPLE, f"kinetograph_{layers.part.kind}_weights", _own_weights
+    )
     guard_clips(clone, check_clip)
     return clone
 
@@ -73,6 +77,20 @@ def _added_bytes(network: nn.Module, layers: nn.Module) -> int:
     """What the layers weigh beyond those they replace."""
     replaced = network.state_dict()
     return sum(value.nbytes for key, value in layers.state_dict().items() if key not in replaced)
+
+
+def _own_weights(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """An OUTER_SAMPLE wrapper: no weight of a layer is put into the one that takes its place.
+
+    With dynamic VRAM the host remembers small weights by name while copies of them are on the device, and puts
+    them back after it has swapped layers. So they go back before it swaps, to this MODEL's layers and from them.
+    """
+    patcher = executor.class_obj.model_patcher
+    compat.put_back_weights(patcher)
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        compat.put_back_weights(patcher)
 
 
 def _checking(check: CheckClip) -> Callable[..., Tensor]:
