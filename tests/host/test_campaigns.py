@@ -16,10 +16,13 @@ from kinetograph.tests.campaigns.outcome import Outcome
 from kinetograph.tools.commands import ROOT
 
 SEED = 7
-COUNTS = {"files": 86, "prompts": 100, "soak": 15, "cancels": 9, "neighbours": 1, "kills": 1}
+COUNTS = {"files": 60, "prompts": 60, "soak": 15, "cancels": 9, "neighbours": 1, "kills": 1}
 LEAK = 8.0  # MB a prompt: so few prompts show a flood, not a drip
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc, signals and bash")
+pytestmark = [
+    pytest.mark.newest,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc, signals and bash"),
+]
 
 
 @pytest.fixture(scope="module")

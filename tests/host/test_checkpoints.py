@@ -16,6 +16,8 @@ from kinetograph.modules.families import FAMILIES
 from kinetograph.tests import tiny
 from kinetograph.tests.host.graphs import loader, node, text_to_video, with_frames
 
+pytestmark = pytest.mark.newest
+
 NATIVE = FAMILIES[0].parts["diffusion_model"].dialects["comfy"].reverse()
 DTYPE = {"weight_dtype": "fp32"}
 

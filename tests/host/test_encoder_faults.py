@@ -18,9 +18,10 @@ from kinetograph.tests.host.graphs import node
 from kinetograph.tests.stand_in import HANGS, HANGS_AT_THE_END, HANGS_IN_A_CHILD, NAP, WORKS, StandIn, nappers
 from kinetograph.tools.server import Server
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="needs a shell, /proc and signals"
-)
+pytestmark = [
+    pytest.mark.newest,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a shell, /proc and signals"),
+]
 OPTIONS = {"video/h264-mp4": {"crf": 19, "pix_fmt": "yuv420p"}, "video/ffv1-mkv": {"pix_fmt": "bgr0"}}
 
 

@@ -158,6 +158,7 @@ def test_after_interrupt(client, plain, patched, through):
     assert same(run(client, PATCH), patched)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("way", ["options", "forward", "weight"])
 def test_planted_leaks_are_seen_through_the_patch(client, plain, patched, way):
     """Canaries: a trace that a patched run leaves on the MODEL must show in the plain run after it."""

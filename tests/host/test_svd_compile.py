@@ -5,6 +5,8 @@ import torch
 
 from kinetograph.tests.host.workbench import SVDWorkbench, relative
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture(scope="module")
 def bench(comfy_here):

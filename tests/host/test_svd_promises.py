@@ -8,6 +8,8 @@ from kinetograph.modules.conditioning.first_frame import fit_image
 from kinetograph.tests import tiny_svd
 from kinetograph.tests.host.workbench import SVD, SVD_OWN, SVDWorkbench, relative, run
 
+pytestmark = pytest.mark.newest
+
 FRAMES = 25
 
 

@@ -67,7 +67,11 @@ def test_there_is_one_workflow_per_task_in_both_forms():
     assert [path.stem for path in TEMPLATES if not path.with_suffix(".jpg").exists()] == []
 
 
-@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+# 128 frames take long: once is enough
+LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvideo")}
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
     graph = read(path)
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
