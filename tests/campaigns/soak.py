@@ -44,7 +44,7 @@ def other_clip(seed, noise):
     names = list(clips.FORMATS)
     return {
         **clips.noisy(noise, 1),
-        "save": clips.combined(f"{FOLDER}/clip", names[seed % len(names)], 1 + seed % 97),
+        "save": clips.combined(f"{FOLDER}/clip", names[seed % len(names)], 1 + seed % 47),
     }
 
 
