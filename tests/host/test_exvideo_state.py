@@ -116,6 +116,7 @@ def test_patch_and_no_patch_in_turn(client, plain, patched):
     assert same(run(client), plain)
 
 
+@pytest.mark.newest
 def test_a_lora_on_top_reaches_the_new_layers_and_leaves(client, plain, patched):
     both = run(client, PATCH, LORA)
     assert not same(both, patched)

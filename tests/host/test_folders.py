@@ -13,6 +13,8 @@ from kinetograph.modules.families import FAMILIES
 from kinetograph.tests.host.conftest import UNREADABLE
 from kinetograph.tests.host.graphs import node
 
+pytestmark = pytest.mark.newest
+
 IDS = json.loads((Path(__file__).parents[1] / "node_ids.json").read_text())
 # (node, the input that names a file)
 CHOICES = {

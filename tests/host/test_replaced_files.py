@@ -300,6 +300,7 @@ def test_a_file_replaced_by_another_stays_as_it_was_loaded(comfy_here, base):
     assert torch.equal(uses.sample("sampler", uses.cog_bench, uses.model), expected)
 
 
+@pytest.mark.newest
 def test_weights_are_read_and_not_mapped_where_the_host_is_told_so(comfy_here, base, monkeypatch):
     from comfy.cli_args import args
 

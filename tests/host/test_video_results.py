@@ -15,6 +15,8 @@ from kinetograph.modules.video.readback import inspect
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.test_video_combine import combine, flat
 
+pytestmark = pytest.mark.newest
+
 ODD = {
     "my notes": 1,
     "größe": 2,
