@@ -37,14 +37,14 @@ def picture_clip(seed, noise):
 
 
 def clip(seed, noise):
-    return {**clips.noisy(noise, 2), "save": clips.combined(f"{FOLDER}/clip", rate=1 + seed % 97)}
+    return {**clips.noisy(noise, 2), "save": clips.combined(f"{FOLDER}/clip", rate=1 + seed % 47)}
 
 
 def other_clip(seed, noise):
     names = list(clips.FORMATS)
     return {
         **clips.noisy(noise, 1),
-        "save": clips.combined(f"{FOLDER}/clip", names[seed % len(names)], 1 + seed % 97),
+        "save": clips.combined(f"{FOLDER}/clip", names[seed % len(names)], 1 + seed % 47),
     }
 
 
@@ -81,7 +81,7 @@ def long_sampling(seed, noise):
 
 
 def long_clip(seed, noise):
-    return {**clips.noisy(noise, 40), "save": clips.combined(f"{FOLDER}/long", rate=1 + seed % 97)}
+    return {**clips.noisy(noise, 40), "save": clips.combined(f"{FOLDER}/long", rate=1 + seed % 47)}
 
 
 GOOD = (text_clip, text_frames, picture_clip, clip, other_clip, another_dtype, doctor)
