@@ -10,6 +10,8 @@ import re
 import torch
 from torch import Tensor
 
+SHOWN = 40  # characters of what was not understood
+
 
 def parse_frames(text: str) -> tuple[int, ...]:
     """Frame numbers from text such as "0, 31" or "0 -1"; ValueError says what was not understood."""
@@ -17,7 +19,7 @@ def parse_frames(text: str) -> tuple[int, ...]:
     wrong = [word for word in words if not re.fullmatch(r"[+-]?\d{1,9}", word, re.ASCII)]
     if wrong:
         raise ValueError(
-            f"frames must be whole numbers such as 0, 31 or 0, -1 (-1 is the last): got {wrong[0]!r}."
+            f"frames must be whole numbers such as 0, 31 or 0, -1 (-1 is the last): got {wrong[0][:SHOWN]!r}."
         )
     return tuple(int(word) for word in words)
 

@@ -15,8 +15,9 @@ from .trouble import VideoError
 # Animated pictures, and the tick in which each counts how long a frame is shown. PIL reads them: PyAV reads no
 # animated webp.
 PICTURES = {".gif": Fraction(1, 100), ".webp": Fraction(1, 1000)}
-# Matroska keeps the time of a frame in whole nanoseconds, and the reader's fractions end at 30000.
-RATE_SLACK = Fraction(2, 10**9)
+# Matroska keeps the time of a frame in whole nanoseconds. The reader makes a fraction of them whose parts end at
+# LARGEST_PART: rates with larger ones come back as a neighbour, up to half of 1 / LARGEST_PART away.
+RATE_SLACK, LARGEST_PART = Fraction(2, 10**9), 30_000
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ def _time_problem(found: Contents, encoding: Encoding, num_frames: int) -> str |
         return None  # a still has no speed
     wanted = num_frames / encoding.frame_rate
     tick = PICTURES.get(encoding.format.suffix)
-    slack = num_frames * RATE_SLACK if tick is None else 2 * tick
+    slack = 2 * tick if tick is not None else num_frames * RATE_SLACK
+    if tick is None and max(encoding.frame_rate.as_integer_ratio()) > LARGEST_PART:
+        slack = wanted / LARGEST_PART
     if abs(found.seconds - wanted) <= slack:
         return None
     return f"it was to play {float(wanted):.7g} s and plays {float(found.seconds):.7g} s"

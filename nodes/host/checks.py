@@ -112,7 +112,8 @@ def _is_clip(value: Any) -> bool:
 
 
 def _is_sound(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("waveform"), torch.Tensor)
+    waveform = value.get("waveform") if isinstance(value, Mapping) else None
+    return isinstance(waveform, torch.Tensor) and waveform.ndim == 3 and len(waveform) > 0
 
 
 def _is_conditioning(value: Any) -> bool:
@@ -132,7 +133,7 @@ SOCKETS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
         "an IMAGE (frames, h, w, channels)",
     ),
-    "AUDIO": (_is_sound, "AUDIO with a waveform"),
+    "AUDIO": (_is_sound, "AUDIO with a waveform (batch, channels, samples)"),
 }
 
 

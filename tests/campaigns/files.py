@@ -41,7 +41,7 @@ class Reader:
     def __init__(self):
         self._process = None
 
-    def steps(self, path, seconds=PATIENCE):
+    def steps(self, path, seconds):
         """(its answer, seconds) for each step; the last is "hang" or "crash" when there is none."""
         if self._process is None:
             self._start()
@@ -79,12 +79,12 @@ class Reader:
             self._process = None
 
 
-def run(count, seed, ground):
+def run(count, seed, ground, patience=PATIENCE):
     """Write `count` mutants one after another and judge each."""
     rng, outcome = random.Random(seed), Outcome("files", count, seed)
     folder = ground.base / "models" / "diffusion_models" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    trial = _Trial(ground, outcome, folder, read_sources())
+    trial = _Trial(ground, outcome, folder, read_sources(), patience)
     try:
         kinds = [list(KINDS)[number % len(KINDS)] for number in range(count)]
         for number, kind in enumerate(kinds):
@@ -101,7 +101,8 @@ def run(count, seed, ground):
 class _Trial:
     """The state of one campaign: its child, its server, and what was counted."""
 
-    def __init__(self, ground, outcome, folder, sources):
+    def __init__(self, ground, outcome, folder, sources, patience):
+        self.patience = patience
         self.ground, self.outcome, self.faults = ground, outcome, outcome.faults
         self.folder, self.sources = folder, sources
         self.reader = Reader()
@@ -112,7 +113,7 @@ class _Trial:
         source, stem = choose(self.sources, rng), f"mutant{number}"
         path = KINDS[kind](rng, source, stem, self.folder)
         case, names = f"{number} {kind} of {source.name}", _names(path, stem)
-        answers, seconds = zip(*self.reader.steps(path), strict=True)
+        answers, seconds = zip(*self.reader.steps(path, self.patience), strict=True)
         self.slowest.append(max(seconds))
         if isinstance(answers[-1], str):
             self.faults.add(answers[-1], f"{case}, after {len(answers) - 1} steps")
@@ -139,7 +140,7 @@ class _Trial:
         name = f"{FOLDER}/{os.fsencode(path.name).decode('utf-8', 'surrogateescape')}"
         for prompt in (loading(name, source.name), {"node": node("KinetographModelDoctor", model=name)}):
             self.posts += 1
-            answer = ask(self.ground.client, prompt, PATIENCE, lambda: unblock(self.folder), RUN)
+            answer = ask(self.ground.client, prompt, self.patience, lambda: unblock(self.folder), RUN)
             said = f"{case}, {prompt['node']['class_type']}"
             if answer.status in ("silent", "lost"):
                 self.faults.add("the server hangs", f"{said}, {answer.status}")
@@ -162,7 +163,7 @@ class _Trial:
     def recover(self):
         """Let go what a pipe holds; a server that stays busy is replaced."""
         unblock(self.folder)
-        if ask(self.ground.client, preview(), PATIENCE).status != "success":
+        if ask(self.ground.client, preview(), self.patience).status != "success":
             self.faults.add("the server is dead", "after a hang")
             self.ground.restart()
 
@@ -176,7 +177,7 @@ class _Trial:
         outcome.hold("kinds", min(outcome.count, len(KINDS)), ">=", min(outcome.count, 40))
         outcome.hold("posts", self.posts, ">=", outcome.count / POSTED_EVERY)
         outcome.hold("refused", self.refused, ">=", outcome.count / 2)
-        outcome.hold("slowest, seconds", round(max(self.slowest, default=0), 2), "<=", PATIENCE)
+        outcome.hold("slowest, seconds", round(max(self.slowest, default=0), 2), "<=", self.patience)
         outcome.none_of("crash", "hang", "another class of error", "the file is not named", *TEXTS)
         outcome.none_of(
             "the server hangs", "the server is dead", "the post fails", "the server does not name it"

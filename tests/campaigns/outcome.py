@@ -1,7 +1,6 @@
 """What a campaign found: figures, the goals they are held to, and examples of what went wrong."""
 
 import json
-import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
@@ -91,8 +90,12 @@ def percentile(values, share):
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)
 
 
-def slope(values):
-    """Growth from one value to the next, by least squares; 0 of fewer than three."""
-    if len(values) < 3:
+def floor_growth(values):
+    """Growth from one value to the next of what lies below all: whole clips come and go on top of it.
+
+    The lowest of the last third less the lowest of the first, over the values between; 0 of fewer than three.
+    """
+    third = len(values) // 3
+    if not third:
         return 0.0
-    return round(statistics.linear_regression(range(len(values)), values).slope, 4)
+    return round((min(values[-third:]) - min(values[:third])) / (len(values) - third), 4)

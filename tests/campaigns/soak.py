@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from kinetograph.tests.campaigns import clips
-from kinetograph.tests.campaigns.outcome import Outcome, slope
+from kinetograph.tests.campaigns.outcome import Outcome, floor_growth
 from kinetograph.tests.campaigns.watch import is_idle, read, wait_for
 from kinetograph.tests.host.graphs import loader, node, picture_to_video, text_to_video, with_chunked_frames
 from kinetograph.tools.client import Result
@@ -37,7 +37,7 @@ def picture_clip(seed, noise):
 
 
 def clip(seed, noise):
-    return {**clips.noisy(noise, 2), "save": clips.combined(f"{FOLDER}/clip", rate=1 + seed % 47)}
+    return {**clips.noisy(noise, 2), "save": clips.combined(f"{FOLDER}/clip", rate=1 + seed % 97)}
 
 
 def other_clip(seed, noise):
@@ -81,7 +81,7 @@ def long_sampling(seed, noise):
 
 
 def long_clip(seed, noise):
-    return {**clips.noisy(noise, 40), "save": clips.combined(f"{FOLDER}/long", rate=1 + seed % 47)}
+    return {**clips.noisy(noise, 40), "save": clips.combined(f"{FOLDER}/long", rate=1 + seed % 97)}
 
 
 GOOD = (text_clip, text_frames, picture_clip, clip, other_clip, another_dtype, doctor)
@@ -141,7 +141,7 @@ def conclude(outcome, ended, seen, mb_a_prompt):
     outcome.hold("prompts", sum(ended.values()), ">=", outcome.count)
     outcome.hold("prompts that failed", ended["error"] + ended["refused"], ">=", outcome.count * FAILING / 2)
     outcome.hold("prompts that were interrupted", ended["interrupted"], ">=", outcome.count * INTERRUPTED / 2)
-    outcome.hold("memory, MB a prompt", slope(rss), "<=", mb_a_prompt)
+    outcome.hold("memory, MB a prompt", floor_growth(rss), "<=", mb_a_prompt)
     outcome.hold("descriptors, growth", growth([reading.fds for reading in seen]), "<=", FDS)
     outcome.hold("threads, growth", growth([reading.threads for reading in seen]), "<=", THREADS)
     outcome.hold("children, most", max((reading.children for reading in seen), default=0), "<=", 0)

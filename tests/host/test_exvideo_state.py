@@ -127,6 +127,7 @@ def test_a_lora_on_top_reaches_the_new_layers_and_leaves(client, plain, patched)
     assert same(run(client, PATCH, LORA), both)
 
 
+@pytest.mark.newest
 def test_the_hosts_sampler_between(client, plain, patched):
     other = run(client, PATCH, kind="KSampler")
     assert not same(other, patched)
@@ -134,6 +135,7 @@ def test_the_hosts_sampler_between(client, plain, patched):
     assert same(run(client), plain)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("way", ["error", "memory"])
 @pytest.mark.parametrize("through", [(PATCH,), (PATCH, LORA)], ids=["patch", "patch and LoRA"])
 def test_after_failure_at_the_second_step(client, plain, patched, way, through):

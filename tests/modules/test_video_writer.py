@@ -126,6 +126,14 @@ def test_clips_play_at_the_rate_asked_for(tmp_path, name, rate):
     assert abs(found.seconds - 10 / RATES[rate]) <= Fraction(nanoseconds, 10**9)
 
 
+@pytest.mark.parametrize("rate", [54.99825, 178.997, 239.004])
+@pytest.mark.parametrize("name", ["video/webm", "video/ffv1-mkv"])
+def test_a_rate_that_the_reader_rounds_costs_no_clip(tmp_path, name, rate):
+    """Of rates with large parts PyAV tells up to 1.7e-5 of their value another one."""
+    found = inspect(write(tmp_path, make_clip(4, 16, 16), name, rate).path)
+    assert abs(float(found.seconds) - 4 / rate) <= 2e-5 * 4 / rate
+
+
 @pytest.mark.parametrize("rate", [8.0, 23.976, 29.97, 24000 / 1001, 30000 / 1001])
 @pytest.mark.parametrize(("name", "tick", "frames"), [("image/gif", 100, 700), ("image/webp", 1000, 300)])
 def test_pictures_play_as_exactly_as_their_ticks_allow(tmp_path, name, tick, frames, rate):
