@@ -40,17 +40,20 @@ class Answer:
         return "\n".join([*words, self.failure.get("exception_message", "")]).strip()
 
 
-def ask(client, prompt, seconds=10.0, release=lambda: None):
-    """Post a prompt and wait for its end. `release` is called again and again while a post stays silent."""
+def ask(client, prompt, seconds=10.0, release=lambda: None, run=None):
+    """Post a prompt, for at most `seconds`, and wait for its end, for at most `run` or else as long.
+
+    `release` is called again and again while a post stays silent.
+    """
     answer = Answer()
     try:
-        _ask(client, prompt, seconds, release, answer)
+        _ask(client, prompt, seconds, release, run or seconds, answer)
     except (OSError, HTTPException):
         answer.status = "gone"
     return answer
 
 
-def _ask(client, prompt, seconds, release, answer):
+def _ask(client, prompt, seconds, release, run, answer):
     started = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
         body = json.dumps({"prompt": prompt, "client_id": client.id}).encode()
@@ -63,7 +66,7 @@ def _ask(client, prompt, seconds, release, answer):
             return
     answer.said = _parse(content)
     if answer.code == 200:
-        _follow(client, answer, started + seconds, release)
+        _follow(client, answer, time.monotonic() + run, release)
     else:
         answer.status = "refused"
     answer.seconds = time.monotonic() - started

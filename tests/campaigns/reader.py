@@ -1,4 +1,4 @@
-"""A child process that reads checkpoints for the campaign of files, one a line, and says what became of each.
+"""A child process that reads checkpoints for the campaign of files, one step a line, and says what became of it.
 
 It may be killed by what it reads. It has a cap on its memory, and not root's right to open every file.
 """
@@ -81,8 +81,8 @@ def main():
     restrict()
     say("ready")
     for line in sys.stdin:
-        path = Path(json.loads(line))
-        say([attempt(step, path) for step in STEPS])
+        step, path = json.loads(line)
+        say(attempt(step, Path(path)))
 
 
 if __name__ == "__main__":
