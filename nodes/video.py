@@ -53,8 +53,9 @@ class VideoCombine(io.ComfyNode):
     def check_lazy_status(cls, **inputs) -> list[str]:
         """Look at name, format and sound before anything is computed for the clip."""
         wanted = still_to_come(cls, inputs, ("images",))
-        check_request(inputs["format"]["format"][0], read_audio(inputs.get("audio")))
-        fill_prefix(inputs["filename_prefix"], cls.hidden.prompt, datetime.now(), files.output_directory())
+        chosen, sound = inputs["format"]["format"][0], read_audio(inputs.get("audio"))
+        root = files.output_directory()
+        check_request(chosen, sound, inputs["filename_prefix"], cls.hidden.prompt, root)
         return wanted
 
     @classmethod

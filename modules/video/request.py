@@ -1,12 +1,13 @@
 """What a user asked for, from the words of a node's widgets, found wanting before any work begins."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .encoding import Encoding, check_rate, parse_encoding
 from .formats import FORMATS, VideoFormat, find_format
-from .naming import check_prefix
+from .naming import check_prefix, fill_prefix
 from .pixels import Audio
 from .probe import check_usable, usable_formats
 from .trouble import VideoError
@@ -57,8 +58,15 @@ def formats_with(names: Iterable[str]) -> tuple[VideoFormat, ...]:
     return tuple(entry for entry in FORMATS if {option.name for option in entry.options} == wanted)
 
 
-def check_request(format_name: str, audio: Audio | None) -> None:
-    """VideoError unless this computer can encode the format, and the format holds the sound, if there is any."""
+def check_request(
+    format_name: str, audio: Audio | None, prefix: str, prompt: Mapping[str, Any] | None, root: Path
+) -> None:
+    """VideoError for what only shows when a node runs, and must show before its clip is computed.
+
+    The format holds no sound and there is some, this computer cannot encode it, or `prefix` names what is not in the
+    prompt that runs.
+    """
     if audio is not None:
         find_format(format_name).check_sound()
     check_usable(format_name)
+    fill_prefix(prefix, prompt, datetime.now(), root)

@@ -15,9 +15,8 @@ import torch
 
 from .api import io
 
-ABSENT = (
-    object()
-)  # default of a keyword for a DynamicCombo in `validate_inputs`: unknown, linked or not there
+# An optional DynamicCombo that is not in the prompt; None is one that is linked.
+ABSENT = object()
 
 
 class Bound(float):

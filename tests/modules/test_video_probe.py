@@ -80,7 +80,7 @@ def test_a_post_never_waits_for_ffmpeg(ffmpeg, tmp_path):
     assert time.monotonic() - started < 0.5 and ffmpeg.trials == 0
 
 
-def test_a_stalled_trial_is_waited_for_once(ffmpeg, monkeypatch):
+def test_a_stalled_trial_is_waited_for_once(ffmpeg, tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "PATIENCE", 1.0)
     monkeypatch.setattr(probe, "TRIAL_SECONDS", 2.0)
     ffmpeg.behave(trial=HANGS)
@@ -89,7 +89,7 @@ def test_a_stalled_trial_is_waited_for_once(ffmpeg, monkeypatch):
         """(words, seconds that the answer took)"""
         started = time.monotonic()
         with pytest.raises(VideoError) as raised:
-            check_request("video/webm", None)
+            check_request("video/webm", None, "x", {}, tmp_path)
         return str(raised.value), time.monotonic() - started
 
     with futures.ThreadPoolExecutor(2) as pool:
