@@ -13,10 +13,10 @@ from pathlib import Path
 
 from .families import FAMILIES
 from .weights.detect import HasParts, sure_parts
+from .weights.errors import CheckpointError
 from .weights.files import FileIdentity, file_identity, read_header
 from .weights.part import Kind
 from .weights.shards import weights_in
-from .weights.trouble import CheckpointError
 
 MAX_FILES = 20_000  # that are remembered
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..modules.conditioning.clip_image import augment, clip_pixels
+from ..modules.conditioning.augmentation import augment
+from ..modules.conditioning.clip_image import clip_pixels
 from ..modules.conditioning.first_frame import fit_image
 from ..modules.conditioning.pinned_frames import parse_frames, pin_frames, pin_mask, resolve_frames
 from ..modules.families.svd.config import GRID

@@ -7,17 +7,18 @@ from pathlib import Path
 import torch
 
 from ..modules.catalogue import CATALOGUE
+from ..modules.encoders.clip_vision import to_hugging_face
 from ..modules.families import COGVIDEOX, FAMILIES, SVD
-from ..modules.families.clip_vision import to_hugging_face
 from ..modules.families.family import Family, NoiseSchedule
 from ..modules.families.svd.exvideo import check_clip
 from ..modules.sampling.schedules import alphas_cumprod
 from ..modules.weights.detect import Finding, choose, detect
+from ..modules.weights.errors import CheckpointError
 from ..modules.weights.files import FileIdentity, read_header
 from ..modules.weights.load import Source, assign, find_source, part_identity
 from ..modules.weights.part import Kind
-from ..modules.weights.trouble import CheckpointError
-from .host import backend, clip, clip_vision, diffusion, files, patching, vae
+from .host import backend, clip_vision, diffusion, files, patching, vae
+from .host import text_encoder as clip
 from .host.api import io
 from .host.checks import checked, guarded
 
@@ -146,11 +147,11 @@ def load_frames_vae(model: str, chosen: str) -> object:
     return vae.FramesVAE(vae.VAERecipe(source.finding.part, config, grid, fill, source.check))
 
 
-def merged_filler(clip: Source, picture: Source) -> Callable:
+def merged_filler(video: Source, picture: Source) -> Callable:
     """A function that fills a VAE with the decoder of one part of a file and the encoder of another."""
 
     def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:
-        decoder = {key: value for key, value in clip.open().items() if key.startswith("decoder.")}
+        decoder = {key: value for key, value in video.open().items() if key.startswith("decoder.")}
         assign(module, {**decoder, **picture.open()}, dtype)
 
     return fill

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-from ..modules.video.metadata import read_notes
-from ..modules.video.naming import fill_prefix
-from ..modules.video.probe import usable_formats
-from ..modules.video.request import check_request, read_audio, read_encoding, request_problem
-from ..modules.video.trouble import in_our_words
-from ..modules.video.writer import Job, write_clip
+from ..modules.videofile.errors import in_our_words
+from ..modules.videofile.metadata import read_notes
+from ..modules.videofile.naming import fill_prefix
+from ..modules.videofile.probe import usable_formats
+from ..modules.videofile.request import check_request, read_audio, read_encoding, request_problem
+from ..modules.videofile.writer import Job, write_clip
 from .host import files, media, progress, results
 from .host.api import io
 from .host.checks import checked, guarded, still_to_come

@@ -8,7 +8,7 @@ from torch import nn
 from .attention import Attention, attend
 from .operations import Operations, TorchOperations
 
-Place = dict[str, Any]  # dtype and device, as every layer takes them
+Factory = dict[str, Any]  # dtype and device, as every layer takes them
 
 
 class Network(nn.Module):
@@ -27,6 +27,6 @@ class Network(nn.Module):
         self.dtype = dtype or torch.get_default_dtype()
         self.assemble(config, ops, attention, {"dtype": dtype, "device": device})
 
-    def assemble(self, config: Any, ops: Operations, attention: Attention, place: Place) -> None:
+    def assemble(self, config: Any, ops: Operations, attention: Attention, factory: Factory) -> None:
         """Make the layers of a network of these sizes."""
         raise NotImplementedError

@@ -7,10 +7,10 @@ from functools import cached_property
 from math import prod
 from typing import Any, Protocol
 
+from .errors import SHOWN_CHARACTERS, CheckpointError, shown, shown_list
 from .files import DTYPES, Header, main_dtype
 from .keymap import KeyMap, doubled_keys
 from .part import Kind, Part, Shapes
-from .trouble import SHOWN_CHARACTERS, CheckpointError, shown, shown_list
 
 # What programs put in front of a part's own keys, alone or one after another: pipelines, wrappers, compilers.
 WRAPPERS = (

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .detect import Finding, HasParts, choose, detect
+from .errors import CheckpointError, shown
 from .files import FileIdentity, file_identity, open_weights, read_header, weight_files
 from .part import Kind
 from .settings import notes_of
-from .trouble import CheckpointError, shown
 
 REMEDY = (
     "Queue the prompt again once the file is complete. To put another file in its place, copy it under a temporary "

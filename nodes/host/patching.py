@@ -66,8 +66,8 @@ def guard_clips(model: Any, check_clip: CheckClip) -> None:
 
 @torch.inference_mode(False)
 def _build(network: Any, layers: Layers) -> Any:
-    place = {"dtype": network.dtype, "device": "meta"}
-    branches = layers.part.build(layers.config, ops=network.ops, attention=attend, **place)
+    factory = {"dtype": network.dtype, "device": "meta"}
+    branches = layers.part.build(layers.config, ops=network.ops, attention=attend, **factory)
     layers.fill(branches, network.dtype)
     comfy.model_management.archive_model_dtypes(branches)
     return branches.eval()

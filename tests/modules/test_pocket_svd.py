@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from kinetograph.modules.encoders.clip_vision import OPEN_CLIP, read_config, to_hugging_face
 from kinetograph.modules.families import SVD
-from kinetograph.modules.families.clip_vision import OPEN_CLIP, read_config, to_hugging_face
 from kinetograph.modules.families.svd.config import LATENT_SCALE, SVDConfig
 from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.files import read_header

@@ -1,8 +1,8 @@
 """CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V."""
 
+from ...encoders.t5 import t5_encoder
 from ...weights.part import NodeName
 from ..family import Family, NoiseSchedule, Part
-from ..t5 import t5_encoder
 from .conditions import conditions
 from .config import GRID, CogVideoXConfig, read_config, untold
 from .keys import COMFY, DIFFUSERS, VAE

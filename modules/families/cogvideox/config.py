@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...grid import LatentGrid
-from ...weights.part import lengths
+from ...weights.part import Shapes, lengths
 from ...weights.settings import colours, switch, whole
 
 # The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
@@ -33,7 +33,6 @@ RGB_FACTORS = (
     (0.0808, 0.1155, -0.0215),
     (-0.0152, -0.0058, 0.0722),
 )
-Shapes = Mapping[str, tuple[int, ...]]
 
 WIDTH_2B = 1920  # 30 heads of 64; the only release with sin-cos positions and a shifted schedule
 LATENT_SCALE_2B = 1.15258426

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from ...encoders.clip_vision import clip_vision_encoder
 from ...weights.part import NodeName
-from ..clip_vision import clip_vision_encoder
 from ..family import EDMSchedule, Family, Part
 from .conditions import conditions
 from .config import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...grid import LatentGrid
-from ...weights.part import check_groups, lengths
+from ...weights.part import Shapes, check_groups, lengths
 from ...weights.settings import REMEDY, brief, colours, whole
 from .temporal import GROUPS
 
@@ -23,7 +23,6 @@ RGB_FACTORS = (
     (-0.2829, 0.1762, 0.2721),
     (-0.2120, -0.2616, -0.7177),
 )
-Shapes = Mapping[str, tuple[int, ...]]
 LEVELS = 4
 EXVIDEO_SIZE = (512, 512, 128)  # width and height in pixels, frames: ExVideo-SVD-128f-v1
 MAX_SIDE, MAX_FRAMES = 8192, 8193  # the most that a config.json may tell, in pixels and frames

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
-from ...layers.network import Network, Place
+from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_recorded
 from .blocks import Clips, Downsample, Upsample, VideoResBlock, spans
 from .config import SVDConfig
@@ -25,19 +25,19 @@ from .transformer import VideoTransformer
 class SVDUNet(Network):
     """Predicts v from noisy latents beside the image's latent, a noise level, an image token and three numbers."""
 
-    def assemble(self, config: SVDConfig, ops: Operations, attention: Attention, place: Place) -> None:
+    def assemble(self, config: SVDConfig, ops: Operations, attention: Attention, factory: Factory) -> None:
         first, emb_dim = config.channels[0], config.time_embed_dim
-        self.time_embed = _perceptron(first, emb_dim, ops, place)
-        self.label_emb = nn.Sequential(_perceptron(config.adm_dim, emb_dim, ops, place))
+        self.time_embed = _perceptron(first, emb_dim, ops, factory)
+        self.label_emb = nn.Sequential(_perceptron(config.adm_dim, emb_dim, ops, factory))
         self.input_blocks = nn.ModuleList(
-            [nn.ModuleList([ops.Conv2d(config.in_channels, first, kernel_size=3, padding=1, **place)])]
+            [nn.ModuleList([ops.Conv2d(config.in_channels, first, kernel_size=3, padding=1, **factory)])]
         )
-        build = _Builder(config, ops, attention, place)
+        build = _Builder(config, ops, attention, factory)
         self.input_blocks.extend(build.down())
         self.middle_block = build.middle()
         self.output_blocks = nn.ModuleList(build.up())
-        norm = ops.GroupNorm(GROUPS, first, eps=EPS, **place)
-        conv = ops.Conv2d(first, config.out_channels, kernel_size=3, padding=1, **place)
+        norm = ops.GroupNorm(GROUPS, first, eps=EPS, **factory)
+        conv = ops.Conv2d(first, config.out_channels, kernel_size=3, padding=1, **factory)
         self.out = nn.ModuleList([norm, nn.Identity(), conv])
 
     def forward(
@@ -111,8 +111,8 @@ class SVDUNet(Network):
 class _Builder:
     """The blocks of the way down, the middle and the way up."""
 
-    def __init__(self, config: SVDConfig, ops: Operations, attention: Attention, place: dict):
-        self.config, self.ops, self.attention, self.place = config, ops, attention, place
+    def __init__(self, config: SVDConfig, ops: Operations, attention: Attention, factory: dict):
+        self.config, self.ops, self.attention, self.factory = config, ops, attention, factory
         self.skips = [config.channels[0]]  # channels of what the way up takes over
 
     def down(self) -> list[nn.ModuleList]:
@@ -123,7 +123,7 @@ class _Builder:
                 channels = width
                 self.skips.append(width)
             if not self._is_last(level):
-                levels.append(nn.ModuleList([Downsample(width, self.ops, **self.place)]))
+                levels.append(nn.ModuleList([Downsample(width, self.ops, **self.factory)]))
                 self.skips.append(width)
         return levels
 
@@ -138,7 +138,7 @@ class _Builder:
             for i in range(self.config.num_res_blocks + 1):
                 layers = self._layers(channels + self.skips.pop(), width, level)
                 if level and i == self.config.num_res_blocks:
-                    layers.append(Upsample(width, self.ops, **self.place))
+                    layers.append(Upsample(width, self.ops, **self.factory))
                 blocks.append(nn.ModuleList(layers))
                 channels = width
         return blocks
@@ -152,14 +152,14 @@ class _Builder:
         return layers if self._is_last(level) else [*layers, self._transformer(width)]
 
     def _res(self, channels: int, width: int) -> VideoResBlock:
-        return VideoResBlock(channels, width, self.config.time_embed_dim, self.ops, **self.place)
+        return VideoResBlock(channels, width, self.config.time_embed_dim, self.ops, **self.factory)
 
     def _transformer(self, width: int) -> VideoTransformer:
         config = self.config
         sizes = (width, config.context_dim, config.head_dim)
-        transformer = VideoTransformer(*sizes, self.ops, self.attention, **self.place)
+        transformer = VideoTransformer(*sizes, self.ops, self.attention, **self.factory)
         if config.exvideo:
-            transformer.positional = ExVideoPosition(width, self.ops, **self.place)
+            transformer.positional = ExVideoPosition(width, self.ops, **self.factory)
         return transformer
 
 
@@ -173,9 +173,9 @@ def transformer_places(config: SVDConfig) -> dict[str, int]:
     return {**down, "middle_block.1": config.channels[-1], **up}
 
 
-def _perceptron(width: int, emb_dim: int, ops: Operations, place: dict) -> nn.Sequential:
+def _perceptron(width: int, emb_dim: int, ops: Operations, factory: dict) -> nn.Sequential:
     return nn.Sequential(
-        ops.Linear(width, emb_dim, **place), nn.SiLU(), ops.Linear(emb_dim, emb_dim, **place)
+        ops.Linear(width, emb_dim, **factory), nn.SiLU(), ops.Linear(emb_dim, emb_dim, **factory)
     )
 
 

@@ -26,14 +26,14 @@ class CrossAttention(nn.Module):
     """Attention of tokens to themselves or to a context."""
 
     def __init__(
-        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
         self.head_dim, self.attention = head_dim, attention
-        self.to_q = ops.Linear(width, width, bias=False, **place)
-        self.to_k = ops.Linear(context_dim, width, bias=False, **place)
-        self.to_v = ops.Linear(context_dim, width, bias=False, **place)
-        self.to_out = nn.ModuleList([ops.Linear(width, width, **place)])
+        self.to_q = ops.Linear(width, width, bias=False, **factory)
+        self.to_k = ops.Linear(context_dim, width, bias=False, **factory)
+        self.to_v = ops.Linear(context_dim, width, bias=False, **factory)
+        self.to_out = nn.ModuleList([ops.Linear(width, width, **factory)])
 
     def forward(self, y_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         """Tokens (b, l, d) and a context of as many rows."""
@@ -56,15 +56,15 @@ class TokenBlock(nn.Module):
     """Self-attention, cross-attention and feed-forward, each on normed tokens and added to them."""
 
     def __init__(
-        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
-        self.norm1 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.attn1 = CrossAttention(width, width, head_dim, ops, attention, **place)
-        self.norm2 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.attn2 = CrossAttention(width, context_dim, head_dim, ops, attention, **place)
-        self.norm3 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.ff = FeedForward(width, 8 * width, geglu, ops, **place)
+        self.norm1 = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.attn1 = CrossAttention(width, width, head_dim, ops, attention, **factory)
+        self.norm2 = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.attn2 = CrossAttention(width, context_dim, head_dim, ops, attention, **factory)
+        self.norm3 = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.ff = FeedForward(width, 8 * width, geglu, ops, **factory)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         """`context_bld` has one row or as many as the tokens; one token of it, its effect comes as made."""
@@ -87,11 +87,11 @@ class TimeBlock(TokenBlock):
     """The block over time begins with one feed-forward more."""
 
     def __init__(
-        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
-        super().__init__(width, context_dim, head_dim, ops, attention, **place)
-        self.norm_in = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.ff_in = FeedForward(width, 8 * width, geglu, ops, **place)
+        super().__init__(width, context_dim, head_dim, ops, attention, **factory)
+        self.norm_in = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.ff_in = FeedForward(width, 8 * width, geglu, ops, **factory)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         x_bld = add_feed_forward(x_bld, self.norm_in, self.ff_in)
@@ -115,16 +115,16 @@ def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: FeedForward) 
 
 
 def new_time_stack(
-    width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+    width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
 ) -> nn.ModuleList:
     """The one block over time of a transformer."""
-    return nn.ModuleList([TimeBlock(width, context_dim, head_dim, ops, attention, **place)])
+    return nn.ModuleList([TimeBlock(width, context_dim, head_dim, ops, attention, **factory)])
 
 
-def new_time_embedding(width: int, ops: Operations, **place) -> nn.Sequential:
+def new_time_embedding(width: int, ops: Operations, **factory) -> nn.Sequential:
     """From the sinusoid of a frame's index to what is added to its tokens."""
     return nn.Sequential(
-        ops.Linear(width, 4 * width, **place), nn.SiLU(), ops.Linear(4 * width, width, **place)
+        ops.Linear(width, 4 * width, **factory), nn.SiLU(), ops.Linear(4 * width, width, **factory)
     )
 
 
@@ -137,18 +137,18 @@ class VideoTransformer(nn.Module):
     positional: Any
 
     def __init__(
-        self, channels: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, channels: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
         self.ops = ops
         sizes = (channels, context_dim, head_dim, ops, attention)
-        self.norm = ops.GroupNorm(GROUPS, channels, eps=GROUP_NORM_EPS, **place)
-        self.proj_in = ops.Linear(channels, channels, **place)
-        self.transformer_blocks = nn.ModuleList([TokenBlock(*sizes, **place)])
-        self.time_stack = new_time_stack(*sizes, **place)
-        self.time_pos_embed = new_time_embedding(channels, ops, **place)
-        self.time_mixer = TimeMixer(ops, **place)
-        self.proj_out = ops.Linear(channels, channels, **place)
+        self.norm = ops.GroupNorm(GROUPS, channels, eps=GROUP_NORM_EPS, **factory)
+        self.proj_in = ops.Linear(channels, channels, **factory)
+        self.transformer_blocks = nn.ModuleList([TokenBlock(*sizes, **factory)])
+        self.time_stack = new_time_stack(*sizes, **factory)
+        self.time_pos_embed = new_time_embedding(channels, ops, **factory)
+        self.time_mixer = TimeMixer(ops, **factory)
+        self.proj_out = ops.Linear(channels, channels, **factory)
         self.register_module("positional", None)
 
     def forward(self, x_nchw: Tensor, clips: Clips) -> Tensor:

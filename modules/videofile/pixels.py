@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .trouble import VideoError
+from .errors import VideoError
 
 FAR_OUT = 8.0  # beyond it a value is no overshoot but another scale
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from .encoding import Encoding, check_rate, parse_encoding
+from .errors import VideoError
 from .formats import FORMATS, VideoFormat, find_format
 from .naming import check_prefix, fill_prefix
 from .pixels import Audio
 from .probe import check_usable, usable_formats
-from .trouble import VideoError
 
 CHOICE = "format"  # the widget that names the format; the format's own options lie beside it
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from .errors import VideoError
 from .formats import MAX_RATE, VideoFormat, find_format
 from .options import Value
-from .trouble import VideoError
 
 MIN_RATE = 0.1  # frames per second
 MAX_LOOPS = 100

@@ -11,8 +11,8 @@ from pathlib import Path
 from . import commands
 from .encoder import Encoder
 from .encoding import parse_encoding
+from .errors import Shortage, VideoError
 from .formats import FORMATS, VideoFormat
-from .trouble import Shortage, VideoError
 
 SIDE, FRAMES = 256, 2  # GPU encoders refuse much smaller pictures
 PATIENCE = 8.0  # seconds that anybody waits for the answer

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from .encoding import Encoding
-from .trouble import VideoError
+from .errors import VideoError
 
 # Animated pictures, and the tick in which each counts how long a frame is shown. PIL reads them: PyAV reads no
 # animated webp.

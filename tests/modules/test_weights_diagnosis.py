@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 
 from kinetograph.modules.doctor import examine, main
 from kinetograph.modules.families import FAMILIES
-from kinetograph.modules.weights import trouble
+from kinetograph.modules.weights import diagnosis
 from kinetograph.modules.weights.detect import detect
+from kinetograph.modules.weights.diagnosis import diagnose
+from kinetograph.modules.weights.errors import CheckpointError, unreadable
 from kinetograph.modules.weights.files import open_weights, read_header
 from kinetograph.modules.weights.shards import read_json
-from kinetograph.modules.weights.trouble import CheckpointError, diagnose, unreadable
 from kinetograph.tests.checkpoints import BY_NAME, header, remember_shapes, write_sparse
 
 LONGEST = 2_000  # characters of a message
@@ -207,7 +208,7 @@ def test_a_zip_with_a_huge_directory_is_not_read(tmp_path):
     tail[12:20] = struct.pack("<LL", len(directory), start)
     path = tmp_path / "x.safetensors"
     path.write_bytes(whole[:start] + directory + tail)
-    assert len(directory) > 4 * trouble.ZIP_READ_BYTES
+    assert len(directory) > 4 * diagnosis.ZIP_READ_BYTES
     begun = time.process_time()
     assert "pickle file" in complaint(read_header, path)
     assert time.process_time() - begun < 0.1

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from .errors import VideoError, refusal
 from .orphans import OWNER, PREFIX, claim, sweep_orphans
 from .room import amount, free_bytes, on_disk
-from .trouble import VideoError, refusal
 
 MAX_COUNTER = 99_999_999
 

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .trouble import ENDING
+from .errors import ENDING
 
 ROOM = 16_000_000  # bytes: a disk with more than this was not filled by a clip
 

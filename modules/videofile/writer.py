@@ -17,12 +17,12 @@ from torch import Tensor
 from . import commands
 from .encoder import Encoder, run_encoder
 from .encoding import Encoding
+from .errors import FULL, SHORT, DiskFull, VideoError
 from .formats import KEEPS_ALPHA
 from .metadata import Notes, attach, ffmetadata, left_out_text, lost_in, storable
 from .pixels import Audio, to_pixels, with_alpha, write_samples
 from .readback import inspect, verify
 from .room import Usage, free_bytes, on_disk
-from .trouble import FULL, SHORT, DiskFull, VideoError
 from .workspace import Workspace
 
 PATIENCE = 600.0  # seconds that the encoder may stand still

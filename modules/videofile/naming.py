@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .trouble import VideoError
+from .errors import VideoError
 
 MAX_BYTES = 120  # of a prefix as typed
 MAX_PART_BYTES = 200  # of a folder or name when all is filled in: systems allow 255, the counter takes some

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from .errors import VideoError
 from .options import Amount, Argv, Choice, Option, Switch
-from .trouble import VideoError
 
 MAX_RATE = 240.0  # frames per second
 

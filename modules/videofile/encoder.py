@@ -12,7 +12,7 @@ from types import TracebackType
 
 import imageio_ffmpeg
 
-from .trouble import SHORT, TOO_MANY, DiskFull, Shortage, VideoError, reason
+from .errors import SHORT, TOO_MANY, DiskFull, Shortage, VideoError, reason
 
 POLL_SECONDS = 0.05
 END_SECONDS, PIPE_SECONDS = 5.0, 1.0  # to wait for a killed process, and for what may still hold its pipes
