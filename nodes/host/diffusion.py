@@ -19,6 +19,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor, nn
 
 from ...modules.families.family import EDMSchedule, Family, Part, Request
+from . import patches
 from .backend import Check, HostOperations, attend, new_patcher, unchecked
 
 # The host divides by sqrt(alpha_bar): a terminal signal-to-noise ratio of exactly zero needs a stand-in.
@@ -179,7 +180,9 @@ class HostedForward:
     def _network(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, transformer_options: Any, **conds: Any
     ) -> Tensor:
-        return super().forward(x, timestep, context, transformer_options, **conds)  # type: ignore[misc]
+        hooks = patches.hooks_for(self, transformer_options, control)  # type: ignore[arg-type]
+        more = {} if hooks is None else {"hooks": hooks}
+        return super().forward(x, timestep, context, transformer_options, **conds, **more)  # type: ignore[misc]
 
 
 def checking(check: Check) -> Callable[..., Tensor]:
