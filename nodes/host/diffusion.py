@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor, nn
 
 from ...modules.families.family import EDMSchedule, Family, Part, Request
-from . import patches
+from . import patches, refusals
 from .backend import Check, HostOperations, attend, new_patcher, unchecked
 
 # The host divides by sqrt(alpha_bar): a terminal signal-to-noise ratio of exactly zero needs a stand-in.
@@ -132,6 +132,8 @@ class FamilyModel(comfy.model_base.BaseModel):
         prediction = comfy.model_base.ModelType.V_PREDICTION
         super().__init__(model_config, prediction, device=device, unet_model=build)
         self.model_sampling = sampling_of(recipe)
+        # read by nodes that patch by width, such as FreeU
+        model_config.unet_config["model_channels"] = self.diffusion_model.places.width
         self.notes = recipe.notes  # an object patch may put others in their place
 
     @property
@@ -250,6 +252,9 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     model.device = offload_device
     patcher.cached_patcher_init = (load_model, (recipe,))
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_weights_check", checking(recipe.check))
+    patcher.add_wrapper_with_key(
+        WrappersMP.OUTER_SAMPLE, "kinetograph_patches_check", refusals.before_sampling
+    )
     if recipe.family.patch_frames(recipe.config) > 1:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_pad_to_patch", pad_to_patch)
     return patcher

@@ -2,10 +2,9 @@
 
 A network calls the hooks of `modules/layers/hooks.py`; here they ask the patches in the order, with the tensors
 and with the notes of the host's own UNet (comfy/ldm/modules/diffusionmodules/openaimodel.py and attention.py).
-What a network would not call is an error: a patch never disappears.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,21 +13,9 @@ from torch import Tensor, nn
 
 from ...modules.layers.hooks import Hooks, Inputs, Instead, Places, Stage
 from ...modules.layers.network import Network
+from . import refusals
+from .refusals import ATTENTIONS, INTO_TRANSFORMERS, LAYERS, Options
 
-Options = dict[str, Any]
-
-# what looks into a transformer, so that it has to work on whole tensors
-INTO_TRANSFORMERS = frozenset(
-    {"attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"}
-)
-LAYERS = "forward_timestep_embed_patch"
-BLOCKS = frozenset(
-    {
-        *("emb_patch", LAYERS, "input_block_patch", "input_block_patch_after_skip"),
-        *("middle_block_after_patch", "output_block_patch"),
-    }
-)
-ATTENTIONS = ("attn1", "attn2")
 # the host computes the attention of its own SVD so where its kernel has a choice (comfy/supported_models.py)
 ATTENTION_PRECISION = torch.float32
 
@@ -40,71 +27,8 @@ def hooks_for(network: Network, options: Options, control: Any) -> "PatchHooks |
     """
     if not (options.get("patches") or options.get("patches_replace") or control):
         return None
-    for complaint in uncalled(network, options):
-        raise ValueError(complaint)
-    for complaint in _uncalled_control(network.places, control or {}):
-        raise ValueError(complaint)
+    refusals.check_call(network, options, control or {})
     return PatchHooks(network.places, options, control or {}) if network.places.blocks else None
-
-
-def uncalled(network: Network, options: Options, injected: bool = False) -> Iterator[str]:
-    """A sentence for each entry of `patches` and `patches_replace` that a network would never call.
-
-    `injected`: layers will be added to the network before it runs, so that patches of layers cannot be judged.
-    """
-    for name, patches in (options.get("patches") or {}).items():
-        if patches and name not in _called(network.places):
-            yield refusal(f"the patch {name}", patches[0])
-        elif name == LAYERS and not injected:
-            present = tuple(network.numbered_layers())
-            for kind, handler in patches:
-                if not any(isinstance(layer, kind) for layer in present):
-                    yield refusal(f"the patch {name} for layers of the class {kind.__name__}", handler)
-    for name, patches in (options.get("patches_replace") or {}).items():
-        keys = _replaceable(network.places) if name in ATTENTIONS else ()
-        for key, patch in patches.items():
-            if key not in keys:
-                yield refusal(f"the replacement of {name} in block {key}", patch)
-
-
-def _called(places: Places) -> frozenset[str]:
-    return (BLOCKS if places.blocks else frozenset()) | (
-        INTO_TRANSFORMERS if places.transformers else frozenset()
-    )
-
-
-def _replaceable(places: Places) -> frozenset[tuple]:
-    """The keys by which the host finds what replaces an attention; each transformer has one block per way."""
-    return places.transformers | {(*place, 0) for place in places.transformers}
-
-
-def _uncalled_control(places: Places, control: Mapping[str, Any]) -> Iterator[str]:
-    for stage, values in control.items():
-        waiting = [value is not None for value in values or ()]
-        count = places.blocks.get(stage, 0)  # type: ignore[call-overload]
-        if any(waiting[: max(0, len(waiting) - count)]):
-            yield (
-                f"This model's network has {count or 'no'} {stage} blocks that a ControlNet could act on, and the "
-                f"ControlNet has {len(waiting)}: take the Apply ControlNet node out of the conditioning, or use a "
-                "ControlNet made for this model."
-            )
-
-
-def refusal(entry: str, patch: Any) -> str:
-    """Why sampling does not start: what was asked, by whom, and what to do."""
-    maker = maker_of(patch)
-    node = f"the node {maker}" if maker else "the node that set it"
-    return (
-        f"This model's network does not call {entry}{f' of {maker}' if maker else ''}, which would change nothing: "
-        f"take {node} out of the model's line, or use it with a model that it is made for."
-    )
-
-
-def maker_of(patch: Any) -> str:
-    """The class and module that a patch comes from, as far as its name tells: nodes define theirs inside."""
-    named = patch if hasattr(patch, "__qualname__") else type(patch)
-    kind, module = named.__qualname__.split(".")[0], getattr(named, "__module__", None) or ""
-    return f"{kind} ({module})" if module else kind
 
 
 class PatchHooks(Hooks):

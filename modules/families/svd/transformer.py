@@ -108,7 +108,7 @@ class TimeBlock(TokenBlock):
         return super().forward(x_bld, context_bld, transformer_options)
 
     def watched(self, x_bld: Tensor, context_bld: Tensor, hooks: Hooks) -> Tensor:
-        x_bld = add_feed_forward(x_bld, self.norm_in, self.ff_in)
+        x_bld = add_feed_forward(x_bld.contiguous(), self.norm_in, self.ff_in)
         return super().watched(x_bld, context_bld, hooks)
 
 
