@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...modules.families.family import Family, LatentSpace, Part, Request
 from ...modules.grid import LatentGrid
 from ...modules.noise import EDMNoise, Noise
+from . import patches, refusals
 from .backend import Check, HostOperations, attend, new_patcher, unchecked
 from .description import VideoModel, attach
 from .guards import NUM_FRAMES, checking, guard_limits
@@ -148,6 +149,8 @@ class FamilyModel(comfy.model_base.BaseModel):
         noise = recipe.family.network.noise(recipe.config)
         super().__init__(model_config, PREDICTIONS[noise.prediction], device=device, unet_model=build)
         self.model_sampling = sampling_of(noise)
+        # read by nodes that patch by width, such as FreeU
+        model_config.unet_config["model_channels"] = self.diffusion_model.places.width
         self.notes = recipe.notes  # an object patch may put others in their place
 
     @property
@@ -203,7 +206,9 @@ class HostedForward:
     def _network(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, transformer_options: Any, **conds: Any
     ) -> Tensor:
-        return super().forward(x, timestep, context, transformer_options, **conds)  # type: ignore[misc]
+        hooks = patches.hooks_for(self, transformer_options, control)  # type: ignore[arg-type]
+        more = {} if hooks is None else {"hooks": hooks}
+        return super().forward(x, timestep, context, transformer_options, **conds, **more)  # type: ignore[misc]
 
 
 def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -275,6 +280,9 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     attach(patcher, description)
     guard_limits(patcher, description)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_weights_check", checking(recipe.check))
+    patcher.add_wrapper_with_key(
+        WrappersMP.OUTER_SAMPLE, "kinetograph_patches_check", refusals.before_sampling
+    )
     if recipe.family.network.frame_rule(recipe.config).multiple > 1:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_pad_to_patch", pad_to_patch)
     return patcher
