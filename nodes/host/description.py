@@ -74,7 +74,7 @@ def _read(model: Any, node: str) -> VideoModel:
     # pictures: a motion module says how many make a clip
     return VideoModel(
         family="svd" if is_svd else type(base).__name__,
-        label="Stable Video Diffusion" if is_svd else type(base).__name__,
+        label=type(base).__name__,
         grid=_grid(latents, 8 if is_svd else 1),
         noise=noise,
         latents=LatentSpace(latents.scale_factor, *_colours(latents)),
