@@ -12,9 +12,9 @@ from pathlib import Path
 
 from .families import FAMILIES
 from .weights.detect import Finding, detect_all
+from .weights.errors import CheckpointError, shown
 from .weights.files import read_header
 from .weights.shards import component_folders, weight_files
-from .weights.trouble import CheckpointError, shown
 
 SHOWN = 5  # keys named per fault
 SEVERAL_PARTS_FOLDER = "checkpoints"

@@ -13,12 +13,14 @@ PACK = "kinetograph"
 HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 HOST_PACKAGES |= {"execution", "latent_preview", "node_helpers", "comfy_api_nodes", "app"}
 TEST_ONLY = {"diffusers", "diffsynth", "pytest"}
-STAGES = ("conditioning", "sampling", "decoding", "video")
+STAGES = ("conditioning", "sampling", "decoding", "videofile")
+GROUND = {"grid", "noise"}
 ROOMS_OPEN_TO = {
-    "layers": {"grid", "layers"},
-    "weights": {"grid", "layers", "weights"},
-    "families": {"grid", "layers", "weights", "families"},
-    **{stage: {"grid", "layers", stage} for stage in STAGES},
+    "layers": {*GROUND, "layers"},
+    "weights": {*GROUND, "layers", "weights"},
+    "encoders": {*GROUND, "layers", "weights", "encoders"},
+    "families": {*GROUND, "layers", "weights", "encoders", "families"},
+    **{stage: {*GROUND, "layers", stage} for stage in STAGES},
 }
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "misc", "common", "new", "v2"}
 FILE_LINES, FUNCTION_LINES = 300, 40
@@ -104,27 +106,42 @@ def test_grid_stands_alone():
     assert complaints([ROOT / "modules" / "grid.py"], forbidden) == []
 
 
-def test_nodes_host_knows_only_the_grid_and_the_family_record():
-    open_to_host = {("grid",), ("families", "family")}
+def test_nodes_host_knows_only_the_ground_floor_and_the_family_record():
+    open_to_host = {("grid",), ("noise",), ("layers",), ("encoders",), ("families", "family")}
 
     def forbidden(name):
         inside = name[2:] if name[:2] == (PACK, "modules") else None
         if inside is not None and not {inside[:1], inside[:2]} & open_to_host:
-            return "nodes/host may import grid and families.family only"
-        if name[:2] == (PACK, "nodes") and name[2] != "host" and name[2] != "NODES":
-            return "nodes/host must not import node files"
+            return "nodes/host may import grid, noise, layers, encoders and families.family only"
+        if name[:2] == (PACK, "nodes") and name[2] != "host":
+            return "nodes/host imports no other wing"
 
     assert complaints(sources("nodes/host"), forbidden) == []
 
 
+# what stands beside the node files and is none of them
+BESIDE_NODES = {"checks", "extension", "widgets"}
+NODE_FILES = [
+    path
+    for path in (ROOT / "nodes").glob("*.py")
+    if path.name != "__init__.py" and path.stem not in BESIDE_NODES
+]
+
+
 def test_node_files_never_import_each_other():
-    files = [path for path in (ROOT / "nodes").glob("*.py") if path.name != "__init__.py"]
-
     def forbidden(name):
-        if name[:2] == (PACK, "nodes") and name[2] != "host":
-            return "a node file imports host and modules, no other node file"
+        if name[:2] == (PACK, "nodes") and name[2] not in {"host", "pipeline", "checks", "widgets"}:
+            return "a node file imports pipeline, host, modules, widgets and checks, no other node file"
 
-    assert complaints(files, forbidden) == []
+    assert len(NODE_FILES) >= 8 and complaints(NODE_FILES, forbidden) == []
+
+
+def test_the_pipeline_knows_no_node():
+    def forbidden(name):
+        if name[:2] == (PACK, "nodes") and name[2] not in {"host", "pipeline"}:
+            return "nodes/pipeline imports host and modules"
+
+    assert complaints(sources("nodes/pipeline"), forbidden) == []
 
 
 def test_references_are_for_tests_and_benchmarks_only():

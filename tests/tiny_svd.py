@@ -9,7 +9,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from kinetograph.modules.families.clip_vision import OPEN_CLIP
+from kinetograph.modules.encoders.clip_vision import OPEN_CLIP
 from kinetograph.modules.families.svd import keys
 
 FRAMES, HEIGHT, WIDTH = 6, 128, 128

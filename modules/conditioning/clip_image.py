@@ -1,4 +1,4 @@
-"""The picture as Stable Video Diffusion's two encoders want it: squashed for CLIP, noised for the VAE.
+"""The picture as Stable Video Diffusion's CLIP encoder takes it: squeezed into a square, whole.
 
 Stable Video Diffusion (arXiv 2311.15127). The width of the blur is that of scikit-image's antialiased
 `resize`, the kernel and the grid those of generative-models (FrozenOpenCLIPImageEmbedder, through kornia);
@@ -93,15 +93,3 @@ def gaussian(sigma: float) -> Tensor:
     distance = torch.arange(taps, dtype=torch.float32) - taps // 2
     weights = torch.exp(-(distance**2) / (2 * sigma**2))
     return weights / weights.sum()
-
-
-def augment(image_bchw: Tensor, strength: float, seed: int) -> Tensor:
-    """Pictures (b, c, h, w) in -1..1 with Gaussian noise of standard deviation `strength` added.
-
-    One seeded CPU generator gives each picture in turn noise of its own shape (1, c, h, w), so the first is
-    the same alone and among others, and on every device.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (1, *image_bchw.shape[1:])
-    noise = torch.cat([torch.randn(shape, generator=generator) for _ in image_bchw])
-    return image_bchw + strength * noise.to(image_bchw)

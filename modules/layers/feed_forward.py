@@ -25,10 +25,10 @@ def geglu(x: Tensor) -> Tensor:
 class Widen(nn.Module):
     """The first half; a module of its own for the name that checkpoints give it (`net.0.proj`)."""
 
-    def __init__(self, width: int, wide: int, activation: Activation, ops: Operations, **place):
+    def __init__(self, width: int, wide: int, activation: Activation, ops: Operations, **factory):
         super().__init__()
         self.activation = activation
-        self.proj = ops.Linear(width, wide, **place)
+        self.proj = ops.Linear(width, wide, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.proj(x))
@@ -37,11 +37,11 @@ class Widen(nn.Module):
 class FeedForward(nn.Module):
     """Four times as wide inside. `wide` is what the activation takes, twice that for a gated one."""
 
-    def __init__(self, width: int, wide: int, activation: Activation, ops: Operations, **place):
+    def __init__(self, width: int, wide: int, activation: Activation, ops: Operations, **factory):
         super().__init__()
         self.ops, self.activation = ops, activation
-        first = Widen(width, wide, activation, ops, **place)
-        self.net = nn.ModuleList([first, nn.Identity(), ops.Linear(4 * width, width, **place)])
+        first = Widen(width, wide, activation, ops, **factory)
+        self.net = nn.ModuleList([first, nn.Identity(), ops.Linear(4 * width, width, **factory)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net[2](self.net[0](x))

@@ -1,7 +1,7 @@
 """Weight files on disk: headers read without the weights, weights mapped without a copy.
 
 Only safetensors is opened, always by the format's own Rust parser, which checks every range before a
-tensor exists. What cannot be opened is described by `trouble`.
+tensor exists. What cannot be opened is described by `diagnosis`.
 """
 
 import os
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .diagnosis import diagnose
+from .errors import CheckpointError, shown, shown_list, special_kind
 from .settings import MARKERS, read_note
 from .shards import WeightSet, is_alone, parse_json, read_json, weight_files, weight_set
-from .trouble import CheckpointError, diagnose, shown, shown_list, special_kind
 
 MAX_KEPT_BYTES = 2**26  # of headers, all together
 KEY_BYTES = 200  # of one key's shape, dtype and places, about

@@ -10,9 +10,9 @@ from math import prod
 
 from torch import Tensor
 
+from .errors import CheckpointError
 from .keymap import KeyMap
 from .part import Part, Shapes
-from .trouble import CheckpointError
 
 PREFIXES = (
     "base_model.model.",

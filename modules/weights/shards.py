@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .trouble import CheckpointError, shown, shown_list, special_kind, unreadable
+from .errors import CheckpointError, shown, shown_list, special_kind, unreadable
 
 SUFFIX = ".safetensors"
 COMPANION = "._"  # how macOS names what it keeps beside a file on foreign drives

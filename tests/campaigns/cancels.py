@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 
-from kinetograph.modules.video.workspace import PREFIX
+from kinetograph.modules.videofile.workspace import PREFIX
 from kinetograph.tests.campaigns import clips
 from kinetograph.tests.campaigns.ground import STALLS
 from kinetograph.tests.campaigns.outcome import Outcome, percentile

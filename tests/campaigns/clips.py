@@ -2,9 +2,9 @@
 
 import torch
 
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.readback import inspect
-from kinetograph.modules.video.writer import Job, write_clip
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.readback import inspect
+from kinetograph.modules.videofile.writer import Job, write_clip
 from kinetograph.tests.host.graphs import node
 
 SHOTS, SIDE = 8, 128  # frames of noise, pixels on a side

@@ -7,7 +7,7 @@ import random
 import threading
 from collections import Counter
 
-from kinetograph.modules.video.workspace import PREFIX
+from kinetograph.modules.videofile.workspace import PREFIX
 from kinetograph.tests.campaigns import clips
 from kinetograph.tests.campaigns.outcome import Outcome
 from kinetograph.tests.campaigns.watch import everything, wait_for

@@ -16,9 +16,9 @@ import torch
 from kinetograph.modules.doctor import examine
 from kinetograph.modules.families import FAMILIES
 from kinetograph.modules.weights.detect import detect_all
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights, read_header
 from kinetograph.modules.weights.load import assign, open_part
-from kinetograph.modules.weights.trouble import CheckpointError
 
 ROOM = 2 * 2**30  # bytes of address space beyond what the imports take
 CAPABILITY_VERSION = 0x20080522

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kinetograph.modules.video.orphans import OWNER, PREFIX, this_boot
-from kinetograph.modules.video.probe import PATIENCE
+from kinetograph.modules.videofile.orphans import OWNER, PREFIX, this_boot
+from kinetograph.modules.videofile.probe import PATIENCE
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.stand_in import HANGS, HANGS_AT_THE_END, HANGS_IN_A_CHILD, NAP, WORKS, StandIn, nappers
 from kinetograph.tools.server import Server

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import find_format
-from kinetograph.modules.video.metadata import read_metadata
-from kinetograph.modules.video.readback import inspect, read_frames
-from kinetograph.modules.video.workspace import PREFIX
-from kinetograph.modules.video.writer import Job, write_clip
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.formats import find_format
+from kinetograph.modules.videofile.metadata import read_metadata
+from kinetograph.modules.videofile.readback import inspect, read_frames
+from kinetograph.modules.videofile.workspace import PREFIX
+from kinetograph.modules.videofile.writer import Job, write_clip
 from kinetograph.tests.clips import as_bytes, make_clip
 from kinetograph.tests.host.graphs import node
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from kinetograph.modules.video.formats import find_format
-from kinetograph.modules.video.metadata import read_metadata
-from kinetograph.modules.video.readback import inspect
+from kinetograph.modules.videofile.formats import find_format
+from kinetograph.modules.videofile.metadata import read_metadata
+from kinetograph.modules.videofile.readback import inspect
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.test_video_combine import combine, flat
 

@@ -9,7 +9,8 @@ from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_dif
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPImageProcessor
 
-from kinetograph.modules.conditioning.clip_image import augment, clip_pixels, squash
+from kinetograph.modules.conditioning.augmentation import augment
+from kinetograph.modules.conditioning.clip_image import clip_pixels, squash
 
 # height, width: shrinking, untouched, growing, both at once, just below and above an even kernel, tiny
 SIZES = [(576, 1024), (224, 224), (64, 64), (128, 128), (500, 30), (30, 500), (448, 447), (673, 225), (2, 3)]

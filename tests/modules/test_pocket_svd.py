@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from kinetograph.modules.encoders.clip_vision import OPEN_CLIP, read_config, to_hugging_face
 from kinetograph.modules.families import SVD
-from kinetograph.modules.families.clip_vision import OPEN_CLIP, read_config, to_hugging_face
 from kinetograph.modules.families.svd.config import LATENT_SCALE, SVDConfig
 from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.files import read_header
@@ -152,7 +152,7 @@ def test_shipped_file_tells_its_sizes():
     assert json.loads(header.metadata["config"]) == model_settings()
     config = detect(header, (SVD,), "diffusion_model").check().config
     assert config == dataclasses.replace(
-        SVDConfig(**settings()), rgb_factors=config.rgb_factors, rgb_bias=config.rgb_bias
+        SVDConfig(**settings()), latents=config.latents
     )
     assert detect(header, (SVD,), "image_encoder").check().config.num_heads == HEADS
 

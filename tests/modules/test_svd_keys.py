@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from kinetograph.modules.doctor import examine
+from kinetograph.modules.encoders.clip_vision import CLIPVisionConfig, to_hugging_face
 from kinetograph.modules.families import SVD
-from kinetograph.modules.families.clip_vision import CLIPVisionConfig, to_hugging_face
 from kinetograph.modules.families.svd import keys
 from kinetograph.modules.weights.detect import detect, detect_all
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.load import load_into, read_part
-from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests import tiny_svd
 from kinetograph.tests.checkpoints import BY_NAME, header, remember_shapes
 

@@ -9,12 +9,12 @@ import subprocess
 import pytest
 import torch
 
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import FORMATS
-from kinetograph.modules.video.metadata import Notes
-from kinetograph.modules.video.readback import inspect
-from kinetograph.modules.video.trouble import DiskFull, Shortage, VideoError, in_our_words, reason
-from kinetograph.modules.video.writer import Job, VideoWriter, write_clip
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.errors import DiskFull, Shortage, VideoError, in_our_words, reason
+from kinetograph.modules.videofile.formats import FORMATS
+from kinetograph.modules.videofile.metadata import Notes
+from kinetograph.modules.videofile.readback import inspect
+from kinetograph.modules.videofile.writer import Job, VideoWriter, write_clip
 from kinetograph.tests.clips import make_clip
 
 SOFTWARE = [entry.name for entry in FORMATS if "nvenc" not in entry.name]

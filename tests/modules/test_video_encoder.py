@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinetograph.modules.video.encoder import Encoder
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.trouble import Shortage, VideoError
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile.encoder import Encoder
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.errors import Shortage, VideoError
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 from kinetograph.tests.stand_in import HANGS, HANGS_AT_THE_END, HANGS_IN_A_CHILD, NAP, WORKS, StandIn, nappers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
@@ -170,7 +170,7 @@ def test_an_ffmpeg_that_may_not_be_run_says_so(ffmpeg, output):
 SCRIPT = """
 import runpy, sys, threading, time
 runpy.run_path(sys.argv[1])["register"]()
-from kinetograph.modules.video.encoder import Encoder
+from kinetograph.modules.videofile.encoder import Encoder
 encoder = Encoder(["x"], 600.0, lambda: None)
 threading.Thread(target=encoder.feed, args=[bytes(10**7)], daemon=True).start()
 time.sleep(0.2)

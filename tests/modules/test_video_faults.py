@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinetograph.modules.video import commands
-from kinetograph.modules.video import writer as writing
-from kinetograph.modules.video.encoder import Encoder
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import FORMATS
-from kinetograph.modules.video.metadata import Notes
-from kinetograph.modules.video.readback import Contents, inspect, verify
-from kinetograph.modules.video.trouble import VideoError
-from kinetograph.modules.video.workspace import PREFIX, appear, sweep_orphans
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile import commands
+from kinetograph.modules.videofile import writer as writing
+from kinetograph.modules.videofile.encoder import Encoder
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.errors import VideoError
+from kinetograph.modules.videofile.formats import FORMATS
+from kinetograph.modules.videofile.metadata import Notes
+from kinetograph.modules.videofile.readback import Contents, inspect, verify
+from kinetograph.modules.videofile.workspace import PREFIX, appear, sweep_orphans
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 from kinetograph.tests.clips import make_clip
 
 SOFTWARE = [entry.name for entry in FORMATS if "nvenc" not in entry.name]
@@ -259,8 +259,8 @@ WRITERS = """
 import os, runpy, sys, torch
 from pathlib import Path
 runpy.run_path(sys.argv[1])["register"]()
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 for name in map(str.strip, sys.stdin):
     if child := os.fork():
         print("pid", child, flush=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kinetograph.modules.video import commands, probe
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import FORMATS, find_format
-from kinetograph.modules.video.naming import check_prefix, prefix_problem
-from kinetograph.modules.video.request import request_problem
-from kinetograph.modules.video.trouble import VideoError
+from kinetograph.modules.videofile import commands, probe
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.errors import VideoError
+from kinetograph.modules.videofile.formats import FORMATS, find_format
+from kinetograph.modules.videofile.naming import check_prefix, prefix_problem
+from kinetograph.modules.videofile.request import request_problem
 
 NAMES = [entry.name for entry in FORMATS]
 VHS_NAMES = {

@@ -4,8 +4,8 @@ from datetime import datetime
 
 import pytest
 
-from kinetograph.modules.video.naming import check_prefix, fill_prefix
-from kinetograph.modules.video.trouble import VideoError
+from kinetograph.modules.videofile.errors import VideoError
+from kinetograph.modules.videofile.naming import check_prefix, fill_prefix
 
 NOW = datetime(2026, 3, 9, 4, 5, 6)
 PROMPT = {

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import FORMATS, find_format
-from kinetograph.modules.video.metadata import Notes, read_metadata, read_notes
-from kinetograph.modules.video.readback import inspect
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.formats import FORMATS, find_format
+from kinetograph.modules.videofile.metadata import Notes, read_metadata, read_notes
+from kinetograph.modules.videofile.readback import inspect
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 from kinetograph.tests.clips import make_clip
 
 SOFTWARE = [entry.name for entry in FORMATS if "nvenc" not in entry.name]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kinetograph.modules.video import orphans
-from kinetograph.modules.video.orphans import OWNER, PREFIX, claim, sweep_below, sweep_orphans, this_boot
-from kinetograph.modules.video.workspace import Workspace
+from kinetograph.modules.videofile import orphans
+from kinetograph.modules.videofile.orphans import OWNER, PREFIX, claim, sweep_below, sweep_orphans, this_boot
+from kinetograph.modules.videofile.workspace import Workspace
 
 PACK = Path(sys.modules["kinetograph"].__path__[0]) / "tools" / "pack.py"
 DAY = 24 * 3600
@@ -59,7 +59,7 @@ HOLD = """
 import runpy, sys
 from pathlib import Path
 runpy.run_path(sys.argv[1])["register"]()
-from kinetograph.modules.video.workspace import Workspace
+from kinetograph.modules.videofile.workspace import Workspace
 with Workspace(Path(sys.argv[2])):
     print("ready", flush=True)
     sys.stdin.read()

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import FORMATS
-from kinetograph.modules.video.pixels import to_pixels, with_alpha
-from kinetograph.modules.video.readback import Contents, inspect, read_frames, verify
-from kinetograph.modules.video.trouble import VideoError
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.errors import VideoError
+from kinetograph.modules.videofile.formats import FORMATS
+from kinetograph.modules.videofile.pixels import to_pixels, with_alpha
+from kinetograph.modules.videofile.readback import Contents, inspect, read_frames, verify
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 from kinetograph.tests.clips import make_clip, psnr
 
 LAYOUTS = {

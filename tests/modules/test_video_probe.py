@@ -6,10 +6,10 @@ from concurrent import futures
 
 import pytest
 
-from kinetograph.modules.video import probe
-from kinetograph.modules.video.formats import FORMATS
-from kinetograph.modules.video.request import check_request, request_problem
-from kinetograph.modules.video.trouble import Shortage, VideoError
+from kinetograph.modules.videofile import probe
+from kinetograph.modules.videofile.errors import Shortage, VideoError
+from kinetograph.modules.videofile.formats import FORMATS
+from kinetograph.modules.videofile.request import check_request, request_problem
 from kinetograph.tests.stand_in import HANGS, WORKS, StandIn
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.formats import FORMATS, find_format
-from kinetograph.modules.video.metadata import Notes, read_metadata
-from kinetograph.modules.video.pixels import Audio, to_pixels
-from kinetograph.modules.video.readback import Contents, inspect, read_frames, verify
-from kinetograph.modules.video.trouble import VideoError
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.errors import VideoError
+from kinetograph.modules.videofile.formats import FORMATS, find_format
+from kinetograph.modules.videofile.metadata import Notes, read_metadata
+from kinetograph.modules.videofile.pixels import Audio, to_pixels
+from kinetograph.modules.videofile.readback import Contents, inspect, read_frames, verify
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 from kinetograph.tests.clips import as_bytes, make_clip, psnr
 
 SOFTWARE = [entry for entry in FORMATS if "nvenc" not in entry.name]
@@ -341,8 +341,8 @@ MEASURE = """
 import re, runpy, sys, torch
 from pathlib import Path
 runpy.run_path(sys.argv[1])["register"]()
-from kinetograph.modules.video.encoding import parse_encoding
-from kinetograph.modules.video.writer import Job, VideoWriter
+from kinetograph.modules.videofile.encoding import parse_encoding
+from kinetograph.modules.videofile.writer import Job, VideoWriter
 
 def peak(pid):
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path(f"/proc/{pid}/status").read_text())[1])

@@ -8,7 +8,7 @@ import pytest
 
 from kinetograph.modules.families import FAMILIES
 from kinetograph.modules.weights.detect import choose, detect, detect_all, sure_parts
-from kinetograph.modules.weights.trouble import CheckpointError
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, PUBLISHED, header, remember_shapes
 
 I2V = BY_NAME["cogvideox-5b-i2v"]

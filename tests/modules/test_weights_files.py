@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights, read_header
 from kinetograph.modules.weights.shards import component_folders, weight_files
-from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME, header_bytes, write_sparse
 
 WEIGHTS = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.bias": torch.ones(3, dtype=torch.float16)}

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kinetograph.modules.families import FAMILIES
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights
 from kinetograph.modules.weights.load import load_into, read_part
-from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME
 
 

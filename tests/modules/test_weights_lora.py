@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kinetograph.modules.families import FAMILIES
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.lora import read_lora, renamed
-from kinetograph.modules.weights.trouble import CheckpointError
 from kinetograph.tests.checkpoints import BY_NAME
 
 PART = FAMILIES[0].parts["diffusion_model"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights, read_header
 from kinetograph.modules.weights.shards import component_folders, weight_files
-from kinetograph.modules.weights.trouble import CheckpointError
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.weight": torch.ones(3)}
 STEM = "diffusion_pytorch_model"

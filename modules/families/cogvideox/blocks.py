@@ -24,11 +24,11 @@ FEED_FORWARD_ROWS = 4096  # tokens whose four-fold wider activations live at onc
 class ExpertNorm(nn.Module):
     """Layer norm shared by both streams, and the projection that gives each its own modulation."""
 
-    def __init__(self, width: int, time_dim: int, num_rows: int, ops: Operations, **place):
+    def __init__(self, width: int, time_dim: int, num_rows: int, ops: Operations, **factory):
         super().__init__()
         self.num_rows = num_rows
-        self.linear = ops.Linear(time_dim, num_rows * width, **place)
-        self.norm = ops.LayerNorm(width, eps=NORM_EPS, **place)
+        self.linear = ops.Linear(time_dim, num_rows * width, **factory)
+        self.norm = ops.LayerNorm(width, eps=NORM_EPS, **factory)
 
     def rows(self, condition_bd: Tensor) -> Tensor:
         """Shift, scale, gate of the image, then of the text: (b, num_rows, d)."""
@@ -42,16 +42,16 @@ class ExpertNorm(nn.Module):
 class JointAttention(nn.Module):
     """Self-attention over text and image tokens; rotary positions on the image tokens only."""
 
-    def __init__(self, width: int, head_dim: int, ops: Operations, attention: Attention, **place):
+    def __init__(self, width: int, head_dim: int, ops: Operations, attention: Attention, **factory):
         super().__init__()
         self.head_dim = head_dim
         self.attention = attention
-        self.to_q = ops.Linear(width, width, **place)
-        self.to_k = ops.Linear(width, width, **place)
-        self.to_v = ops.Linear(width, width, **place)
-        self.to_out = nn.ModuleList([ops.Linear(width, width, **place)])
-        self.norm_q = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
-        self.norm_k = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **place)
+        self.to_q = ops.Linear(width, width, **factory)
+        self.to_k = ops.Linear(width, width, **factory)
+        self.to_v = ops.Linear(width, width, **factory)
+        self.to_out = nn.ModuleList([ops.Linear(width, width, **factory)])
+        self.norm_q = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **factory)
+        self.norm_k = ops.LayerNorm(head_dim, eps=QK_NORM_EPS, **factory)
 
     def forward(
         self, normed: Callable[[], Tensor], text_tokens: int, table: Tensor | None, transformer_options: Any
@@ -93,13 +93,13 @@ def feed_forward_in_place(y_bld: Tensor, feed_forward: FeedForward) -> Tensor:
 class Block(nn.Module):
     """One transformer block ("expert adaLN"): joint attention, then a joint feed-forward."""
 
-    def __init__(self, config: CogVideoXConfig, ops: Operations, attention: Attention, **place):
+    def __init__(self, config: CogVideoXConfig, ops: Operations, attention: Attention, **factory):
         super().__init__()
         width, time_dim = config.width, config.time_embed_dim
-        self.norm1 = ExpertNorm(width, time_dim, 6, ops, **place)
-        self.attn1 = JointAttention(width, config.head_dim, ops, attention, **place)
-        self.norm2 = ExpertNorm(width, time_dim, 6, ops, **place)
-        self.ff = FeedForward(width, 4 * width, gelu_tanh, ops, **place)
+        self.norm1 = ExpertNorm(width, time_dim, 6, ops, **factory)
+        self.attn1 = JointAttention(width, config.head_dim, ops, attention, **factory)
+        self.norm2 = ExpertNorm(width, time_dim, 6, ops, **factory)
+        self.ff = FeedForward(width, 4 * width, gelu_tanh, ops, **factory)
 
     def rows(self, condition_bd: Tensor) -> tuple[Tensor, Tensor]:
         """What both norms take from the timestep, each (b, 6, d)."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
-from ...layers.network import Network, Place
+from ...layers.hooks import Places
+from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_taken_over
 from .blocks import NORM_EPS, Block, ExpertNorm
 from .config import CogVideoXConfig
@@ -30,18 +31,18 @@ OFS = 2.0  # the only value 1.5-I2V was trained with
 class PatchEmbed(nn.Module):
     """Latent cells and text features to tokens. The learned positions of 5B-I2V rest here."""
 
-    def __init__(self, config: CogVideoXConfig, ops: Operations, **place):
+    def __init__(self, config: CogVideoXConfig, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
         p, width = config.patch_size, config.width
         self.is_linear = config.patch_size_t > 1
         if not self.is_linear:
-            self.proj = ops.Conv2d(config.in_channels, width, kernel_size=p, stride=p, **place)
+            self.proj = ops.Conv2d(config.in_channels, width, kernel_size=p, stride=p, **factory)
         else:
-            self.proj = ops.Linear(config.in_channels * p * p * config.patch_size_t, width, **place)
-        self.text_proj = ops.Linear(config.text_dim, width, **place)
+            self.proj = ops.Linear(config.in_channels * p * p * config.patch_size_t, width, **factory)
+        self.text_proj = ops.Linear(config.text_dim, width, **factory)
         if config.learned_positions:
-            self.pos_embedding = nn.Parameter(torch.empty(1, config.learned_positions, width, **place))
+            self.pos_embedding = nn.Parameter(torch.empty(1, config.learned_positions, width, **factory))
 
     def image(self, patches_bln: Tensor) -> Tensor:
         """Tokens of patches whose cells are in the order c, t, h, w; the convolution is a linear map too."""
@@ -57,11 +58,11 @@ class PatchEmbed(nn.Module):
 class Embedding(nn.Module):
     """Two linear layers around a SiLU, from a sinusoid to the width of the conditioning."""
 
-    def __init__(self, width: int, time_dim: int, ops: Operations, **place):
+    def __init__(self, width: int, time_dim: int, ops: Operations, **factory):
         super().__init__()
         self.width = width
-        self.linear_1 = ops.Linear(width, time_dim, **place)
-        self.linear_2 = ops.Linear(time_dim, time_dim, **place)
+        self.linear_1 = ops.Linear(width, time_dim, **factory)
+        self.linear_2 = ops.Linear(time_dim, time_dim, **factory)
 
     def forward(self, value_b: Tensor, dtype: torch.dtype) -> Tensor:
         sinusoid_bd = positions.sinusoid(value_b, self.width).to(dtype)
@@ -71,19 +72,22 @@ class Embedding(nn.Module):
 class CogVideoXTransformer(Network):
     """Predicts v from noisy latents, text features and a timestep."""
 
-    def assemble(self, config: CogVideoXConfig, ops: Operations, attention: Attention, place: Place) -> None:
-        self.patch_embed = PatchEmbed(config, ops, **place)
-        self.time_embedding = Embedding(config.width, config.time_embed_dim, ops, **place)
+    def assemble(
+        self, config: CogVideoXConfig, ops: Operations, attention: Attention, factory: Factory
+    ) -> None:
+        self.patch_embed = PatchEmbed(config, ops, **factory)
+        self.time_embedding = Embedding(config.width, config.time_embed_dim, ops, **factory)
         if config.ofs_dim:
-            self.ofs_embedding = Embedding(config.ofs_dim, config.time_embed_dim, ops, **place)
+            self.ofs_embedding = Embedding(config.ofs_dim, config.time_embed_dim, ops, **factory)
         self.transformer_blocks = nn.ModuleList(
-            Block(config, ops, attention, **place) for _ in range(config.num_layers)
+            Block(config, ops, attention, **factory) for _ in range(config.num_layers)
         )
-        self.norm_final = ops.LayerNorm(config.width, eps=NORM_EPS, **place)
-        self.norm_out = ExpertNorm(config.width, config.time_embed_dim, 2, ops, **place)
+        self.norm_final = ops.LayerNorm(config.width, eps=NORM_EPS, **factory)
+        self.norm_out = ExpertNorm(config.width, config.time_embed_dim, 2, ops, **factory)
         patch = config.patch_size**2 * config.patch_size_t
-        self.proj_out = ops.Linear(config.width, patch * config.out_channels, **place)
+        self.proj_out = ops.Linear(config.width, patch * config.out_channels, **factory)
         self._tables = positions.TableCache()
+        self.places = Places(config.width)
 
     def forward(
         self,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...layers.attention import Attention
-from ...layers.network import Network, Place
+from ...layers.network import Factory, Network
 from ...layers.operations import Operations
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from ...weights.settings import whole
@@ -96,7 +96,7 @@ class CogVideoXVAE(Network):
 
     numbers_per_pixel = 8100  # live at the peak of a chunk, at any length: benchmarks cog_vae, fake tensors
 
-    def assemble(self, config: VAEConfig, ops: Operations, _: Attention, place: Place) -> None:
+    def assemble(self, config: VAEConfig, ops: Operations, _: Attention, factory: Factory) -> None:
         sizes = (
             config.block_out_channels,
             config.layers_per_block,
@@ -105,8 +105,8 @@ class CogVideoXVAE(Network):
             config.folding_levels,
             config.pixel_channels,
         )
-        self.encoder = Encoder(*sizes, ops=ops, **place)
-        self.decoder = Decoder(*sizes, ops=ops, **place)
+        self.encoder = Encoder(*sizes, ops=ops, **factory)
+        self.decoder = Decoder(*sizes, ops=ops, **factory)
 
     def encode_moments(self, x_bcfhw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (b, c, t, h, w) of the latents of pixels in [-1, 1]."""

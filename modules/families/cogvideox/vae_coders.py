@@ -17,10 +17,10 @@ from .vae_layers import EPS, CausalCache, CausalConv, LatentNorm, ResnetBlock, a
 class Downsample(nn.Module):
     """Halve height and width and, with `fold_time`, the frames; an odd count keeps frame 0 as it is."""
 
-    def __init__(self, channels: int, fold_time: bool, ops: Operations, **place):
+    def __init__(self, channels: int, fold_time: bool, ops: Operations, **factory):
         super().__init__()
         self.fold_time = fold_time
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **place)
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **factory)
 
     def forward(self, x_bcthw: Tensor) -> Tensor:
         """Frame by frame, so that no second copy of the input is needed."""
@@ -40,10 +40,10 @@ class Upsample(nn.Module):
     A lone frame stays single too where a clip begins, and is doubled where one goes on (`continues`).
     """
 
-    def __init__(self, channels: int, unfold_time: bool, ops: Operations, **place):
+    def __init__(self, channels: int, unfold_time: bool, ops: Operations, **factory):
         super().__init__()
         self.unfold_time = unfold_time
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **factory)
 
     def forward(self, x_bcthw: Tensor, continues: bool) -> Tensor:
         """Frame by frame: both copies of a doubled frame are the same picture."""
@@ -68,12 +68,12 @@ class Level(nn.Module):
         groups: int,
         latent_channels: int | None,
         ops: Operations,
-        **place,
+        **factory,
     ):
         super().__init__()
         widths = [channels_in] + [channels_out] * num_blocks
         self.resnets = nn.ModuleList(
-            ResnetBlock(width_in, width_out, groups, latent_channels, ops, **place)
+            ResnetBlock(width_in, width_out, groups, latent_channels, ops, **factory)
             for width_in, width_out in zip(widths, widths[1:], strict=False)
         )
 
@@ -106,19 +106,19 @@ class Encoder(nn.Module):
         folding_levels: int,
         pixel_channels: int,
         ops: Operations,
-        **place,
+        **factory,
     ):
         super().__init__()
-        self.conv_in = CausalConv(pixel_channels, widths[0], ops, **place)
+        self.conv_in = CausalConv(pixel_channels, widths[0], ops, **factory)
         self.down_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)], width, blocks_per_level, groups, None, ops, **place)
+            level = Level(widths[max(i - 1, 0)], width, blocks_per_level, groups, None, ops, **factory)
             if i < len(widths) - 1:
-                level.downsamplers = nn.ModuleList([Downsample(width, i < folding_levels, ops, **place)])
+                level.downsamplers = nn.ModuleList([Downsample(width, i < folding_levels, ops, **factory)])
             self.down_blocks.append(level)
-        self.mid_block = Level(widths[-1], widths[-1], 2, groups, None, ops, **place)
-        self.norm_out = ops.GroupNorm(groups, widths[-1], eps=EPS, **place)
-        self.conv_out = CausalConv(widths[-1], 2 * latent_channels, ops, **place)
+        self.mid_block = Level(widths[-1], widths[-1], 2, groups, None, ops, **factory)
+        self.norm_out = ops.GroupNorm(groups, widths[-1], eps=EPS, **factory)
+        self.conv_out = CausalConv(widths[-1], 2 * latent_channels, ops, **factory)
 
     def forward(self, x_bcfhw: Tensor, cache: CausalCache) -> Tensor:
         hidden = _convolve(self.conv_in, x_bcfhw, cache)
@@ -143,21 +143,21 @@ class Decoder(nn.Module):
         folding_levels: int,
         pixel_channels: int,
         ops: Operations,
-        **place,
+        **factory,
     ):
         super().__init__()
         widths = list(reversed(widths))
-        self.conv_in = CausalConv(latent_channels, widths[0], ops, **place)
-        self.mid_block = Level(widths[0], widths[0], 2, groups, latent_channels, ops, **place)
+        self.conv_in = CausalConv(latent_channels, widths[0], ops, **factory)
+        self.mid_block = Level(widths[0], widths[0], 2, groups, latent_channels, ops, **factory)
         self.up_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             before = widths[max(i - 1, 0)]
-            level = Level(before, width, blocks_per_level + 1, groups, latent_channels, ops, **place)
+            level = Level(before, width, blocks_per_level + 1, groups, latent_channels, ops, **factory)
             if i < len(widths) - 1:
-                level.upsamplers = nn.ModuleList([Upsample(width, i < folding_levels, ops, **place)])
+                level.upsamplers = nn.ModuleList([Upsample(width, i < folding_levels, ops, **factory)])
             self.up_blocks.append(level)
-        self.norm_out = LatentNorm(widths[-1], latent_channels, groups, ops, **place)
-        self.conv_out = CausalConv(widths[-1], pixel_channels, ops, **place)
+        self.norm_out = LatentNorm(widths[-1], latent_channels, groups, ops, **factory)
+        self.conv_out = CausalConv(widths[-1], pixel_channels, ops, **factory)
 
     def forward(self, z_bcthw: Tensor, cache: CausalCache) -> Tensor:
         continues = cache.started

@@ -68,10 +68,10 @@ class CausalCache:
 class CausalConv(nn.Module):
     """A 3x3x3 convolution that sees the past only: before frame 0 stands frame 0, twice."""
 
-    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
+    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=3, padding=(0, 1, 1), **place)
+        self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=3, padding=(0, 1, 1), **factory)
 
     def forward(self, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
         """The whole chunk at once, differentiable."""
@@ -118,10 +118,10 @@ class CausalConv(nn.Module):
 class PointConv(nn.Module):
     """A 1x1x1 convolution under the name that the checkpoints give it."""
 
-    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
+    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=1, **place)
+        self.conv = ops.Conv3d(channels_in, channels_out, kernel_size=1, **factory)
 
     def forward(self, x_bcthw: Tensor) -> Tensor:
         with self.ops.weights(self.conv, x_bcthw) as (weight, bias):
@@ -135,12 +135,12 @@ class LatentNorm(nn.Module):
     broadcast over the block of pixels and frames that a latent cell stands for.
     """
 
-    def __init__(self, channels: int, latent_channels: int, groups: int, ops: Operations, **place):
+    def __init__(self, channels: int, latent_channels: int, groups: int, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.norm_layer = ops.GroupNorm(groups, channels, eps=EPS, **place)
-        self.conv_y = PointConv(latent_channels, channels, ops, **place)
-        self.conv_b = PointConv(latent_channels, channels, ops, **place)
+        self.norm_layer = ops.GroupNorm(groups, channels, eps=EPS, **factory)
+        self.conv_y = PointConv(latent_channels, channels, ops, **factory)
+        self.conv_b = PointConv(latent_channels, channels, ops, **factory)
 
     def forward(self, x_bcthw: Tensor, z_bcthw: Tensor) -> Tensor:
         """Differentiable, without the SiLU that follows."""
@@ -195,23 +195,23 @@ class ResnetBlock(nn.Module):
         groups: int,
         latent_channels: int | None,
         ops: Operations,
-        **place,
+        **factory,
     ):
         super().__init__()
         self.ops = ops
 
         def norm(channels: int) -> nn.Module:
             if latent_channels is None:
-                return ops.GroupNorm(groups, channels, eps=EPS, **place)
-            return LatentNorm(channels, latent_channels, groups, ops, **place)
+                return ops.GroupNorm(groups, channels, eps=EPS, **factory)
+            return LatentNorm(channels, latent_channels, groups, ops, **factory)
 
         self.norm1 = norm(channels_in)
-        self.conv1 = CausalConv(channels_in, channels_out, ops, **place)
+        self.conv1 = CausalConv(channels_in, channels_out, ops, **factory)
         self.norm2 = norm(channels_out)
-        self.conv2 = CausalConv(channels_out, channels_out, ops, **place)
+        self.conv2 = CausalConv(channels_out, channels_out, ops, **factory)
         self.conv_shortcut = None
         if channels_in != channels_out:
-            self.conv_shortcut = ops.Conv3d(channels_in, channels_out, kernel_size=1, **place)
+            self.conv_shortcut = ops.Conv3d(channels_in, channels_out, kernel_size=1, **factory)
 
     def forward(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
         if not is_recorded():

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers.hooks import NO_HOOKS, Hooks
 from ...layers.operations import Operations, is_recorded
 from .temporal import EPS, GROUPS, TemporalResBlock, activate
 
@@ -30,6 +31,7 @@ class Clips:
     context_btld: Tensor  # likewise
     image_only_bt: Tensor | None = None  # frames that no temporal half may touch
     transformer_options: Any = None
+    hooks: Hooks = NO_HOOKS
 
     def per_frame(self, rows_bt: Tensor) -> Tensor:
         """(b, 1 or t, ...) as (b * t, ...)."""
@@ -51,10 +53,10 @@ def spans(count: int, elements_each: int, device: torch.device) -> Iterator[slic
 class TimeMixer(nn.Module):
     """The learned share of the spatial half; a module of its own for the name it has in checkpoints."""
 
-    def __init__(self, ops: Operations, **place):
+    def __init__(self, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.mix_factor = nn.Parameter(torch.empty(1, **place))
+        self.mix_factor = nn.Parameter(torch.empty(1, **factory))
 
     def temporal_share(self, clips: Clips, like: Tensor) -> Tensor:
         """1 - sigmoid(mix_factor), zero for frames that are images only: (b or 1, 1, t or 1, 1)."""
@@ -67,16 +69,16 @@ class TimeMixer(nn.Module):
 class VideoResBlock(nn.Module):
     """Norm, SiLU and convolution, twice, around a shortcut; then the same over time."""
 
-    def __init__(self, channels_in: int, channels_out: int, emb_dim: int, ops: Operations, **place):
+    def __init__(self, channels_in: int, channels_out: int, emb_dim: int, ops: Operations, **factory):
         super().__init__()
-        self.in_layers = nn.ModuleList(_layers(channels_in, channels_out, ops, place, before_conv=1))
-        self.emb_layers = nn.ModuleList([nn.Identity(), ops.Linear(emb_dim, channels_out, **place)])
-        self.out_layers = nn.ModuleList(_layers(channels_out, channels_out, ops, place, before_conv=2))
+        self.in_layers = nn.ModuleList(_layers(channels_in, channels_out, ops, factory, before_conv=1))
+        self.emb_layers = nn.ModuleList([nn.Identity(), ops.Linear(emb_dim, channels_out, **factory)])
+        self.out_layers = nn.ModuleList(_layers(channels_out, channels_out, ops, factory, before_conv=2))
         self.skip_connection = nn.Identity()
         if channels_in != channels_out:
-            self.skip_connection = ops.Conv2d(channels_in, channels_out, kernel_size=1, **place)
-        self.time_stack = TemporalResBlock(channels_out, emb_dim, EPS, ops, **place)
-        self.time_mixer = TimeMixer(ops, **place)
+            self.skip_connection = ops.Conv2d(channels_in, channels_out, kernel_size=1, **factory)
+        self.time_stack = TemporalResBlock(channels_out, emb_dim, EPS, ops, **factory)
+        self.time_mixer = TimeMixer(ops, **factory)
         self.channels_out = channels_out
 
     def forward(self, parts: list[Tensor], clips: Clips) -> Tensor:
@@ -109,20 +111,20 @@ class VideoResBlock(nn.Module):
 
 
 def _layers(
-    channels_in: int, channels_out: int, ops: Operations, place: dict, before_conv: int
+    channels_in: int, channels_out: int, ops: Operations, factory: dict, before_conv: int
 ) -> list[nn.Module]:
     """A norm, what has no weights, a convolution: numbered as in the checkpoints."""
-    norm = ops.GroupNorm(GROUPS, channels_in, eps=EPS, **place)
-    conv = ops.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, **place)
+    norm = ops.GroupNorm(GROUPS, channels_in, eps=EPS, **factory)
+    conv = ops.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, **factory)
     return [norm, *(nn.Identity() for _ in range(before_conv)), conv]
 
 
 class Downsample(nn.Module):
     """Half the height and width, odd sides rounded up."""
 
-    def __init__(self, channels: int, ops: Operations, **place):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.op = ops.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, **place)
+        self.op = ops.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1, **factory)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         return self.op(x_nchw)
@@ -131,9 +133,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest resizing to a height and width, then a convolution."""
 
-    def __init__(self, channels: int, ops: Operations, **place):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **factory)
 
     def forward(self, x_nchw: Tensor, size_hw: Sequence[int]) -> Tensor:
         if is_recorded():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from ...layers.attention import Attention
-from ...layers.network import Network, Place
+from ...layers.network import Factory, Network
 from ...layers.operations import Operations
 from .config import GRID, SVDConfig
 from .long_positions import MAX_FRAMES, ExVideoPosition
@@ -37,15 +37,25 @@ def check_clip(frames: int, cells_h: int, cells_w: int) -> None:
             )
 
 
+def check_fit(name: str, config: SVDConfig, network: SVDConfig) -> None:
+    """ValueError unless the layers of a file fit a network's: both name their channels per level."""
+    ours, theirs = ((sizes.channels, sizes.context_dim, sizes.head_dim) for sizes in (config, network))
+    if ours != theirs:
+        raise ValueError(
+            f"{name} is for an SVD of other sizes (channels, context, channels per head): {ours}, the model "
+            f"has {theirs}. Choose the ExVideo file of this checkpoint."
+        )
+
+
 class ExVideoBranch(nn.Module):
     """What takes the place of a transformer's `time_stack`, `time_pos_embed` and `positional`."""
 
-    def __init__(self, channels: int, config: SVDConfig, ops: Operations, attention: Attention, **place):
+    def __init__(self, channels: int, config: SVDConfig, ops: Operations, attention: Attention, **factory):
         super().__init__()
         sizes = (channels, config.context_dim, config.head_dim)
-        self.time_stack = new_time_stack(*sizes, ops, attention, **place)
-        self.time_pos_embed = new_time_embedding(channels, ops, **place)
-        self.positional = ExVideoPosition(channels, ops, **place)
+        self.time_stack = new_time_stack(*sizes, ops, attention, **factory)
+        self.time_pos_embed = new_time_embedding(channels, ops, **factory)
+        self.positional = ExVideoPosition(channels, ops, **factory)
 
     def put_into(self, transformer: VideoTransformer) -> None:
         """Make a transformer use this branch. A host swaps the three parts by its own means instead."""
@@ -58,7 +68,7 @@ class ExVideoBranches(Network):
 
     max_frames = MAX_FRAMES
 
-    def assemble(self, config: SVDConfig, ops: Operations, attention: Attention, place: Place) -> None:
+    def assemble(self, config: SVDConfig, ops: Operations, attention: Attention, factory: Factory) -> None:
         self._places = tuple(transformer_places(config))
         for path, channels in transformer_places(config).items():
             *folders, name = path.split(".")
@@ -67,7 +77,7 @@ class ExVideoBranches(Network):
                 if part not in folder._modules:
                     folder.add_module(part, nn.Module())
                 folder = folder.get_submodule(part)
-            branch = ExVideoBranch(channels, config, ops, attention, **place)
+            branch = ExVideoBranch(channels, config, ops, attention, **factory)
             folder.add_module(name, branch)
 
     def items(self) -> Iterator[tuple[str, ExVideoBranch]]:

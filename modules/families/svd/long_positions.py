@@ -42,11 +42,13 @@ class ExVideoPosition(nn.Module):
     The convolution pads by reflection; its output replaces the tokens.
     """
 
-    def __init__(self, channels: int, ops: Operations, **place):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.embeddings = nn.Parameter(torch.empty(MAX_FRAMES, channels, **place))
-        self.conv = ops.Conv3d(channels, channels, kernel_size=3, padding=1, padding_mode="reflect", **place)
+        self.embeddings = nn.Parameter(torch.empty(MAX_FRAMES, channels, **factory))
+        self.conv = ops.Conv3d(
+            channels, channels, kernel_size=3, padding=1, padding_mode="reflect", **factory
+        )
 
     def rows(self, frames: int, like: Tensor) -> Tensor:
         """Rows of the table for the frames of a clip, (t, c); ValueError for more than it has."""

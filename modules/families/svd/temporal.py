@@ -19,13 +19,13 @@ class TemporalResBlock(nn.Module):
     Norms take statistics over a whole clip.
     """
 
-    def __init__(self, channels: int, emb_dim: int | None, eps: float, ops: Operations, **place):
+    def __init__(self, channels: int, emb_dim: int | None, eps: float, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.in_layers = nn.ModuleList(_layers(channels, eps, ops, place, before_conv=1))
+        self.in_layers = nn.ModuleList(_layers(channels, eps, ops, factory, before_conv=1))
         if emb_dim is not None:
-            self.emb_layers = nn.ModuleList([nn.Identity(), ops.Linear(emb_dim, channels, **place)])
-        self.out_layers = nn.ModuleList(_layers(channels, eps, ops, place, before_conv=2))
+            self.emb_layers = nn.ModuleList([nn.Identity(), ops.Linear(emb_dim, channels, **factory)])
+        self.out_layers = nn.ModuleList(_layers(channels, eps, ops, factory, before_conv=2))
 
     def forward(self, x_nchw: Tensor, frames: int, share: Tensor, emb_bte: Tensor | None = None) -> Tensor:
         """(1 - share) x + share (x + change) of frames, `frames` per clip; in place without a graph.
@@ -48,10 +48,10 @@ class TemporalResBlock(nn.Module):
         return conv_over_time(self.out_layers[3], y_bcn, frames, self.ops)
 
 
-def _layers(channels: int, eps: float, ops: Operations, place: dict, before_conv: int) -> list[nn.Module]:
+def _layers(channels: int, eps: float, ops: Operations, factory: dict, before_conv: int) -> list[nn.Module]:
     """A norm, what has no weights, a convolution: numbered as in the checkpoints."""
-    norm = ops.GroupNorm(GROUPS, channels, eps=eps, **place)
-    conv = ops.Conv3d(channels, channels, kernel_size=(3, 1, 1), padding=(1, 0, 0), **place)
+    norm = ops.GroupNorm(GROUPS, channels, eps=eps, **factory)
+    conv = ops.Conv3d(channels, channels, kernel_size=(3, 1, 1), padding=(1, 0, 0), **factory)
     return [norm, *(nn.Identity() for _ in range(before_conv)), conv]
 
 

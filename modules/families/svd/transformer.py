@@ -4,6 +4,8 @@ Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stabil
 Without a graph both run slab by slab in place: a few frames, then all frames of a few pixels.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from ...layers import positions
 from ...layers.attention import Attention
 from ...layers.feed_forward import FeedForward, geglu
+from ...layers.hooks import Hooks
 from ...layers.operations import Operations, is_recorded, is_taken_over
 from .blocks import Clips, TimeMixer, spans
 from .temporal import GROUPS
@@ -26,14 +29,14 @@ class CrossAttention(nn.Module):
     """Attention of tokens to themselves or to a context."""
 
     def __init__(
-        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
         self.head_dim, self.attention = head_dim, attention
-        self.to_q = ops.Linear(width, width, bias=False, **place)
-        self.to_k = ops.Linear(context_dim, width, bias=False, **place)
-        self.to_v = ops.Linear(context_dim, width, bias=False, **place)
-        self.to_out = nn.ModuleList([ops.Linear(width, width, **place)])
+        self.to_q = ops.Linear(width, width, bias=False, **factory)
+        self.to_k = ops.Linear(context_dim, width, bias=False, **factory)
+        self.to_v = ops.Linear(context_dim, width, bias=False, **factory)
+        self.to_out = nn.ModuleList([ops.Linear(width, width, **factory)])
 
     def forward(self, y_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         """Tokens (b, l, d) and a context of as many rows."""
@@ -56,15 +59,15 @@ class TokenBlock(nn.Module):
     """Self-attention, cross-attention and feed-forward, each on normed tokens and added to them."""
 
     def __init__(
-        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
-        self.norm1 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.attn1 = CrossAttention(width, width, head_dim, ops, attention, **place)
-        self.norm2 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.attn2 = CrossAttention(width, context_dim, head_dim, ops, attention, **place)
-        self.norm3 = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.ff = FeedForward(width, 8 * width, geglu, ops, **place)
+        self.norm1 = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.attn1 = CrossAttention(width, width, head_dim, ops, attention, **factory)
+        self.norm2 = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.attn2 = CrossAttention(width, context_dim, head_dim, ops, attention, **factory)
+        self.norm3 = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.ff = FeedForward(width, 8 * width, geglu, ops, **factory)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         """`context_bld` has one row or as many as the tokens; one token of it, its effect comes as made."""
@@ -78,6 +81,13 @@ class TokenBlock(nn.Module):
             x_bld = add(x_bld, self.attn2(self.norm2(x_bld), context_bld, transformer_options))
         return add_feed_forward(x_bld, self.norm3, self.ff)
 
+    def watched(self, x_bld: Tensor, context_bld: Tensor, hooks: Hooks) -> Tensor:
+        """The same under the eyes of others: what they see is whole and changed by nobody later."""
+        hooks.enter_tokens(x_bld.shape[2] // self.attn1.head_dim, self.attn1.head_dim)
+        x_bld = hooks.between(x_bld + hooks.attend("attn1", self.attn1, self.norm1(x_bld), None))
+        x_bld = x_bld + hooks.attend("attn2", self.attn2, self.norm2(x_bld), context_bld)
+        return add_feed_forward(x_bld.contiguous(), self.norm3, self.ff)
+
     def effect(self, context_bld: Tensor) -> Tensor:
         """The context as `forward` takes it: with one token, what attention to it adds to every token."""
         return self.attn2.single(context_bld) if context_bld.shape[1] == 1 else context_bld
@@ -87,15 +97,19 @@ class TimeBlock(TokenBlock):
     """The block over time begins with one feed-forward more."""
 
     def __init__(
-        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
-        super().__init__(width, context_dim, head_dim, ops, attention, **place)
-        self.norm_in = ops.LayerNorm(width, eps=NORM_EPS, **place)
-        self.ff_in = FeedForward(width, 8 * width, geglu, ops, **place)
+        super().__init__(width, context_dim, head_dim, ops, attention, **factory)
+        self.norm_in = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.ff_in = FeedForward(width, 8 * width, geglu, ops, **factory)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         x_bld = add_feed_forward(x_bld, self.norm_in, self.ff_in)
         return super().forward(x_bld, context_bld, transformer_options)
+
+    def watched(self, x_bld: Tensor, context_bld: Tensor, hooks: Hooks) -> Tensor:
+        x_bld = add_feed_forward(x_bld.contiguous(), self.norm_in, self.ff_in)
+        return super().watched(x_bld, context_bld, hooks)
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
@@ -115,16 +129,16 @@ def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: FeedForward) 
 
 
 def new_time_stack(
-    width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+    width: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
 ) -> nn.ModuleList:
     """The one block over time of a transformer."""
-    return nn.ModuleList([TimeBlock(width, context_dim, head_dim, ops, attention, **place)])
+    return nn.ModuleList([TimeBlock(width, context_dim, head_dim, ops, attention, **factory)])
 
 
-def new_time_embedding(width: int, ops: Operations, **place) -> nn.Sequential:
+def new_time_embedding(width: int, ops: Operations, **factory) -> nn.Sequential:
     """From the sinusoid of a frame's index to what is added to its tokens."""
     return nn.Sequential(
-        ops.Linear(width, 4 * width, **place), nn.SiLU(), ops.Linear(4 * width, width, **place)
+        ops.Linear(width, 4 * width, **factory), nn.SiLU(), ops.Linear(4 * width, width, **factory)
     )
 
 
@@ -137,42 +151,53 @@ class VideoTransformer(nn.Module):
     positional: Any
 
     def __init__(
-        self, channels: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **place
+        self, channels: int, context_dim: int, head_dim: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
         self.ops = ops
         sizes = (channels, context_dim, head_dim, ops, attention)
-        self.norm = ops.GroupNorm(GROUPS, channels, eps=GROUP_NORM_EPS, **place)
-        self.proj_in = ops.Linear(channels, channels, **place)
-        self.transformer_blocks = nn.ModuleList([TokenBlock(*sizes, **place)])
-        self.time_stack = new_time_stack(*sizes, **place)
-        self.time_pos_embed = new_time_embedding(channels, ops, **place)
-        self.time_mixer = TimeMixer(ops, **place)
-        self.proj_out = ops.Linear(channels, channels, **place)
+        self.norm = ops.GroupNorm(GROUPS, channels, eps=GROUP_NORM_EPS, **factory)
+        self.proj_in = ops.Linear(channels, channels, **factory)
+        self.transformer_blocks = nn.ModuleList([TokenBlock(*sizes, **factory)])
+        self.time_stack = new_time_stack(*sizes, **factory)
+        self.time_pos_embed = new_time_embedding(channels, ops, **factory)
+        self.time_mixer = TimeMixer(ops, **factory)
+        self.proj_out = ops.Linear(channels, channels, **factory)
         self.register_module("positional", None)
 
     def forward(self, x_nchw: Tensor, clips: Clips) -> Tensor:
-        """Frames to frames of the same shape; in place without a graph."""
+        """Frames to frames of the same shape; in place without a graph and without hooks."""
         block: Any = self.transformer_blocks[0]
         time_block: Any = self.time_stack[0]
         rows_btld = clips.context_btld
+        share_b1t1 = self.time_mixer.temporal_share(clips, x_nchw)
+        if clips.hooks.into_transformers:
+            contexts = clips.per_frame(rows_btld), rows_btld[:, 0]
+            runs = (partial(each.watched, hooks=clips.hooks) for each in (block, time_block))
+            return self._whole(x_nchw, clips.frames, contexts, share_b1t1, *runs)
         effect_btld = block.effect(rows_btld.flatten(0, 1)).unflatten(0, rows_btld.shape[:2])
         effects = clips.per_frame(effect_btld), time_block.effect(rows_btld[:, 0])
-        share_b1t1 = self.time_mixer.temporal_share(clips, x_nchw)
-        run = self._recorded if is_recorded() else self._in_slabs
-        return run(x_nchw, clips, effects, share_b1t1)
+        if not is_recorded():
+            return self._in_slabs(x_nchw, clips, effects, share_b1t1)
+        options = clips.transformer_options
+        runs = (partial(each, transformer_options=options) for each in (block, time_block))
+        return self._whole(x_nchw, clips.frames, effects, share_b1t1, *runs)
 
-    def _recorded(
-        self, x_nchw: Tensor, clips: Clips, effects: tuple[Tensor, Tensor], share_b1t1: Tensor
+    def _whole(
+        self,
+        x_nchw: Tensor,
+        frames: int,
+        contexts: tuple[Tensor, Tensor],
+        share_b1t1: Tensor,
+        over_space: Callable[[Tensor, Tensor], Tensor],
+        over_time: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
         h, w = x_nchw.shape[2:]
         tokens_nld = self.proj_in(rearrange(self.norm(x_nchw), "n c h w -> n (h w) c"))
-        tokens_nld = self.transformer_blocks[0](tokens_nld, effects[0], clips.transformer_options)
-        tokens_btld = tokens_nld.unflatten(0, (-1, clips.frames))
+        tokens_btld = over_space(tokens_nld, contexts[0]).unflatten(0, (-1, frames))
         start_btld = self._placed_in_time(tokens_btld, (h, w))
         moved_btd = rearrange(start_btld, "b t l d -> (b l) t d")
-        context_bld = effects[1].repeat_interleave(h * w, dim=0)
-        moved_btd = self.time_stack[0](moved_btd, context_bld, clips.transformer_options)
+        moved_btd = over_time(moved_btd, contexts[1].repeat_interleave(h * w, dim=0))
         moved_bltd = moved_btd.unflatten(0, (-1, h * w))
         tokens_bltd = torch.lerp(tokens_btld.transpose(1, 2), moved_bltd, share_b1t1)
         tokens_nld = rearrange(tokens_bltd, "b l t d -> (b t) l d")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ...layers.attention import Attention
-from ...layers.network import Network, Place
+from ...layers.network import Factory, Network
 from ...layers.operations import Operations
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from .temporal import GROUPS
@@ -63,12 +63,12 @@ class KLEncoder(Network):
     # numbers for every pixel; counted on fake tensors (tests/modules/test_svd_vae_memory.py).
     encode_numbers_per_pixel = 330
 
-    def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, place: Place) -> None:
-        self.encoder = Encoder(*sizes_of(config), ops=ops, attention=attention, **place)
+    def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, factory: Factory) -> None:
+        self.encoder = Encoder(*sizes_of(config), ops=ops, attention=attention, **factory)
         moments = 2 * config.latent_channels
         self.quant_conv = None
         if config.quant_conv:
-            self.quant_conv = ops.Conv2d(moments, moments, kernel_size=1, **place)
+            self.quant_conv = ops.Conv2d(moments, moments, kernel_size=1, **factory)
 
     def encode_moments(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (n, 4, h / 8, w / 8) of the latents of pixels in [-1, 1].
@@ -103,9 +103,9 @@ class SVDVAE(KLEncoder):
     decode_numbers_per_pixel = 264
     decode_numbers_once_per_pixel = 176
 
-    def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, place: Place) -> None:
-        super().assemble(config, ops, attention, place)
-        self.decoder = TemporalDecoder(*sizes_of(config), ops=ops, attention=attention, **place)
+    def assemble(self, config: VAEConfig, ops: Operations, attention: Attention, factory: Factory) -> None:
+        super().assemble(config, ops, attention, factory)
+        self.decoder = TemporalDecoder(*sizes_of(config), ops=ops, attention=attention, **factory)
 
     def decode(self, z_nchw: Tensor) -> Tensor:
         """Pixels (n, 3, h, w), about [-1, 1], of the raw latents of one clip."""

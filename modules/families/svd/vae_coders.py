@@ -31,12 +31,12 @@ class Middle(nn.Module):
     """The layers of the lowest resolution."""
 
     def __init__(
-        self, block: type[ResnetBlock], channels: int, ops: Operations, attention: Attention, **place
+        self, block: type[ResnetBlock], channels: int, ops: Operations, attention: Attention, **factory
     ):
         super().__init__()
-        self.block_1 = block(channels, channels, ops, **place)
-        self.attn_1 = SelfAttention(channels, ops, attention, **place)
-        self.block_2 = block(channels, channels, ops, **place)
+        self.block_1 = block(channels, channels, ops, **factory)
+        self.attn_1 = SelfAttention(channels, ops, attention, **factory)
+        self.block_2 = block(channels, channels, ops, **factory)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x_nchw)))
@@ -52,12 +52,12 @@ class Level(nn.Module):
         channels_out: int,
         num_blocks: int,
         ops: Operations,
-        **place,
+        **factory,
     ):
         super().__init__()
         widths = [channels_in] + [channels_out] * num_blocks
         self.block = nn.ModuleList(
-            block(width_in, width_out, ops, **place)
+            block(width_in, width_out, ops, **factory)
             for width_in, width_out in zip(widths, widths[1:], strict=False)
         )
 
@@ -72,19 +72,19 @@ class Encoder(nn.Module):
         latent_channels: int,
         ops: Operations,
         attention: Attention,
-        **place,
+        **factory,
     ):
         super().__init__()
-        self.conv_in = ops.Conv2d(PIXEL_CHANNELS, channels[0], kernel_size=3, padding=1, **place)
+        self.conv_in = ops.Conv2d(PIXEL_CHANNELS, channels[0], kernel_size=3, padding=1, **factory)
         self.down = nn.ModuleList()
         for i, width in enumerate(channels):
-            level = Level(ResnetBlock, channels[max(i - 1, 0)], width, num_res_blocks, ops, **place)
+            level = Level(ResnetBlock, channels[max(i - 1, 0)], width, num_res_blocks, ops, **factory)
             if i < len(channels) - 1:
-                level.downsample = Downsample(width, ops, **place)
+                level.downsample = Downsample(width, ops, **factory)
             self.down.append(level)
-        self.mid = Middle(ResnetBlock, channels[-1], ops, attention, **place)
-        self.norm_out = ops.GroupNorm(GROUPS, channels[-1], eps=SPATIAL_EPS, **place)
-        self.conv_out = ops.Conv2d(channels[-1], 2 * latent_channels, kernel_size=3, padding=1, **place)
+        self.mid = Middle(ResnetBlock, channels[-1], ops, attention, **factory)
+        self.norm_out = ops.GroupNorm(GROUPS, channels[-1], eps=SPATIAL_EPS, **factory)
+        self.conv_out = ops.Conv2d(channels[-1], 2 * latent_channels, kernel_size=3, padding=1, **factory)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """A few frames at a time: frame by frame where they are large."""
@@ -112,24 +112,24 @@ class TemporalDecoder(nn.Module):
         latent_channels: int,
         ops: Operations,
         attention: Attention,
-        **place,
+        **factory,
     ):
         super().__init__()
         self.ops = ops
-        self.conv_in = ops.Conv2d(latent_channels, channels[-1], kernel_size=3, padding=1, **place)
-        self.mid = Middle(VideoResnetBlock, channels[-1], ops, attention, **place)
+        self.conv_in = ops.Conv2d(latent_channels, channels[-1], kernel_size=3, padding=1, **factory)
+        self.mid = Middle(VideoResnetBlock, channels[-1], ops, attention, **factory)
         levels = []
         for i, width in enumerate(channels):
             before = channels[min(i + 1, len(channels) - 1)]
-            level = Level(VideoResnetBlock, before, width, num_res_blocks + 1, ops, **place)
+            level = Level(VideoResnetBlock, before, width, num_res_blocks + 1, ops, **factory)
             if i > 0:
-                level.upsample = Upsample(width, ops, **place)
+                level.upsample = Upsample(width, ops, **factory)
             levels.append(level)
         self.up = nn.ModuleList(levels)
-        self.norm_out = ops.GroupNorm(GROUPS, channels[0], eps=SPATIAL_EPS, **place)
-        self.conv_out = ops.Conv2d(channels[0], PIXEL_CHANNELS, kernel_size=3, padding=1, **place)
+        self.norm_out = ops.GroupNorm(GROUPS, channels[0], eps=SPATIAL_EPS, **factory)
+        self.conv_out = ops.Conv2d(channels[0], PIXEL_CHANNELS, kernel_size=3, padding=1, **factory)
         self.conv_out.time_mix_conv = ops.Conv3d(
-            PIXEL_CHANNELS, PIXEL_CHANNELS, kernel_size=(3, 1, 1), padding=(1, 0, 0), **place
+            PIXEL_CHANNELS, PIXEL_CHANNELS, kernel_size=(3, 1, 1), padding=(1, 0, 0), **factory
         )
 
     def forward(self, z_nchw: Tensor) -> Tensor:

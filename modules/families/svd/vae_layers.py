@@ -49,9 +49,9 @@ def change_frames(change: Change, x_nchw: Tensor, numbers: int) -> Tensor:
 class Downsample(nn.Module):
     """Half the height and width; one row and column of zeros are added at the end."""
 
-    def __init__(self, channels: int, ops: Operations, **place):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **place)
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, stride=2, **factory)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         return self.conv(F.pad(x_nchw, (0, 1, 0, 1)))
@@ -60,10 +60,10 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Twice the height and width: every pixel doubled, then a convolution."""
 
-    def __init__(self, channels: int, ops: Operations, **place):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **place)
+        self.conv = ops.Conv2d(channels, channels, kernel_size=3, padding=1, **factory)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         if is_recorded() or is_taken_over(self.conv):
@@ -77,17 +77,17 @@ class ResnetBlock(nn.Module):
     Without a gradient the input is used up: its memory may hold the output.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
+    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **factory):
         super().__init__()
         self.ops = ops
-        self.norm1 = ops.GroupNorm(GROUPS, channels_in, eps=SPATIAL_EPS, **place)
-        self.conv1 = ops.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, **place)
-        self.norm2 = ops.GroupNorm(GROUPS, channels_out, eps=SPATIAL_EPS, **place)
-        self.conv2 = ops.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, **place)
+        self.norm1 = ops.GroupNorm(GROUPS, channels_in, eps=SPATIAL_EPS, **factory)
+        self.conv1 = ops.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, **factory)
+        self.norm2 = ops.GroupNorm(GROUPS, channels_out, eps=SPATIAL_EPS, **factory)
+        self.conv2 = ops.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, **factory)
         self.channels = channels_in, channels_out
         self.nin_shortcut = None
         if channels_in != channels_out:
-            self.nin_shortcut = ops.Conv2d(channels_in, channels_out, kernel_size=1, **place)
+            self.nin_shortcut = ops.Conv2d(channels_in, channels_out, kernel_size=1, **factory)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         return self.mix_frames(self.change_frames(x_nchw))
@@ -141,10 +141,10 @@ class ResnetBlock(nn.Module):
 class VideoResnetBlock(ResnetBlock):
     """A ResnetBlock whose frames then exchange, at every pixel, what lies before and after in time."""
 
-    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **place):
-        super().__init__(channels_in, channels_out, ops, **place)
-        self.time_stack = TemporalResBlock(channels_out, None, TEMPORAL_EPS, ops, **place)
-        self.mix_factor = nn.Parameter(torch.zeros(1, dtype=place["dtype"], device=place["device"]))
+    def __init__(self, channels_in: int, channels_out: int, ops: Operations, **factory):
+        super().__init__(channels_in, channels_out, ops, **factory)
+        self.time_stack = TemporalResBlock(channels_out, None, TEMPORAL_EPS, ops, **factory)
+        self.mix_factor = nn.Parameter(torch.zeros(1, dtype=factory["dtype"], device=factory["device"]))
 
     def mix_frames(self, x_nchw: Tensor) -> Tensor:
         """All frames are one clip. The mix factor says the share of what they learn."""
@@ -157,12 +157,12 @@ class VideoResnetBlock(ResnetBlock):
 class SelfAttention(nn.Module):
     """Attention of all pixels of a frame to each other, with one head."""
 
-    def __init__(self, channels: int, ops: Operations, attention: Attention, **place):
+    def __init__(self, channels: int, ops: Operations, attention: Attention, **factory):
         super().__init__()
         self.attention = attention
-        self.norm = ops.GroupNorm(GROUPS, channels, eps=SPATIAL_EPS, **place)
+        self.norm = ops.GroupNorm(GROUPS, channels, eps=SPATIAL_EPS, **factory)
         self.q, self.k, self.v, self.proj_out = (
-            ops.Conv2d(channels, channels, kernel_size=1, **place) for _ in range(4)
+            ops.Conv2d(channels, channels, kernel_size=1, **factory) for _ in range(4)
         )
 
     def forward(self, x_nchw: Tensor) -> Tensor:

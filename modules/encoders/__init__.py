@@ -1,0 +1,1 @@
+"""Text and image encoders that the host builds; here they are recognised, sized and renamed."""
