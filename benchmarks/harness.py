@@ -134,7 +134,7 @@ def in_turn(candidates: Mapping[str, Work], setting: Setting) -> dict[str, dict[
 
 
 def _seconds(run: Work) -> tuple[float, float]:
-    """(CPU, wall); CPU seconds of all threads, those that only wait for the others too."""
+    """(CPU of all threads, wall)."""
     cpu, wall = time.process_time(), time.perf_counter()
     run()
     return time.process_time() - cpu, time.perf_counter() - wall
