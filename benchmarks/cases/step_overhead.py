@@ -62,7 +62,6 @@ def times(setting: Setting) -> Iterator[Row]:
 def free_model() -> Any:
     """A MODEL of CogVideoX 5B's kind whose network is free."""
     from ...modules.families import COGVIDEOX
-    from ...modules.sampling.schedules import alphas_cumprod
     from ...nodes.host import diffusion
 
     config = ours.config("cogvideox", "diffusion_model", text_dim=16)
@@ -70,7 +69,6 @@ def free_model() -> Any:
         family=COGVIDEOX,
         part=dataclasses.replace(COGVIDEOX.parts["diffusion_model"], build=FreeNetwork),
         config=config,
-        alphas_cumprod=alphas_cumprod(COGVIDEOX.schedule(config)),
         fill=lambda network, dtype: None,
         weight_dtype=torch.float32,
         parameters=1,
