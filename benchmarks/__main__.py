@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = ("all", "none", "diffusers", "diffsynth", "host")
 COMPARED = ("cog_dit", "cog_vae", "svd_unet", "svd_vae")
 TIMES, COUNTS = "times", "counts"
+MOST_ROUNDS = 15  # of a comparison, whose band is narrow
 
 
 def all_threads() -> int:
@@ -102,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Both checkouts in the same processes; 1 where the new one is slower than a tie or holds a byte more."""
     setting = {"suite": options.suite, "device": "cpu", "peers": [], "old": str(options.old.resolve())}
+    setting["max_rounds"] = MOST_ROUNDS
     cases = {case: "checkouts" for case in options.cases or COMPARED}
     results = collect(cases, setting, options.threads, options.json)
     text, good = report.comparison(results)
