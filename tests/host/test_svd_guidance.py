@@ -85,11 +85,13 @@ class TestTheHostsSamplers:
 class TestNoiseLevels:
     def levels(self, bench, scheduler, steps=7, denoise=1.0):
         """What VideoSampler samples at."""
-        from kinetograph.nodes import sampling
+        from kinetograph.nodes.host.description import describe
+        from kinetograph.nodes.host.sampling import Plan
+        from kinetograph.nodes.pipeline.sampling import levels_of
 
         model = bench.svd()[0]
-        own = sampling.levels_for(model.model.recipe, scheduler, steps, denoise)
-        return sampling.sampling.Plan("euler", scheduler, steps, denoise, 0, own).sigmas(model).double()
+        own = levels_of(describe(model, "Video Sampler"), scheduler, steps, denoise)
+        return Plan("euler", scheduler, steps, denoise, 0, own).sigmas(model).double()
 
     def test_edm_is_karras_at_full_strength(self, bench):
         ours, hosts = self.levels(bench, "edm"), self.levels(bench, "karras")

@@ -152,7 +152,7 @@ def test_shipped_file_tells_its_sizes():
     assert json.loads(header.metadata["config"]) == model_settings()
     config = detect(header, (SVD,), "diffusion_model").check().config
     assert config == dataclasses.replace(
-        SVDConfig(**settings()), rgb_factors=config.rgb_factors, rgb_bias=config.rgb_bias
+        SVDConfig(**settings()), latents=config.latents
     )
     assert detect(header, (SVD,), "image_encoder").check().config.num_heads == HEADS
 

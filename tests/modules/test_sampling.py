@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinetograph.benchmarks import peers
-from kinetograph.modules.families.family import NoiseSchedule
+from kinetograph.modules.noise import DiscreteNoise
 from kinetograph.modules.sampling import guidance, samplers, schedules
 
 STEPS = 50
@@ -20,7 +20,7 @@ PUBLISHED = {  # alpha-bar at timesteps 0, 249, 499, 749
 
 
 def cogvideox(shift):
-    return NoiseSchedule("v", 0.00085, 0.012, "scaled_linear", snr_shift=shift, zero_terminal_snr=True)
+    return DiscreteNoise("v", 0.00085, 0.012, "scaled_linear", snr_shift=shift, zero_terminal_snr=True)
 
 
 def reference(name, shift, steps=STEPS):
@@ -39,7 +39,7 @@ def reference(name, shift, steps=STEPS):
 
 @pytest.mark.parametrize("shift", PUBLISHED)
 def test_alpha_bar(shift):
-    alphas = schedules.alphas_cumprod(cogvideox(shift))
+    alphas = cogvideox(shift).alphas_cumprod()
     assert alphas.dtype == torch.float64
     assert alphas[-1] == 0
     assert alphas[[0, 249, 499, 749]].tolist() == pytest.approx(PUBLISHED[shift], abs=1e-9)
@@ -48,7 +48,7 @@ def test_alpha_bar(shift):
 
 
 def test_linear_betas_without_a_shift():
-    alphas = schedules.alphas_cumprod(NoiseSchedule("epsilon", 1e-4, 0.02, "linear"))
+    alphas = DiscreteNoise("epsilon", 1e-4, 0.02, "linear").alphas_cumprod()
     expected = peers.load_diffusers().DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
     assert torch.allclose(alphas, expected.alphas_cumprod.double(), rtol=1e-4)
     assert alphas[-1] > 0
@@ -130,7 +130,7 @@ class SineModel:
     """v = sin(x): a network nobody needs to run, in both coordinates."""
 
     def __init__(self, shift, terminal=4096.0, dtype=torch.float64):
-        self.alphas = schedules.alphas_cumprod(cogvideox(shift))
+        self.alphas = cogvideox(shift).alphas_cumprod()
         self.terminal = terminal
         visited = self.alphas[schedules.trailing_timesteps(STEPS)]
         self.sigmas = [terminal, *((1 - visited[1:]) / visited[1:]).sqrt().tolist(), 0.0]
