@@ -41,6 +41,7 @@ class SVDUNet(Network):
         conv = ops.Conv2d(first, config.out_channels, kernel_size=3, padding=1, **factory)
         self.out = nn.ModuleList([norm, nn.Identity(), conv])
         self.places = _hook_places(self, config)
+        self.in_channels = config.in_channels
 
     def forward(
         self,
