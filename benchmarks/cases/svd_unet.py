@@ -50,13 +50,14 @@ def run(setting: Setting) -> Iterator[Row]:
 @contextmanager
 def _slabs_of_an_accelerator() -> Iterator[None]:
     """Fake tensors stand for those of an accelerator; on a CPU we work on less at once than there."""
-    from ...modules.families.svd import blocks
+    from ...modules.layers import slabs
 
-    usual, blocks.CPU_ELEMENTS = blocks.CPU_ELEMENTS, blocks.ELEMENTS
+    usual = slabs.UNET, slabs.TOKENS
+    slabs.UNET, slabs.TOKENS = (slabs.Budget(table.accelerator, table.accelerator) for table in usual)
     try:
         yield
     finally:
-        blocks.CPU_ELEMENTS = usual
+        slabs.UNET, slabs.TOKENS = usual
 
 
 def build(

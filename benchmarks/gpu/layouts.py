@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...modules.families.cogvideox import blocks as dit_blocks
-from ...modules.families.cogvideox import vae_frames
-from ...modules.families.svd import blocks as unet_blocks
-from ...modules.families.svd import exvideo, vae_parts
+from ...modules.families.svd import long_positions
+from ...modules.layers import slabs as kit
 from ..cases import cog_dit, cog_vae, svd_unet, svd_vae
 from . import decoders, measure, networks
 from .report import Report
@@ -80,8 +78,8 @@ def over_space(channels: int, frames: int, side: int) -> dict[str, float]:
     first = padded.permute(3, 0, 1, 2).contiguous()
     last = weight.contiguous(memory_format=torch.channels_last_3d)
     ways: dict[str, Callable[[], Tensor]] = {
-        "as it is": lambda: exvideo._convolved(padded, weight, bias),
-        "weight channels last too": lambda: exvideo._convolved(padded, last, bias),
+        "as it is": lambda: long_positions._convolved(padded, weight, bias),
+        "weight channels last too": lambda: long_positions._convolved(padded, last, bias),
         "channels first": lambda: F.conv3d(first[None], weight, bias),
         "three planes": lambda: _planes(padded, weight, bias),
     }
@@ -117,13 +115,13 @@ def changed(place: Any, name: str, value: Any) -> Iterator[None]:
         setattr(place, name, usual)
 
 
-def sweep(report: Report, title: str, place: Any, name: str, powers: tuple[int, ...], work: Callable) -> None:
-    """A row for each power of two that the constant may be."""
-    usual = getattr(place, name)
-    for power in powers:
-        with changed(place, name, 2**power):
+def sweep(report: Report, title: str, name: str, powers: tuple[int, ...], work: Callable) -> None:
+    """A row for each power of two that a budget may be, and one for what it is."""
+    usual = getattr(kit, name).accelerator
+    for numbers in sorted({usual, *(2**power for power in powers)}):
+        with changed(kit, name, kit.Budget(numbers, numbers)):
             figures = measure.beside({"ours": work}, 2)["ours"]
-        report.add(f"{title}, {name} 2**{power}", usual=usual == 2**power, **figures)
+        report.add(f"{title}, {name} {numbers / 2**20:g} Mi", usual=numbers == usual, **figures)
 
 
 def _unet(report: Report) -> Callable[[], None]:
@@ -131,7 +129,7 @@ def _unet(report: Report) -> Callable[[], None]:
     size = (2, 16, 16) if report.tiny else (25, 72, 128)
     given = svd_unet.inputs(*size, torch.float16, measure.device())
     work = partial(models["ours"], *given)
-    return lambda: sweep(report, "SVD-XT UNet", unet_blocks, "ELEMENTS", (21, 23, 25, 27, 29), work)
+    return lambda: sweep(report, "SVD-XT UNet", "UNET", (21, 23, 25, 27, 29), work)
 
 
 def _exvideo(report: Report) -> Callable[[], None]:
@@ -141,8 +139,8 @@ def _exvideo(report: Report) -> Callable[[], None]:
     work = partial(models["ours"], *given)
 
     def run() -> None:
-        sweep(report, "ExVideo", unet_blocks, "ELEMENTS", (23, 25, 27), work)
-        sweep(report, "ExVideo's convolution", exvideo, "ELEMENTS", (23, 25, 27), work)
+        sweep(report, "ExVideo", "UNET", (23, 25, 27), work)
+        sweep(report, "ExVideo's convolution", "IMAGE_VAE", (23, 25, 27), work)
 
     return run
 
@@ -154,7 +152,7 @@ def _svd_decoder(report: Report) -> Callable[[], None]:
     work = partial(ours["ours"], z)
 
     def run() -> None:
-        sweep(report, "SVD decoder", vae_parts, "WORKING_NUMBERS", (22, 24, 26, 28, 31), work)
+        sweep(report, "SVD decoder", "IMAGE_VAE", (22, 24, 26, 28, 31), work)
         _channels_last(report, "SVD decoder", ours["ours"].__self__, torch.channels_last, work)
         _with_search(report, "SVD decoder", work)
 
@@ -168,9 +166,9 @@ def _cogvideox_decoder(report: Report) -> Callable[[], None]:
     work = partial(ours["ours"], z)
 
     def run() -> None:
-        sweep(report, "CogVideoX decoder", vae_frames, "WORKING_NUMBERS", (24, 26, 28, 30), work)
+        sweep(report, "CogVideoX decoder", "VIDEO_VAE", (24, 26, 28, 30), work)
         _with_search(report, "CogVideoX decoder", work)
-        with changed(vae_frames, "storage_order", lambda device: torch.channels_last_3d):
+        with changed(kit, "storage_order", lambda device, axes: torch.channels_last_3d):
             model = ours["ours"].__self__
             _channels_last(report, "CogVideoX decoder", model, torch.channels_last_3d, work)
 
@@ -183,7 +181,7 @@ def _transformer(report: Report) -> Callable[[], None]:
         clip.config, networks.setting("none"), torch.bfloat16, measure.device(), spread=networks.SPREAD
     )
     work = partial(models["ours"], *networks.inputs(clip))
-    return lambda: sweep(report, "2B", dit_blocks, "FEED_FORWARD_ROWS", (11, 12, 13, 14, 16), work)
+    return lambda: sweep(report, "2B", "TOKENS", (22, 23, 24, 26, 28), work)
 
 
 def _channels_last(
