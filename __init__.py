@@ -15,6 +15,6 @@ WEB_DIRECTORY = "./web"
 async def comfy_entrypoint() -> "ComfyExtension":
     """The host's entry point for V3 node packs: every node of `nodes.NODES`."""
     from .modules.videofile.orphans import sweep_below
-    from .nodes.host.extension import KinetographExtension
+    from .nodes.extension import KinetographExtension
 
     return KinetographExtension(tidy=sweep_below)

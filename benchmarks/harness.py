@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
@@ -14,21 +14,26 @@ from torch import Tensor
 
 OURS = "ours"
 MIN_ROUNDS = 5
-STEADY = 0.05  # interquartile range of the per-round ratios, and the width of a tie
+STEADY = 0.05  # an interquartile range of the per-round ratios that needs no more rounds
+TIE = 0.05  # candidates that lie closer to each other are called a tie
+Work = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What to run: the suite, the device, and which peers may take part."""
+    """What to run: the suite, the device, the threads of this process, and which peers may take part."""
 
     suite: str = "smoke"
     device: str = "cpu"
     peers: frozenset[str] = frozenset({"all"})
     max_rounds: int = 9
+    threads: int = 1
+    case: str = ""
+    old: str = ""  # folder of another checkout to compare with
 
     def wants(self, peer: str) -> bool:
-        """Whether this peer takes part."""
-        return "all" in self.peers or peer in self.peers
+        """Whether this peer takes part; behind a comma stands its mode."""
+        return "all" in self.peers or peer.split(",")[0] in self.peers
 
     @property
     def full(self) -> bool:
@@ -46,6 +51,9 @@ class Row:
     parity: dict[str, float] = field(default_factory=dict)  # max abs difference / max abs of ours
     absent: dict[str, str] = field(default_factory=dict)  # peer -> why
     case: str = ""
+    threads: int | None = None  # None where no clock ran
+    exact: bool = True  # else peers' modes that change the picture: a table of their own, no goals
+    psnr: dict[str, float] = field(default_factory=dict)  # dB of those modes to ours
 
     def ratios(self, peer: str) -> list[float]:
         """Ours over a peer, round by round."""
@@ -64,6 +72,11 @@ class Row:
         return statistics.median(self.ratios(self.best_peer)) if self.best_peer else None
 
     @property
+    def ratio_of_minima(self) -> float | None:
+        """Of the fewest seconds, in which neighbours disturb the least; None without peers."""
+        return min(self.samples[OURS]) / min(self.samples[self.best_peer]) if self.best_peer else None
+
+    @property
     def spread(self) -> float:
         """Interquartile range of those ratios."""
         ratios = self.ratios(self.best_peer) if self.best_peer else []
@@ -74,54 +87,71 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "tie" where the difference does not stand out of the noise, else "faster" or "slower"."""
+        """ "alone", "better", "worse", or "tie" within five per cent of the best peer.
+
+        It says nothing of a goal: those are met or missed by the figure itself.
+        """
         if self.ratio is None:
             return "alone"
-        if abs(1 - self.ratio) < max(STEADY, self.spread / 2):
+        if abs(1 - self.ratio) < TIE:
             return "tie"
         return "better" if self.ratio < 1 else "worse"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the raw samples and what follows from them."""
-        derived = {"best_peer": self.best_peer, "ratio": self.ratio, "spread": self.spread}
-        return {**asdict(self), **derived, "verdict": self.verdict}
+        names = ("best_peer", "ratio", "ratio_of_minima", "spread", "verdict")
+        return {**asdict(self), **{name: getattr(self, name) for name in names}}
 
 
-def compare(
-    candidates: dict[str, Callable[[], Any]], setting: Setting, rounds: int | None = None
-) -> tuple[str, dict[str, list[float]]]:
-    """Time every candidate in every round, the order flipped each round; (metric, samples).
+def time_rows(
+    size: str,
+    candidates: Mapping[str, Work],
+    setting: Setting,
+    parity: dict[str, float] | None = None,
+    absent: Mapping[str, str] | None = None,
+) -> Iterator[Row]:
+    """A row for each clock, all of the same rounds."""
+    for metric, samples in in_turn(candidates, setting).items():
+        yield Row(size, metric, samples, dict(parity or {}), dict(absent or {}), threads=setting.threads)
 
-    On CPU it is this process's CPU time, on CUDA the time between two events. One warm-up each. At least
-    five rounds, more until the ratio to the best peer is steady or `setting.max_rounds` is reached.
+
+def in_turn(candidates: Mapping[str, Work], setting: Setting) -> dict[str, dict[str, list[float]]]:
+    """Every candidate in every round, the order flipped each round: samples by metric and candidate.
+
+    On CPU it is this process's CPU time, with several threads the time on the wall as well; on CUDA the time
+    between two events. One warm-up each. At least five rounds, more until the ratio to the best peer by the
+    first metric is steady or `setting.max_rounds` is reached.
     """
-    clock, metric = (_cuda_seconds, "CUDA s") if setting.device == "cuda" else (_cpu_seconds, "CPU s")
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    clock = _cuda_seconds if setting.device == "cuda" else _seconds
+    metrics = ["CUDA s"] if setting.device == "cuda" else ["CPU s", "wall s"][: min(setting.threads, 2)]
+    samples: dict[str, dict[str, list[float]]] = {name: {key: [] for key in candidates} for name in metrics}
     with torch.inference_mode():
         for run in candidates.values():
             run()
-        for done in range(1, (rounds or setting.max_rounds) + 1):
+        for done in range(1, setting.max_rounds + 1):
             names = list(candidates)
             for name in names if done % 2 else reversed(names):
-                samples[name].append(clock(candidates[name]))
-            if done >= MIN_ROUNDS and Row("", metric, samples).spread < STEADY:
+                for metric, figure in zip(metrics, clock(candidates[name]), strict=False):
+                    samples[metric][name].append(figure)
+            if done >= MIN_ROUNDS and Row("", metrics[0], samples[metrics[0]]).spread < STEADY:
                 break
-    return metric, samples
+    return samples
 
 
-def _cpu_seconds(run: Callable[[], Any]) -> float:
-    start = time.process_time()
+def _seconds(run: Work) -> tuple[float, float]:
+    """(CPU of all threads, wall)."""
+    cpu, wall = time.process_time(), time.perf_counter()
     run()
-    return time.process_time() - start
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def _cuda_seconds(run: Callable[[], Any]) -> float:
+def _cuda_seconds(run: Work) -> tuple[float]:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     run()
     end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) / 1000
+    return (begin.elapsed_time(end) / 1000,)
 
 
 def assert_parity(ours: Tensor, peers: dict[str, Tensor], tolerance: float) -> dict[str, float]:
@@ -137,6 +167,12 @@ def assert_parity(ours: Tensor, peers: dict[str, Tensor], tolerance: float) -> d
     return errors
 
 
+def psnr(ours: Tensor, theirs: Tensor) -> float:
+    """dB between two pictures whose colours span [-1, 1]."""
+    error = (ours - theirs).double().square().mean()
+    return float(10 * torch.log10(4 / error))
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     versions = {}
@@ -148,7 +184,6 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),

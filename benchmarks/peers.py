@@ -75,7 +75,7 @@ def load_host(module: str, device: str = "cpu") -> types.ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
         options = importlib.import_module("comfy.options")
-        arguments, sys.argv = sys.argv, [sys.argv[0], *(["--cpu"] if device == "cpu" else [])]
+        arguments, sys.argv = sys.argv, [sys.argv[0], *([] if device == "cuda" else ["--cpu"])]
         try:
             options.enable_args_parsing()
             importlib.import_module("comfy.cli_args")
@@ -104,13 +104,23 @@ def build_present(
 def place(
     build: Callable[[], nn.Module], weights: Mapping[str, Tensor], dtype: torch.dtype, device: str
 ) -> nn.Module:
-    """A peer's module made in a dtype and on a device, with these very tensors as its weights."""
+    """A peer's module made in a dtype and on a device, with these very tensors as its weights.
+
+    It is made on the meta device, so that no second copy of the weights exists even for a moment; one that
+    also makes tables of its own is made again where they are computed.
+    """
+    peer = _built(build, dtype, "meta")
+    if device != "meta" and any(buffer.is_meta for buffer in peer.buffers()):
+        peer = _built(build, dtype, device)
+    peer.load_state_dict(weights, assign=True)
+    return peer
+
+
+def _built(build: Callable[[], nn.Module], dtype: torch.dtype, device: str) -> nn.Module:
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            peer = build().eval().requires_grad_(False)
+            return build().eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(usual)
-    peer.load_state_dict(weights, assign=True)
-    return peer

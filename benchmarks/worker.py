@@ -1,9 +1,12 @@
-"""One case in a process of its own: `python benchmarks/worker.py CASE SETTING-JSON`; rows as JSON lines."""
+"""One part of one case in a process of its own: `python benchmarks/worker.py MODULE times|counts SETTING-JSON`.
+
+Rows are JSON lines on the standard output; the last line tells the CPU time of the process and the most memory it held.
+"""
 
 import importlib
 import importlib.util
 import json
-import os
+import resource
 import sys
 from pathlib import Path
 
@@ -23,21 +26,24 @@ def register_pack() -> None:
     spec.loader.exec_module(pack)
 
 
-def main(case: str, setting: str) -> None:
+def main(module: str, part: str, setting: str) -> None:
     register_pack()
     import torch
 
-    torch.set_num_threads(1)
     harness = importlib.import_module("kinetograph.benchmarks.harness")
     words = json.loads(setting)
+    torch.set_num_threads(words["threads"])
     words["peers"] = frozenset(words["peers"])
-    module = importlib.import_module(f"kinetograph.benchmarks.cases.{case}")
+    case = importlib.import_module(f"kinetograph.benchmarks.{module}")
     print(json.dumps({"machine": harness.machine()}), flush=True)
-    for row in module.run(harness.Setting(**words)):
-        row.case = case
+    for row in getattr(case, part)(harness.Setting(**words)):
+        row.case = words["case"]
         print(json.dumps({"row": row.as_dict()}), flush=True)
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+    figures = {"cpu_seconds": round(seconds, 1), "resident_gib": round(own.ru_maxrss / 2**20, 2)}
+    print(json.dumps({"process": figures}), flush=True)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .families import FAMILIES
-from .weights.detect import HasParts, sure_parts
+from .weights.detect import sure_parts
 from .weights.errors import CheckpointError
 from .weights.files import FileIdentity, file_identity, read_header
-from .weights.part import Kind
+from .weights.part import Kind, PartsOfFamily
 from .weights.shards import weights_in
 
 MAX_FILES = 20_000  # that are remembered
@@ -27,7 +27,7 @@ Held = frozenset[tuple[str, Kind]]  # (family, kind) of the parts in a file; emp
 class Catalogue:
     """Remembers the kinds of parts of every file or component folder, by what its files were when they were read."""
 
-    def __init__(self, families: Iterable[HasParts]) -> None:
+    def __init__(self, families: Iterable[PartsOfFamily]) -> None:
         self._families = tuple(families)
         self._known: OrderedDict[Files, Held] = OrderedDict()
         self._waiting: dict[Files, Path] = {}

@@ -1,11 +1,11 @@
 """The nodes of this pack, in the one list that ComfyUI, the README and the tests read."""
 
-from . import conditioning, decoding, image_conditioning, inspection, loaders, motion, sampling, video
+from . import conditioning, decoding, inspection, latents, loaders, motion, sampling, video
 
 NODES = (
     *loaders.NODES,
+    *latents.NODES,
     *conditioning.NODES,
-    *image_conditioning.NODES,
     *motion.NODES,
     *sampling.NODES,
     *decoding.NODES,

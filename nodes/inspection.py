@@ -1,12 +1,12 @@
-"""What is in a weight file, told in ComfyUI."""
+"""What is in a weight file."""
 
 import json
 
 from ..modules.doctor import examine
 from ..modules.weights.files import FileIdentity, file_identity
-from .host import files
+from .checks import checked, guarded
 from .host.api import io, ui
-from .host.checks import checked, guarded
+from .pipeline import models
 
 
 class ModelDoctor(io.ComfyNode):
@@ -26,7 +26,7 @@ class ModelDoctor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=files.list_models(files.FOLDERS),
+                    options=models.list_models(),
                     tooltip="A weight file or diffusers folder in diffusion_models, checkpoints, vae, "
                     "text_encoders, clip_vision, CogVideo or SVD.",
                 )
@@ -47,7 +47,7 @@ class ModelDoctor(io.ComfyNode):
         """Say where a model goes that is not there; what is wrong with one that is there stands in the report."""
         try:
             if model is not None:
-                files.find_model(model, files.FOLDERS)
+                models.find_model(model)
         except ValueError as error:
             return str(error)
         return True
@@ -55,14 +55,14 @@ class ModelDoctor(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str | None = None, **_) -> list[FileIdentity]:
         """Look again when a file was replaced under the same name."""
-        path = files.find_model(model, files.FOLDERS)
+        path = models.find_model(model)
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         return [file_identity(file) for file in inside]
 
     @classmethod
     @checked
     def execute(cls, model: str) -> io.NodeOutput:
-        report = examine(files.find_model(model, files.FOLDERS))
+        report = examine(models.find_model(model))
         text = report.to_text()
         return io.NodeOutput(text, json.dumps(report.to_json()), ui=ui.PreviewText(text))
 

@@ -1,41 +1,11 @@
-"""What is added to a MODEL so that it moves longer or otherwise than it was trained to."""
+"""Layers added to a MODEL for longer clips, or for other motion, than it was trained on."""
 
-from pathlib import Path
-
-from ..modules.adoption import recognise
-from ..modules.catalogue import CATALOGUE
-from ..modules.families import FAMILIES, SVD
-from ..modules.families.svd.exvideo import check_clip
-from ..modules.weights.detect import Finding, choose
-from ..modules.weights.files import FileIdentity, read_header
-from ..modules.weights.load import find_source, part_identity
-from .host import adoption, backend, files, patching, values
+from ..modules.families import SVD
+from ..modules.families.svd import EXVIDEO
+from ..modules.weights.files import FileIdentity
+from .checks import checked, guarded
 from .host.api import io
-from .host.checks import checked, guarded
-
-
-def examine(name: str) -> tuple[object, Finding]:
-    """(path, what it is) of an ExVideo file; CheckpointError unless it is a complete one."""
-    path = files.find_model(name, ("extension",))
-    return path, choose(read_header(path), FAMILIES, SVD, "extension")
-
-
-def is_others(path: Path) -> bool:
-    """Whether a file surely holds no ExVideo."""
-    return CATALOGUE.is_others(path, SVD.id, "extension")
-
-
-def check_sizes(finding: Finding, model) -> None:
-    """ValueError unless the layers fit the model's: both name their channels per level."""
-    ours, theirs = (
-        (config.channels, config.context_dim, config.head_dim)
-        for config in (finding.config, model.model.recipe.config)
-    )
-    if ours != theirs:
-        raise ValueError(
-            f"{finding.name} is for an SVD of other sizes (channels, context, channels per head): {ours}, the model "
-            f"has {theirs}. Choose the ExVideo file of this checkpoint."
-        )
+from .pipeline import loading, models
 
 
 class ExVideoPatch(io.ComfyNode):
@@ -58,7 +28,7 @@ class ExVideoPatch(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "exvideo",
-                    options=files.list_models(("extension",), pipelines=False, unless=is_others),
+                    options=models.list_parts(SVD, EXVIDEO.part.kind),
                     tooltip="ExVideo file (528 tensors) in SVD, diffusion_models or checkpoints.",
                 ),
             ],
@@ -70,31 +40,19 @@ class ExVideoPatch(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, exvideo=None) -> bool | str:
         """Read the header when the prompt is posted: a wrong file is an error before anything runs."""
-        try:
-            examine(exvideo)
-        except ValueError as error:
-            return str(error)
-        return True
+        return loading.add_on_problem(SVD, exvideo, EXVIDEO.part.kind) or True
 
     @classmethod
     def fingerprint_inputs(cls, exvideo=None, **_) -> list[FileIdentity]:
         """Load again when the file was replaced under its name."""
-        return [] if exvideo is None else [*part_identity(files.find_model(exvideo, ("extension",)))]
+        if exvideo is None:
+            return []
+        return [*models.identity(models.find_model(exvideo, (EXVIDEO.part.kind,)))]
 
     @classmethod
     @checked
     def execute(cls, model, exvideo) -> io.NodeOutput:
-        path = files.find_model(exvideo, ("extension",))
-        source = find_source(path, FAMILIES, SVD, "extension", backend.maps_weights())
-        finding = source.finding
-        model = adoption.own_model(model, "ExVideo Patch", {SVD.id: SVD}, recognise)
-        check_sizes(finding, model)
-
-        layers = patching.Layers(
-            finding.part, model.model.recipe.config, source.fill, source.check, source.notes
-        )
-        longer = patching.swap_layers(model, layers, check_clip)
-        return io.NodeOutput(values.with_native_size(longer, finding.config.native_size))
+        return io.NodeOutput(loading.add_layers(model, EXVIDEO, SVD, exvideo, "ExVideo Patch"))
 
 
 NODES = [ExVideoPatch]

@@ -27,9 +27,8 @@ def alpha_bars() -> Tensor:
     pack()
     from kinetograph.modules.families import COGVIDEOX
     from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
-    from kinetograph.modules.sampling.schedules import alphas_cumprod
 
-    return alphas_cumprod(COGVIDEOX.schedule(CogVideoXConfig()))
+    return COGVIDEOX.network.noise(CogVideoXConfig()).alphas_cumprod()
 
 
 @torch.no_grad()

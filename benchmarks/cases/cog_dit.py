@@ -1,4 +1,4 @@
-"""The CogVideoX transformer beside its peers: time by number of frames, peak memory, resident weights.
+"""The CogVideoX transformer beside its peers: time by number of frames and width, peak memory, resident weights.
 
 All get the same weights and the same rotary table, which the host and diffusers would make otherwise. The
 host computes attention with PyTorch, its fastest choice here.
@@ -10,36 +10,45 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .. import peers
-from ..harness import OURS, Row, Setting, assert_parity, compare
+from .. import ours, peers
+from ..harness import OURS, Row, Setting, assert_parity, time_rows
 from ..memory import peak_live_bytes
 
 TOLERANCE = 1e-4  # float32, two blocks, weights of 0.05: rounding alone
 GIB = 2**30
 TEXT_TOKENS = 226
 STEPS = 50
+PUBLISHED_HEADS = 48  # of 5B: a width of 3072
 
 Tables = tuple[Tensor, Tensor]  # cosines and sines, each twice
 Forward = Callable[[Tensor, Tensor, Tensor, Tables], Tensor]  # (x, timestep, context, tables) -> v
 
 
-def run(setting: Setting) -> Iterator[Row]:
-    """Time at width 512, peaks at the width of 5B on fake tensors, then the weights a table leaves."""
-    from ...modules.families.cogvideox.config import CogVideoXConfig
-
-    narrow, wide = (CogVideoXConfig(num_heads=heads, num_layers=2) for heads in (8, 48))
-    models, absent = build(narrow, setting, torch.float32, setting.device)
+def times(setting: Setting) -> Iterator[Row]:
+    """Two blocks of width 512; in the full suite two of the published width as well."""
+    models, absent = build(two_blocks(8), setting, torch.float32, setting.device)
     for latents in (13, 25, 33):
-        yield _time(models, absent, latents, setting)
+        yield from _times(models, absent, latents, setting, "")
     del models
-    if setting.device == "cpu":
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            models, absent = build(wide, setting, torch.bfloat16, "cpu")
-            for latents in (13, 33):
-                yield _peak(models, absent, latents)
+    if setting.full:
+        models, absent = build(
+            two_blocks(PUBLISHED_HEADS), setting, torch.float32, setting.device, spread=0.02
+        )
+        yield from _times(models, absent, 13, setting, "published width, ")
+
+
+def counts(setting: Setting) -> Iterator[Row]:
+    """Peaks at the width of 5B on meta tensors, then the weights that a table leaves."""
+    models, absent = build(two_blocks(PUBLISHED_HEADS), setting, torch.bfloat16, "meta")
+    for latents in (13, 33):
+        yield _peak(models, absent, latents)
     yield _resident()
+
+
+def two_blocks(heads: int) -> Any:
+    """5B's configuration with other heads and two blocks."""
+    return ours.config("cogvideox", "diffusion_model", num_heads=heads, num_layers=2)
 
 
 def build(
@@ -49,13 +58,8 @@ def build(
 
     `config` is a CogVideoXConfig. Weights are drawn with a deviation of `spread`.
     """
-    from ...modules.families.cogvideox.model import CogVideoXTransformer
-
-    model = CogVideoXTransformer(config, dtype=dtype, device=device).eval().requires_grad_(False)
-    generator = torch.Generator(device).manual_seed(0)
-    for key, parameter in model.named_parameters():
-        norm_weight = key.endswith("weight") and parameter.dim() == 1
-        parameter.data.normal_(float(norm_weight), spread, generator=generator)
+    model = ours.network("cogvideox", "diffusion_model", config, dtype, device)
+    ours.draw(model, spread)
     models: dict[str, Forward] = {OURS: lambda x, timestep, context, _: model(x, timestep, context)}
     made, absent = peers.build_present(
         {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth},
@@ -112,7 +116,7 @@ def _host(config, weights, dtype, device) -> Forward:
 
 
 def _host_key(key: str) -> str:
-    for ours, theirs in (
+    for here, there in (
         ("transformer_blocks.", "blocks."),
         ("attn1.to_out.0", "attn_out"),
         ("attn1.to_", ""),
@@ -121,7 +125,7 @@ def _host_key(key: str) -> str:
         ("ff.net.2", "ff_out"),
         ("time_embedding.linear", "time_embedding_linear"),
     ):
-        key = key.replace(ours, theirs)
+        key = key.replace(here, there)
     return key
 
 
@@ -150,7 +154,7 @@ def _diffsynth(config, weights, dtype, device) -> Forward:
     return lambda x, timestep, context, tables: peer(x, timestep, context, image_rotary_emb=tables)
 
 
-def _inputs(
+def inputs(
     batch: int, latents: int, h: int, w: int, dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor, Tensor, Tables]:
     """x, timestep, context, and the rotations of 5B for them as peers want them."""
@@ -158,41 +162,41 @@ def _inputs(
 
     from ...modules.layers import positions
 
-    generator = torch.Generator(device).manual_seed(latents)
     rows, columns = positions.crop_coordinates((h // 2, w // 2), (30, 45))
     angles = positions.rotary_angles(np.arange(latents), rows, columns, 64)
     return (
-        torch.randn(batch, 16, latents, h, w, generator=generator, dtype=dtype, device=device),
+        ours.noise(latents, dtype, device, batch, 16, latents, h, w),
         torch.full((batch,), 479.0, device=device),
-        torch.randn(batch, TEXT_TOKENS, 4096, generator=generator, dtype=dtype, device=device),
+        ours.noise(0, dtype, device, batch, TEXT_TOKENS, 4096),
         real_tables(positions.rotary_table(angles, torch.device(device))),
     )
 
 
-def _time(models: dict[str, Forward], absent: dict[str, str], latents: int, setting: Setting) -> Row:
-    given = _inputs(1, latents, 12, 16, torch.float32, setting.device)
+def _times(
+    models: dict[str, Forward], absent: dict[str, str], latents: int, setting: Setting, name: str
+) -> Iterator[Row]:
+    values = inputs(1, latents, 12, 16, torch.float32, setting.device)
     with torch.inference_mode():
-        outputs = {name: model(*given) for name, model in models.items()}
+        outputs = {name: model(*values) for name, model in models.items()}
     parity = assert_parity(outputs.pop(OURS), outputs, TOLERANCE)
-    metric, samples = compare({name: partial(model, *given) for name, model in models.items()}, setting)
-    size = f"{latents} latent frames, {TEXT_TOKENS + latents * 48} tokens"
-    return Row(size, metric, samples, parity, dict(absent))
+    works = {name: partial(model, *values) for name, model in models.items()}
+    size = f"{name}{latents} latent frames, {TEXT_TOKENS + latents * 48} tokens"
+    yield from time_rows(size, works, setting, parity, absent)
 
 
 def _peak(models: dict[str, Forward], absent: dict[str, str], latents: int) -> Row:
-    given = _inputs(2, latents, 60, 90, torch.bfloat16, "cpu")
+    values = inputs(2, latents, 60, 90, torch.bfloat16, "meta")
     with torch.inference_mode():
-        samples = {name: [peak_live_bytes(partial(model, *given)) / GIB] for name, model in models.items()}
+        samples = {name: [peak_live_bytes(partial(model, *values)) / GIB] for name, model in models.items()}
     return Row(f"5B, {4 * latents - 3} frames 720x480, CFG 2", "peak GiB", samples, absent=dict(absent))
 
 
 def _resident() -> Row:
     """Share of the 5B weights that stays in memory beside a table of the modulations of 50 steps."""
-    from ...modules.families.cogvideox.config import CogVideoXConfig
-    from ...modules.families.cogvideox.model import CogVideoXTransformer
     from ...modules.families.cogvideox.modulation import is_tabulated
 
-    model = CogVideoXTransformer(CogVideoXConfig(), dtype=torch.bfloat16, device="meta")
+    config = ours.config("cogvideox", "diffusion_model")
+    model = ours.network("cogvideox", "diffusion_model", config, torch.bfloat16, "meta")
     sizes = {key: parameter.nbytes for key, parameter in model.named_parameters()}
     resident = sum(size for key, size in sizes.items() if not is_tabulated(key))
     table = model.tabulate([float(20 * step + 19) for step in range(STEPS)])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from .. import ours
 from ..harness import OURS, Row, Setting
 from ..memory import peak_live_bytes
 
@@ -21,7 +22,7 @@ RESIDENT_ROUNDS = 3
 MIB = 2**20
 
 
-def run(setting: Setting) -> Iterator[Row]:
+def counts(setting: Setting) -> Iterator[Row]:
     """Ratios of the peak of the long clip to that of the short one."""
     over = f"{LONG} over {SHORT} frames"
     width, height = (720, 480) if setting.full else (96, 64)
@@ -39,12 +40,12 @@ def run(setting: Setting) -> Iterator[Row]:
 
 
 def _model(full: bool, device: str):
-    from ...modules.families.cogvideox.vae import CogVideoXVAE, VAEConfig
-
-    if full:
-        return CogVideoXVAE(VAEConfig(), dtype=torch.bfloat16, device=device)
-    torch.manual_seed(0)
-    return CogVideoXVAE(VAEConfig((16, 32, 32, 64), layers_per_block=1, norm_groups=4), device=device)
+    sizes = {"block_out_channels": (16, 32, 32, 64), "layers_per_block": 1, "norm_groups": 4}
+    config = ours.config("cogvideox", "vae", **({} if full else sizes))
+    dtype = torch.bfloat16 if full else torch.float32
+    model = ours.network("cogvideox", "vae", config, dtype, device)
+    ours.draw(model)
+    return model
 
 
 @torch.inference_mode()

@@ -5,46 +5,62 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..harness import OURS, Row, Setting
+from .. import ours
+from ..harness import MIN_ROUNDS, OURS, Row, Setting, time_rows
 
 MIB = 2**20
+ROUNDS = 3
 COPY, EMPTY = "init, cast, copy", "to_empty, copy"
 
 
-def run(setting: Setting) -> Iterator[Row]:
-    """CPU seconds and peak anonymous memory by way of loading; the file is written first."""
-    from ...modules.families.cogvideox.config import CogVideoXConfig
+Ways = dict[str, Callable[[], Any]]
 
-    config = CogVideoXConfig(num_layers=3 if setting.full else 1)
+
+def times(setting: Setting) -> Iterator[Row]:
+    """Seconds by way of loading."""
+    with _ways(setting) as (size, _, ways):
+        parity = _assert_same(ways)
+        yield from time_rows(size, ways, replace(setting, max_rounds=MIN_ROUNDS), parity)
+
+
+def counts(setting: Setting) -> Iterator[Row]:
+    """Peak anonymous memory by way of loading, as a share of the file."""
+    with _ways(setting) as (size, mib, ways):
+        shares: dict[str, list[float]] = {name: [] for name in ways}
+        for done in range(ROUNDS):
+            for name in list(ways)[:: 1 if done % 2 else -1]:
+                gc.collect()
+                shares[name].append(_anonymous_peak(ways[name]) / mib)
+        yield Row(size, "anonymous share of file", shares)
+
+
+@contextmanager
+def _ways(setting: Setting) -> Iterator[tuple[str, float, Ways]]:
+    """(size, MiB, ways of loading) of a file that is written first."""
+    config = ours.config("cogvideox", "diffusion_model", num_layers=3 if setting.full else 1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "slice.safetensors"
         _write(config, file)
         mib = file.stat().st_size / MIB
-        ways: dict[str, Callable[[], Any]] = {
+        ways: Ways = {
             OURS: lambda: _ours(file),
             COPY: lambda: _copied(config, file),
             EMPTY: lambda: _emptied(config, file),
         }
-        parity = _assert_same(ways)
-        seconds, memory = _measure(ways, rounds=3)
-    size = f"{mib:.0f} MiB"
-    yield Row(size, "CPU s", seconds, parity)
-    shares = {name: [peak / mib for peak in peaks] for name, peaks in memory.items()}
-    yield Row(size, "anonymous share of file", shares)
+        yield f"{mib:.0f} MiB", mib, ways
 
 
 def _write(config, file: Path) -> None:
     from safetensors.torch import save_file
 
-    from ...modules.families.cogvideox.model import CogVideoXTransformer
-    from ...modules.weights.part import EmptyOperations
-
-    meta = CogVideoXTransformer(config, ops=EmptyOperations, dtype=torch.bfloat16, device="meta")
+    meta = ours.network("cogvideox", "diffusion_model", config, torch.bfloat16, "meta")
     generator = torch.Generator().manual_seed(0)
     weights = {
         key: torch.randint(-99, 99, value.shape, dtype=torch.int16, generator=generator).bfloat16() / 1000
@@ -64,9 +80,7 @@ def _ours(file: Path) -> torch.nn.Module:
 def _copied(config, file: Path) -> torch.nn.Module:
     from safetensors.torch import load_file
 
-    from ...modules.families.cogvideox.model import CogVideoXTransformer
-
-    model = CogVideoXTransformer(config).to(torch.bfloat16)
+    model = ours.part("cogvideox", "diffusion_model").build(config).to(torch.bfloat16)
     model.load_state_dict(load_file(file))
     return model
 
@@ -74,33 +88,17 @@ def _copied(config, file: Path) -> torch.nn.Module:
 def _emptied(config, file: Path) -> torch.nn.Module:
     from safetensors.torch import load_file
 
-    from ...modules.families.cogvideox.model import CogVideoXTransformer
-
-    model = CogVideoXTransformer(config, dtype=torch.bfloat16, device="meta").to_empty(device="cpu")
+    model = ours.network("cogvideox", "diffusion_model", config, torch.bfloat16, "cpu")
     model.load_state_dict(load_file(file))
     return model
 
 
-def _assert_same(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def _assert_same(ways: Ways) -> dict[str, float]:
     models = {name: way().state_dict() for name, way in ways.items()}
     for name, weights in models.items():
         if not all(torch.equal(weights[key], value) for key, value in models[OURS].items()):
             raise AssertionError(f"{name} loads other weights than ours.")
     return {name: 0.0 for name in ways if name != OURS}
-
-
-def _measure(ways: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list], dict[str, list]]:
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    memory: dict[str, list[float]] = {name: [] for name in ways}
-    for i in range(rounds):
-        for name in list(ways) if i % 2 else reversed(list(ways)):
-            gc.collect()
-            start = time.process_time()
-            ways[name]()
-            seconds[name].append(time.process_time() - start)
-            gc.collect()
-            memory[name].append(_anonymous_peak(ways[name]))
-    return seconds, memory
 
 
 def _anonymous_peak(work: Callable[[], Any]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import peers
+from .. import ours, peers
 from ..harness import OURS, Row, Setting
 
 HOST, DDIM = "host KSampler", "ours, cogvideox_ddim"
@@ -35,7 +35,7 @@ class FreeNetwork(nn.Module):
         return x
 
 
-def run(setting: Setting) -> Iterator[Row]:
+def times(setting: Setting) -> Iterator[Row]:
     """Milliseconds a step, with guidance, no preview: Euler's method, and our own DDIM beside the host's Euler."""
     logging.disable(logging.WARNING)
     nodes = peers.load_host("nodes", setting.device)
@@ -54,23 +54,21 @@ def run(setting: Setting) -> Iterator[Row]:
             small = name == next(iter(SIZES))
             samples = per_step(samplers, empty, *((SHORT, LONG) if small else (2, 12)))
         metric = "ms a step" if small else "ms a step, bandwidth"
-        for label, ours in ((name, OURS), (f"{name}, cogvideox_ddim", DDIM)):
-            yield Row(label, metric, {OURS: samples[ours], HOST: samples[HOST]}, parity={HOST: 0.0})
+        for label, own in ((name, OURS), (f"{name}, cogvideox_ddim", DDIM)):
+            figures = {OURS: samples[own], HOST: samples[HOST]}
+            yield Row(label, metric, figures, parity={HOST: 0.0}, threads=setting.threads)
 
 
 def free_model() -> Any:
     """A MODEL of CogVideoX 5B's kind whose network is free."""
     from ...modules.families import COGVIDEOX
-    from ...modules.families.cogvideox.config import CogVideoXConfig
-    from ...modules.sampling.schedules import alphas_cumprod
     from ...nodes.host import diffusion
 
-    config = CogVideoXConfig(text_dim=16)
+    config = ours.config("cogvideox", "diffusion_model", text_dim=16)
     recipe = diffusion.ModelRecipe(
         family=COGVIDEOX,
         part=dataclasses.replace(COGVIDEOX.parts["diffusion_model"], build=FreeNetwork),
         config=config,
-        alphas_cumprod=alphas_cumprod(COGVIDEOX.schedule(config)),
         fill=lambda network, dtype: None,
         weight_dtype=torch.float32,
         parameters=1,

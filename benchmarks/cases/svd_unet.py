@@ -1,99 +1,86 @@
-"""The SVD UNet beside its peers: time by number of frames at a fifth of its width, peak memory at full size.
+"""The SVD UNet beside its peers: time by number of frames and width, peak memory at full size.
 
 All get the same weights and the epsilons of the original, which diffusers and diffsynth have otherwise. The
-host computes attention with PyTorch, its fastest choice here. ExVideo is compared with diffsynth alone.
+host computes attention with PyTorch, its fastest choice here. ExVideo is compared with diffsynth alone. Memory
+is compared with diffusers as it is and with its feed-forward in chunks, its own way of saving some.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .. import peers
-from ..harness import OURS, Row, Setting, assert_parity, compare
+from .. import ours, peers
+from ..harness import OURS, Row, Setting, assert_parity, time_rows
 from ..memory import peak_live_bytes
 
 TOLERANCE = 1e-4  # float32: rounding alone
 GIB = 2**30
 CONTEXT_DIM = 1024
 TIMESTEP = 0.5
-NARROW = (64, 128, 256, 256)
+SPREAD = 0.03  # of the weights
+NARROW, PUBLISHED = (64, 128, 256, 256), (320, 640, 1280, 1280)
 SMOKE, FULL = ((14, 16, 24),), ((14, 32, 32), (25, 16, 24))  # frames, height and width in cells
 
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, timestep, context, ids) -> v
 Models = tuple[dict[str, Forward], dict[str, str]]  # and the peers that are absent
 
 
-def run(setting: Setting) -> Iterator[Row]:
-    """Time at a narrow width, then peaks at full size on fake tensors."""
+def times(setting: Setting) -> Iterator[Row]:
+    """A fifth of the width; in the full suite ExVideo and the published width as well."""
     models, absent = build(NARROW, setting, torch.float32, setting.device)
     for size in (*SMOKE, *FULL) if setting.full else SMOKE:
-        yield _time(models, absent, *size, setting)
-    models, absent = build(NARROW, setting, torch.float32, setting.device, exvideo=True)
-    if setting.full:
-        yield _time(models, absent, 32, 16, 16, setting, "ExVideo, ")
+        yield from _times(models, absent, *size, setting)
     del models
-    if setting.device != "cpu":
-        return
-    with FakeTensorMode(allow_non_fake_inputs=True), _slabs_of_an_accelerator():
-        models, absent = build((320, 640, 1280, 1280), setting, torch.float16, "cpu")
-        yield _peak(models, absent, 25, 72, 128)
-        yield _peak(models, absent, 128, 64, 64)
-        models, absent = build((320, 640, 1280, 1280), setting, torch.float16, "cpu", exvideo=True)
-        yield _peak(models, absent, 128, 64, 64, "ExVideo, ")
+    if setting.full:
+        models, absent = build(NARROW, setting, torch.float32, setting.device, exvideo=True)
+        yield from _times(models, absent, 32, 16, 16, setting, "ExVideo, ")
+        del models
+        models, absent = build(PUBLISHED, setting, torch.float32, setting.device)
+        yield from _times(models, absent, 7, 16, 24, setting, "published width, ")
 
 
-@contextmanager
-def _slabs_of_an_accelerator() -> Iterator[None]:
-    """Fake tensors stand for those of an accelerator; on a CPU we work on less at once than there."""
-    from ...modules.layers import slabs
-
-    usual = slabs.UNET, slabs.TOKENS
-    slabs.UNET, slabs.TOKENS = (slabs.Budget(table.accelerator, table.accelerator) for table in usual)
-    try:
-        yield
-    finally:
-        slabs.UNET, slabs.TOKENS = usual
+def counts(setting: Setting) -> Iterator[Row]:
+    """Peaks at full size on meta tensors."""
+    models, absent = build(PUBLISHED, setting, torch.float16, "meta", lean=True)
+    yield _peak(models, absent, 25, 72, 128)
+    yield _peak(models, absent, 128, 64, 64)
+    models, absent = build(PUBLISHED, setting, torch.float16, "meta", exvideo=True)
+    yield _peak(models, absent, 128, 64, 64, "ExVideo, ")
 
 
 def build(
-    channels: tuple[int, ...], setting: Setting, dtype: torch.dtype, device: str, exvideo: bool = False
+    channels: tuple[int, ...],
+    setting: Setting,
+    dtype: torch.dtype,
+    device: str,
+    exvideo: bool = False,
+    lean: bool = False,
 ) -> Models:
-    """Forwards of models with the same random weights, and the peers that are absent."""
-    from ...modules.families.svd.config import SVDConfig
-    from ...modules.families.svd.exvideo import ExVideoBranches
-    from ...modules.families.svd.model import SVDUNet
+    """Forwards of models with the same random weights, and the peers that are absent.
+
+    `lean` adds the modes of peers that save memory at a cost in time.
+    """
     from ...modules.layers.positions import sinusoid
 
-    config = SVDConfig(channels=channels)
-    model = SVDUNet(config, dtype=dtype, device=device)
-    if exvideo:
-        ExVideoBranches(config, dtype=dtype, device=device).put_into(model)
-    _randomise(model.eval().requires_grad_(False), device)
+    config = ours.config("svd", "diffusion_model", channels=channels, exvideo=exvideo)
+    model = ours.network("svd", "diffusion_model", config, dtype, device)
+    ours.draw(model, SPREAD)
 
-    def ours(x: Tensor, timestep: Tensor, context: Tensor, ids: Tensor) -> Tensor:
+    def forward(x: Tensor, timestep: Tensor, context: Tensor, ids: Tensor) -> Tensor:
         y = sinusoid(ids.flatten(), 256).reshape(1, -1).to(dtype)
         return model(x, timestep, context, y=y)
 
-    models: dict[str, Forward] = {OURS: ours}
-    makers = (
-        {"diffsynth": _diffsynth}
-        if exvideo
-        else {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth}
-    )
+    models: dict[str, Forward] = {OURS: forward}
+    makers: dict[str, Callable[..., Forward]] = {"diffsynth": _diffsynth}
+    if not exvideo:
+        makers = {"diffusers": _diffusers, "host": _host, **makers}
+    if lean:
+        makers["diffusers, chunked feed-forward"] = partial(_diffusers, lean=True)
     made, absent = peers.build_present(makers, setting, config, model.state_dict(), dtype, device)
     return {**models, **made}, absent
-
-
-def _randomise(model: nn.Module, device: str) -> None:
-    generator = torch.Generator(device).manual_seed(0)
-    for key, parameter in model.named_parameters():
-        norm_weight = key.endswith("weight") and parameter.dim() == 1
-        parameter.data.normal_(float(norm_weight), 0.03, generator=generator)
 
 
 def _diffusers_keys(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -103,7 +90,7 @@ def _diffusers_keys(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {renames[key]: value for key, value in weights.items()}
 
 
-def _diffusers(config, weights, dtype, device) -> Forward:
+def _diffusers(config, weights, dtype, device, lean: bool = False) -> Forward:
     build = partial(
         peers.load_diffusers().UNetSpatioTemporalConditionModel,
         block_out_channels=config.channels,
@@ -113,6 +100,8 @@ def _diffusers(config, weights, dtype, device) -> Forward:
     for name, module in peer.named_modules():
         if "_res_block" in name and isinstance(module, nn.GroupNorm):
             module.eps = 1e-5
+    if lean:
+        peer.enable_forward_chunking()
     return lambda x, timestep, context, ids: peer(x[None], timestep, context, ids, return_dict=False)[0][0]
 
 
@@ -233,13 +222,16 @@ def _scaled_diffsynth(module, first: int, frames: int | None) -> nn.Module:
 
 
 def inputs(frames: int, h: int, w: int, dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
-    generator = torch.Generator(device).manual_seed(frames)
-    draw = partial(torch.randn, generator=generator, dtype=dtype, device=device)
-    ids = torch.tensor([[5.0, 127.0, 0.02]], device=device)
-    return draw(frames, 8, h, w), torch.full((1,), TIMESTEP, device=device), draw(1, 1, CONTEXT_DIM), ids
+    """x, timestep, context, and the three micro-conditions of one clip."""
+    return (
+        ours.noise(frames, dtype, device, frames, 8, h, w),
+        torch.full((1,), TIMESTEP, device=device),
+        ours.noise(0, dtype, device, 1, 1, CONTEXT_DIM),
+        torch.tensor([[5.0, 127.0, 0.02]], device=device),
+    )
 
 
-def _time(
+def _times(
     models: dict[str, Forward],
     absent: dict[str, str],
     frames: int,
@@ -247,19 +239,19 @@ def _time(
     w: int,
     setting: Setting,
     name: str = "",
-) -> Row:
-    given = inputs(frames, h, w, torch.float32, setting.device)
+) -> Iterator[Row]:
+    values = inputs(frames, h, w, torch.float32, setting.device)
     with torch.inference_mode():
-        outputs = {name: model(*given) for name, model in models.items()}
+        outputs = {peer: model(*values) for peer, model in models.items()}
     parity = assert_parity(outputs.pop(OURS), outputs, TOLERANCE)
-    metric, samples = compare({name: partial(model, *given) for name, model in models.items()}, setting)
-    return Row(f"{name}{frames} frames, {h}x{w} cells", metric, samples, parity, dict(absent))
+    works = {peer: partial(model, *values) for peer, model in models.items()}
+    yield from time_rows(f"{name}{frames} frames, {h}x{w} cells", works, setting, parity, absent)
 
 
 def _peak(
     models: dict[str, Forward], absent: dict[str, str], frames: int, h: int, w: int, name: str = ""
 ) -> Row:
-    given = inputs(frames, h, w, torch.float16, "cpu")
+    values = inputs(frames, h, w, torch.float16, "meta")
     with torch.inference_mode():
-        samples = {peer: [peak_live_bytes(partial(model, *given)) / GIB] for peer, model in models.items()}
+        samples = {peer: [peak_live_bytes(partial(model, *values)) / GIB] for peer, model in models.items()}
     return Row(f"{name}{frames} frames {8 * w}x{8 * h}", "peak GiB", samples, absent=dict(absent))

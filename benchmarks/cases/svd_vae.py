@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .. import peers
-from ..harness import OURS, Row, Setting, assert_parity, compare
+from .. import ours, peers
+from ..harness import OURS, Row, Setting, assert_parity, time_rows
 from ..memory import peak_live_bytes
 
 FULL_WIDTHS = (128, 256, 512, 512)
@@ -24,14 +24,16 @@ Decode = Callable[[Tensor], Tensor]
 Weights = dict[str, Tensor]
 
 
-def run(setting: Setting) -> Iterator[Row]:
-    """Time by chunk, then peak memory by chunk."""
+def times(setting: Setting) -> Iterator[Row]:
+    """By chunk, at a quarter of the width, or in the full suite at the published one."""
     large = setting.full or setting.device == "cuda"
     decoders, absent = build(FULL_WIDTHS if large else QUARTER_WIDTHS, setting, torch.float32, setting.device)
     for chunk in CHUNKS:
-        yield _time(decoders, absent, chunk, 8 if large else 16, setting)
-    if setting.device == "cuda":
-        return  # what the allocator sees is another metric, still to be written on such a machine
+        yield from _times(decoders, absent, chunk, 8 if large else 16, setting)
+
+
+def counts(setting: Setting) -> Iterator[Row]:
+    """Peaks by chunk at full size."""
     decoders, absent = build(FULL_WIDTHS, setting, torch.float16, "meta")
     for chunk in CHUNKS:
         yield _peak(decoders, absent, chunk)
@@ -41,24 +43,13 @@ def build(
     widths: tuple[int, ...], setting: Setting, dtype: torch.dtype, device: str
 ) -> tuple[dict[str, Decode], dict[str, str]]:
     """Decoders with the same random weights, and the peers that are absent."""
-    from ...modules.families.svd.vae import SVDVAE, VAEConfig
-
-    model = SVDVAE(VAEConfig(channels=widths), dtype=dtype, device=device)
-    if device != "meta":
-        _randomise(model)
+    model = ours.network("svd", "vae", ours.config("svd", "vae", channels=widths), dtype, device)
+    ours.draw(model)
     weights = {key: value for key, value in model.state_dict().items() if key.startswith("decoder.")}
     decoders: dict[str, Decode] = {OURS: model.decode}
-    makers = {"diffusers": _diffusers, "host": partial(_host, setting.device), "diffsynth": _diffsynth}
+    makers = {"diffusers": _diffusers, "host": _host, "diffsynth": _diffsynth}
     made, absent = peers.build_present(makers, setting, widths, weights, dtype, device)
     return {**decoders, **made}, absent
-
-
-def _randomise(model: nn.Module) -> None:
-    """Weights that keep numbers near 1, none of them at its first value."""
-    generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
-    for name, parameter in model.named_parameters():
-        std = 0.3 if parameter.dim() == 1 else parameter[0].numel() ** -0.5
-        parameter.data.normal_(float("norm" in name and "weight" in name), std, generator=generator)
 
 
 def _place(peer: nn.Module, weights: Weights, dtype: torch.dtype, device: str) -> nn.Module:
@@ -89,9 +80,9 @@ def _is_attention(key: str) -> bool:
     return ".attn_1." in key and key.endswith(".weight") and ".norm." not in key
 
 
-def _host(real_device, widths, weights: Weights, dtype, device) -> Decode:
-    module = peers.load_host("comfy.ldm.modules.temporal_ae", real_device)
-    layers = peers.load_host("comfy.ldm.modules.diffusionmodules.model", real_device)
+def _host(widths, weights: Weights, dtype, device) -> Decode:
+    module = peers.load_host("comfy.ldm.modules.temporal_ae", device)
+    layers = peers.load_host("comfy.ldm.modules.diffusionmodules.model", device)
     with torch.device(device):
         peer = module.VideoDecoder(
             ch=widths[0],
@@ -125,14 +116,13 @@ def _diffsynth(widths, weights: Weights, dtype, device) -> Decode:
     return lambda z: peer((z * peer.scaling_factor).transpose(0, 1)).transpose(0, 1)
 
 
-def _time(decoders, absent, chunk: int, cells: int, setting: Setting) -> Row:
-    generator = torch.Generator().manual_seed(chunk)
-    z = torch.randn(chunk, 4, cells, cells, generator=generator).to(setting.device)
+def _times(decoders, absent, chunk: int, cells: int, setting: Setting) -> Iterator[Row]:
+    z = ours.noise(chunk, torch.float32, setting.device, chunk, 4, cells, cells)
     with torch.inference_mode():
         pictures = {name: decode(z) for name, decode in decoders.items()}
     parity = assert_parity(pictures.pop(OURS), pictures, TOLERANCE)
-    metric, samples = compare({name: partial(decode, z) for name, decode in decoders.items()}, setting)
-    return Row(f"chunk {chunk}, {8 * cells}x{8 * cells}", metric, samples, parity, dict(absent))
+    works = {name: partial(decode, z) for name, decode in decoders.items()}
+    yield from time_rows(f"chunk {chunk}, {8 * cells}x{8 * cells}", works, setting, parity, absent)
 
 
 def _peak(decoders, absent, chunk: int) -> Row:

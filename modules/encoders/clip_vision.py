@@ -172,8 +172,8 @@ def variant(config: CLIPVisionConfig) -> str:
     return f"CLIP vision {config.hidden_size} wide, {config.num_layers} layers"
 
 
-def clip_vision_encoder(node: NodeName) -> Part:
-    """The image-encoder Part of a family whose loader is `node`."""
+def clip_vision_encoder(node: NodeName, own_folder: str) -> Part:
+    """The image-encoder Part of a family whose loader is `node` and whose files lie in `own_folder`, too."""
     return Part(
         "image_encoder",
         (
@@ -187,7 +187,9 @@ def clip_vision_encoder(node: NodeName) -> Part:
         variant,
         build=None,
         untold=lambda config: {"image_encoder_heads": config.num_heads},
+        folders=("clip_vision", "checkpoints", own_folder),
         folder="clip_vision",
+        components=("image_encoder",),
         node=node,
         host_shapes=key_shapes,
     )

@@ -119,8 +119,8 @@ def variant(config: T5Config) -> str:
     return f"T5 encoder {config.d_model} wide, {config.num_layers} layers"
 
 
-def t5_encoder(node: NodeName) -> Part:
-    """The text-encoder Part of a family whose loader is `node`."""
+def t5_encoder(node: NodeName, own_folder: str) -> Part:
+    """The text-encoder Part of a family whose loader is `node` and whose files lie in `own_folder`, too."""
     return Part(
         kind="text_encoder",
         signature=("shared.weight", TABLE, FIRST + "q.weight",
@@ -129,7 +129,9 @@ def t5_encoder(node: NodeName) -> Part:
         read_config=read_config,
         variant=variant,
         build=None,
+        folders=("text_encoders", "checkpoints", own_folder),
         folder="text_encoders",
+        components=("text_encoder",),
         node=node,
         host_shapes=key_shapes,
         extras=EXTRAS,

@@ -1,66 +1,175 @@
-"""The Family record: everything a stage or the host needs to know of a family, and nothing that acts."""
+"""The records by which a family describes itself: everything a stage or the host needs, and nothing that acts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..grid import LatentGrid
-from ..weights.part import Kind, Part, Shapes
+from ..noise import Noise
+from ..weights.part import Kind, Part, PartsOfFamily, Shapes
 
-__all__ = ["EDMSchedule", "Family", "Kind", "NoiseSchedule", "Part", "Request", "Shapes"]
+__all__ = [
+    "AddOn",
+    "Clip",
+    "Diffusion",
+    "Family",
+    "FrameRule",
+    "Kind",
+    "LatentSpace",
+    "Limits",
+    "Part",
+    "Release",
+    "Request",
+    "Shapes",
+]
+
+Size = tuple[int, int, int]  # width and height in pixels, frames
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
-    """The discrete diffusion schedule a family was trained with.
+class LatentSpace:
+    """What latents are beside their grid: the factor that makes them of unit variance, and their colours."""
 
-    betas run linearly in sqrt(beta) ("scaled_linear") or in beta ("linear") over 1000 steps;
-    `snr_shift` and `zero_terminal_snr` follow CogVideoX (arXiv 2408.06072, sec. 3.3).
-    """
-
-    prediction: Literal["epsilon", "v"]
-    beta_start: float
-    beta_end: float
-    kind: Literal["scaled_linear", "linear"]
-    snr_shift: float = 1.0
-    zero_terminal_snr: bool = False
+    scale: float
+    # (channels, 3) and (3,): a linear map to RGB in -1..1, for previews only
+    rgb_factors: tuple[tuple[float, ...], ...]
+    rgb_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class EDMSchedule:
-    """Continuous noise levels and v-prediction: the network sees x / sqrt(sigma^2 + 1) and ln(sigma) / 4.
+class Limits:
+    """What a network cannot go beyond, known from its file's header. None where there is no such limit."""
 
-    Karras et al. (arXiv 2206.00364), table 1 with sigma_data 1.
-    """
+    # in pixel frames
+    max_frames: int | None = None
+    # (width, height) in pixels: the only picture that it has positions for
+    size: tuple[int, int] | None = None
 
-    sigma_min: float
-    sigma_max: float
+    def check(self, label: str, width: int, height: int, num_frames: int) -> None:
+        """ValueError for a clip, in pixels and pixel frames, that the network called `label` cannot make."""
+        if self.size is not None and (width, height) != self.size:
+            own = "x".join(map(str, self.size))
+            raise ValueError(
+                f"{label} has learned positions for {own} pixels: got {width}x{height}, use {own}."
+            )
+        if self.max_frames is not None and num_frames > self.max_frames:
+            raise ValueError(
+                f"{label} makes clips of at most {self.max_frames} frames: got {num_frames}. Change num_frames."
+            )
+
+    @property
+    def text(self) -> str:
+        """The limits for people; empty where there are none."""
+        frames = "" if self.max_frames is None else f"at most {self.max_frames} frames"
+        size = "" if self.size is None else f"{self.size[0]}x{self.size[1]} pixels only"
+        return ", ".join(filter(None, (size, frames)))
+
+
+@dataclass(frozen=True)
+class FrameRule:
+    """How a network's temporal patches meet clips that do not fill them: frames are added behind, then cut off."""
+
+    # latent frames per token
+    multiple: int = 1
+
+    def missing(self, latent_frames: int) -> int:
+        """Latent frames to add behind a clip."""
+        return -latent_frames % self.multiple
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as a user asks for it, `count` times in one batch."""
+
+    width: int
+    height: int
+    num_frames: int
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class Request:
     """What a sampler hands a model beside the noisy latents: the conditioning, as nodes attached it."""
 
-    noise_shape: tuple[int, ...]  # of the latents to sample, before CFG doubles the batch
-    context: Tensor | None = None  # text or image features (b, l, d)
-    image_latents: Tensor | None = None  # as the VAE gave them, unscaled
-    settings: Mapping[str, Any] = field(default_factory=dict)  # what else was attached, by name
+    # of the latents to sample, before CFG doubles the batch
+    noise_shape: tuple[int, ...]
+    # text or image features (b, l, d)
+    context: Tensor | None = None
+    # as the VAE gave them, unscaled
+    image_latents: Tensor | None = None
+    # of one clip, where frames lie on the batch axis and somebody said how many
+    clip_frames: int | None = None
+    # what else a family is told, by its own names
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Family:
-    """One video-diffusion system. The functions take the diffusion model's config."""
+class Diffusion:
+    """A family's diffusion network. The functions take its config."""
 
-    id: str
-    label: str
-    parts: Mapping[Kind, Part]
     grid: LatentGrid
-    schedule: Callable[[Any], NoiseSchedule | EDMSchedule]
-    latent_scale: Callable[[Any], float]
-    memory_factor: Callable[[Any], float]  # activation memory of a step, in units of the host's estimate
-    # Named inputs of the network for a request: tensors to be repeated to the batch, "c_concat" for the
-    # channel axis, whole numbers as they are. ValueError says what conditioning is lacking or does not fit.
+    noise: Callable[[Any], Noise]
+    latents: Callable[[Any], LatentSpace]
+    # Arguments of the network for a request: tensors to be repeated to the batch, "concat" for the channel axis,
+    # whole numbers as they are. ValueError says what conditioning is lacking or does not fit.
     conditions: Callable[[Any, Request], Mapping[str, Tensor | int]]
-    patch_frames: Callable[[Any], int] = lambda config: 1  # latent frames per token
+    # every argument of the network for a clip, random: for benchmarks, tests, estimates and the trainer
+    inputs: Callable[[Any, Clip], Mapping[str, Any]]
+    # (width, height, frames) in pixels that the checkpoint was trained on
+    native_size: Callable[[Any], Size]
+    # activation memory of a step, in units of the host's estimate
+    memory_factor: Callable[[Any], float]
+    limits: Callable[[Any], Limits] = lambda config: Limits()
+    frame_rule: Callable[[Any], FrameRule] = lambda config: FrameRule()
+
+
+@dataclass(frozen=True)
+class AddOn:
+    """Weights that go into another family's network: what they fit, what they bring, where their layers go."""
+
+    part: Part
+    # ids of the families that it fits
+    bases: tuple[str, ...]
+    # ValueError when its config is not that of a network: (the file's name, its config, the network's)
+    check_fit: Callable[[str, Any, Any], None]
+    limits: Callable[[Any], Limits]
+    # frames, latent height, latent width; ValueError when such a clip does not fit
+    check_clip: Callable[[int, int, int], None]
+    # (place in the network, layers that replace those of the same names there) of the built module
+    insert: Callable[[Any], Iterable[tuple[str, nn.Module]]]
+    # the schedule it was trained with, where that is not the network's
+    noise: Callable[[Any], Noise] | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """One published file or folder of a family."""
+
+    # as people call it
+    name: str
+    # owner/name at the hub, or the address of what lies elsewhere
+    repository: str
+    # the file's path there
+    file: str
+    kind: Kind
+    variant: str
+    # None where no public record tells
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Family(PartsOfFamily):
+    """One video-diffusion system: its parts, its published files, and its network where that is not the host's."""
+
+    releases: tuple[Release, ...] = ()
+    diffusion: Diffusion | None = None
+
+    @property
+    def network(self) -> Diffusion:
+        """What it says of its network; ValueError where that is the host's."""
+        if self.diffusion is None:
+            raise ValueError(f"The network of {self.label} is the host's own.")
+        return self.diffusion

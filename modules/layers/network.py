@@ -1,11 +1,13 @@
 """What every network of this project has in common: a config, a host's layer classes, a dtype and a device."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from .attention import Attention, attend
+from .hooks import Places
 from .operations import Operations, TorchOperations
 
 Factory = dict[str, Any]  # dtype and device, as every layer takes them
@@ -13,6 +15,8 @@ Factory = dict[str, Any]  # dtype and device, as every layer takes them
 
 class Network(nn.Module):
     """A module built from a config. A subclass puts its layers together in `assemble`."""
+
+    places = Places()  # where it calls hooks
 
     def __init__(
         self,
@@ -30,3 +34,7 @@ class Network(nn.Module):
     def assemble(self, config: Any, ops: Operations, attention: Attention, factory: Factory) -> None:
         """Make the layers of a network of these sizes."""
         raise NotImplementedError
+
+    def numbered_layers(self) -> Iterator[nn.Module]:
+        """The layers of its numbered blocks."""
+        return iter(())

@@ -1,53 +1,27 @@
-"""Discrete noise schedules in float64: alpha-bar, its SNR shift, and a terminal SNR of zero."""
+"""The noise levels of a run: which of a model's levels its steps visit."""
 
-from typing import Literal, Protocol
-
-import torch
 from torch import Tensor
 
-NUM_TIMESTEPS = 1000
+
+def trailing_timesteps(steps: int, num_timesteps: int = 1000) -> list[int]:
+    """`steps` timesteps from the last down, evenly, the last one above 0 (Lin et al., arXiv 2305.08891, table 2)."""
+    return [round(num_timesteps - i * num_timesteps / steps) - 1 for i in range(steps)]
 
 
-class Schedule(Protocol):
-    """The fields of a family's NoiseSchedule record that shape alpha-bar."""
+def trailing_levels(table: Tensor, steps: int, denoise: float = 1.0) -> list[float]:
+    """Noise levels at `steps` trailing timesteps of a table of levels, rising, and a last one of 0.
 
-    @property
-    def beta_start(self) -> float: ...
-    @property
-    def beta_end(self) -> float: ...
-    @property
-    def kind(self) -> Literal["scaled_linear", "linear"]: ...
-    @property
-    def snr_shift(self) -> float: ...
-    @property
-    def zero_terminal_snr(self) -> bool: ...
-
-
-def alphas_cumprod(schedule: Schedule) -> Tensor:
-    """alpha-bar at timesteps 0 to 999, float64; the last is exactly 0 with zero terminal SNR."""
-    start, end = schedule.beta_start, schedule.beta_end
-    if schedule.kind == "scaled_linear":
-        betas = torch.linspace(start**0.5, end**0.5, NUM_TIMESTEPS, dtype=torch.float64) ** 2
-    else:
-        betas = torch.linspace(start, end, NUM_TIMESTEPS, dtype=torch.float64)
-    alphas = shift_snr((1 - betas).cumprod(0), schedule.snr_shift)
-    return zero_terminal_snr(alphas) if schedule.zero_terminal_snr else alphas
-
-
-def shift_snr(alphas: Tensor, shift: float) -> Tensor:
-    """Divide the signal-to-noise ratio by `shift` at every timestep (CogVideoX, arXiv 2408.06072, sec. 3.3)."""
-    return alphas / (shift + (1 - shift) * alphas)
-
-
-def zero_terminal_snr(alphas: Tensor) -> Tensor:
-    """Shift and scale sqrt(alpha-bar) so that the last is 0 and the first stays (Lin et al., arXiv 2305.08891)."""
-    root = alphas.sqrt()
-    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-
-
-def trailing_timesteps(steps: int) -> list[int]:
-    """`steps` timesteps from 999 down, evenly, the last one above 0 (Lin et al., arXiv 2305.08891, table 2)."""
-    return [round(NUM_TIMESTEPS - i * NUM_TIMESTEPS / steps) - 1 for i in range(steps)]
+    Below 1, `denoise` takes the last `steps` of so many that they are this share of a whole run, as the host's
+    KSampler does. Raises ValueError for more steps than the table has levels.
+    """
+    whole = steps if denoise > 0.9999 else int(steps / denoise)
+    if whole > len(table):
+        raise ValueError(
+            f"trailing has {len(table)} noise levels to choose from: {steps} steps at denoise {denoise:g} take {whole}. "
+            "Lower steps, or raise denoise."
+        )
+    visited = trailing_timesteps(whole, len(table))[-steps:]
+    return [*table[visited].tolist(), 0.0]
 
 
 def edm_levels(

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 from .errors import SHOWN_CHARACTERS, CheckpointError, shown, shown_list
 from .files import DTYPES, Header, main_dtype
 from .keymap import KeyMap, doubled_keys
-from .part import Kind, Part, Shapes
+from .part import Kind, Part, PartsOfFamily, Shapes
 
 # What programs put in front of a part's own keys, alone or one after another: pipelines, wrappers, compilers.
 WRAPPERS = (
@@ -38,17 +38,6 @@ PREFIX = re.compile(rf"(?:(?:{'|'.join(WRAPPERS)})\.)*")
 # What compilers and checkpointing put in front of single blocks.
 INNER = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 NEAR = 0.5  # share of the keys that must fit a part's table before it is called likely
-
-
-class HasParts(Protocol):
-    """What detection needs of a Family record."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def parts(self) -> Mapping[Kind, Part]: ...
 
 
 @dataclass(frozen=True)
@@ -115,12 +104,16 @@ class Finding:
         )
 
 
-def detect(header: Header, families: Iterable[HasParts], kind: Kind | None = None) -> Finding:
+def detect(header: Header, families: Iterable[PartsOfFamily], kind: Kind | None = None) -> Finding:
     """The part of a checkpoint that is of `kind`, or its largest part when no kind is asked for.
 
     Never raises for a strange file: see `Finding.complete` and `Finding.check`.
     """
-    findings = detect_all(header, families)
+    return _of_kind(detect_all(header, families), kind)
+
+
+def _of_kind(findings: tuple[Finding, ...], kind: Kind | None) -> Finding:
+    """The largest finding of a kind; else the largest one, with what is there in place of it."""
     wanted = [finding for finding in findings if kind is None or finding.kind == kind]
     if wanted:
         return wanted[0]
@@ -129,9 +122,18 @@ def detect(header: Header, families: Iterable[HasParts], kind: Kind | None = Non
     return replace(findings[0], problem=problem)
 
 
-def choose(header: Header, families: Iterable[HasParts], family: HasParts, kind: Kind) -> Finding:
-    """The complete part of `kind` of one family; CheckpointError says what the file is instead, and who takes it."""
-    finding = detect(header, (family,), kind)
+def choose(
+    header: Header,
+    families: Iterable[PartsOfFamily],
+    family: PartsOfFamily,
+    kind: Kind,
+    findings: tuple[Finding, ...] | None = None,
+) -> Finding:
+    """The complete part of `kind` of one family; CheckpointError says what the file is instead, and who takes it.
+
+    `findings` are the family's own, where somebody has them.
+    """
+    finding = _of_kind(findings or detect_all(header, (family,)), kind)
     if finding.kind == kind:
         return finding.check()
     others = [other for other in detect_all(header, families) if other.part]
@@ -147,7 +149,7 @@ def choose(header: Header, families: Iterable[HasParts], family: HasParts, kind:
     )
 
 
-def detect_all(header: Header, families: Iterable[HasParts]) -> tuple[Finding, ...]:
+def detect_all(header: Header, families: Iterable[PartsOfFamily]) -> tuple[Finding, ...]:
     """One Finding per part that the file holds, largest first; a single unknown one for a strange file."""
     families = tuple(families)
     groups = unwrap(header.shapes)
@@ -156,7 +158,7 @@ def detect_all(header: Header, families: Iterable[HasParts]) -> tuple[Finding, .
     return tuple(findings) or (Finding(header.name),)
 
 
-def sure_parts(keys: Iterable[str], families: Iterable[HasParts]) -> frozenset[tuple[str, Kind]]:
+def sure_parts(keys: Iterable[str], families: Iterable[PartsOfFamily]) -> frozenset[tuple[str, Kind]]:
     """(family, kind) of every part that a file with these keys surely holds.
 
     Empty when some of the keys are of no known part: then nobody can say what the file is not. Looks for telling
@@ -199,7 +201,7 @@ def unwrap(keys: Iterable[str]) -> dict[str, dict[str, str]]:
 class _Reading:
     """One dialect of one part, tried on a group of keys."""
 
-    family: HasParts
+    family: PartsOfFamily
     part: Part
     dialect: str
     renames: dict[str, str | None]
@@ -224,7 +226,9 @@ class _Reading:
         )
 
 
-def _examine(header: Header, prefix: str, keys: dict[str, str], families: tuple[HasParts, ...]) -> Finding:
+def _examine(
+    header: Header, prefix: str, keys: dict[str, str], families: tuple[PartsOfFamily, ...]
+) -> Finding:
     """Try every table on the keys of one prefix and weigh the one that explains most."""
     shapes = {key: header.shapes[key] for key in keys.values()}
     count = sum(prod(shape) for shape in shapes.values())

@@ -1,95 +1,19 @@
 """Weights into a module that was built on the meta device: strictly, and without a second copy."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .detect import Finding, HasParts, choose, detect
-from .errors import CheckpointError, shown
-from .files import FileIdentity, file_identity, open_weights, read_header, weight_files
-from .part import Kind
-from .settings import notes_of
-
-REMEDY = (
-    "Queue the prompt again once the file is complete. To put another file in its place, copy it under a temporary "
-    "name in the same folder and rename it then."
-)
-
-
-def part_identity(path: str | Path) -> tuple[FileIdentity, ...]:
-    """The identities of all that decides what a part is: its weight files, and the config.json beside them."""
-    path = Path(path)
-    settings = (path if path.is_dir() else path.parent) / "config.json"
-    return (*weight_identities(path), file_identity(settings))
-
-
-def weight_identities(path: str | Path) -> tuple[FileIdentity, ...]:
-    """The identities of the files that hold a part's weights."""
-    return tuple(map(file_identity, weight_files(Path(path))))
-
-
-@dataclass(frozen=True)
-class Source:
-    """A complete part of a checkpoint on disk, with what its weight files were when it was found to be complete."""
-
-    path: Path
-    finding: Finding
-    files: tuple[FileIdentity, ...]
-    mapped: bool = True  # False: tensors are read at once, and the files are not looked at again
-
-    @property
-    def notes(self) -> dict[str, Tensor]:
-        """What the shapes of the part do not tell, to be saved beside them."""
-        part = self.finding.part
-        return {} if part is None else notes_of(part.untold(self.finding.config))
-
-    def open(self) -> dict[str, Tensor]:
-        """The tensors in our naming. CheckpointError when the files are no longer those that were found."""
-        self._check_found()
-        tensors = open_part(self.path, self.finding)
-        return tensors if self.mapped else {key: tensor.clone() for key, tensor in tensors.items()}
-
-    def fill(self, module: nn.Module, dtype: torch.dtype) -> None:
-        """Give a host's meta module the weights; see `assign`."""
-        self._check_found()
-        assign(module, open_part(self.path, self.finding), dtype, copy=not self.mapped)
-
-    def check(self) -> None:
-        """CheckpointError when a file was rewritten or cut while its weights are mapped.
-
-        Whoever goes on would compute with bytes of two files, or end the process at the first page that is gone.
-        """
-        for file in self.files if self.mapped else ():
-            if file.is_rewritten(file_identity(file.path)):
-                self._complain(file, "was rewritten while the model was loaded")
-
-    def _check_found(self) -> None:
-        for file in self.files:
-            # not the inode: some network drives give a file another one every time
-            if file_identity(file.path)[1:3] != file[1:3]:
-                self._complain(file, "changed while the model was being loaded")
-
-    def _complain(self, file: FileIdentity, fate: str) -> None:
-        name = shown(Path(file.path).name)
-        whole = "" if name == self.finding.name else f" of {self.finding.name}"
-        now = file_identity(file.path).size
-        sizes = "it is gone" if now < 0 else f"{file.size} bytes before, {now} now"
-        raise CheckpointError(f"{name}{whole} {fate} ({sizes}). {REMEDY}")
-
-
-def find_source(
-    path: Path, families: Iterable[HasParts], family: HasParts, kind: Kind, mapped: bool = True
-) -> Source:
-    """The part of `kind` of a family at `path`; CheckpointError unless it is a complete one."""
-    files = weight_identities(path)  # first: what changes from here on is noticed
-    return Source(path, choose(read_header(path), families, family, kind), files, mapped)
+from .detect import Finding, detect
+from .errors import CheckpointError
+from .files import open_weights, read_header
+from .part import Kind, PartsOfFamily
 
 
 def read_part(
-    path: str | Path, families: Iterable[HasParts], kind: Kind | None = None
+    path: str | Path, families: Iterable[PartsOfFamily], kind: Kind | None = None
 ) -> tuple[Finding, dict[str, Tensor]]:
     """(what the file is, its memory-mapped tensors in our naming); CheckpointError unless every key fits."""
     finding = detect(read_header(path), families, kind).check()

@@ -87,8 +87,13 @@ class Part:
     read_config: Callable[[Shapes, Mapping[str, Any] | None], Any]  # shapes in our naming, config.json
     variant: Callable[[Any], str]  # config -> published name
     build: type[nn.Module] | None  # build(config, ops=, dtype=, device=); None: the host builds it
-    folder: str  # the model folder a user puts the file into
+    # model folders in which it may lie, by the host's names or ours, in the order in which they are searched
+    folders: tuple[str, ...]
+    # the one that a user puts the file into
+    folder: str
     node: NodeName  # that loads it
+    # what it is called inside a diffusers pipeline
+    components: tuple[str, ...] = ()
     host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
     # config -> what no shape tells of it, in the words of its settings: it goes into files that the host saves
     untold: Callable[[Any], Mapping[str, int]] = lambda config: {}
@@ -117,3 +122,12 @@ class Part:
         if self.host_shapes is not None:
             return self.host_shapes(config)
         return {key: tuple(value.shape) for key, value in self.empty(config).state_dict().items()}
+
+
+@dataclass(frozen=True)
+class PartsOfFamily:
+    """The parts of one family, as far as a file is concerned."""
+
+    id: str
+    label: str
+    parts: Mapping[Kind, Part]

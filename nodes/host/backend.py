@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
@@ -74,3 +75,8 @@ def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: 
         skip_reshape=True,
         transformer_options=transformer_options or {},
     )
+
+
+def machine_memory() -> int:
+    """Bytes of main memory, in which latents travel between nodes."""
+    return comfy.model_management.get_total_memory(torch.device("cpu"))

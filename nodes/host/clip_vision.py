@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.clip_vision
 import comfy.model_management
 import torch
 from torch import Tensor
 
+from ...modules.encoders.clip_vision import CLIPVisionConfig
 from . import compat
 from .backend import Check, unchecked
 from .progress import check_interrupted
@@ -23,23 +24,11 @@ AT_ONCE = 8  # pictures embedded together: clips may have one per frame
 KIND = "clip_vision_model"
 
 
-class VisionSizes(Protocol):
-    """The sizes of a CLIP vision transformer."""
-
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate: int
-    patch: int
-    image_size: int
-    projection: int
-
-
 @dataclass(frozen=True)
 class VisionRecipe:
     """Sizes and weights (HF names) of a CLIP vision encoder, and what to call it in errors."""
 
-    sizes: VisionSizes
+    sizes: CLIPVisionConfig
     open_weights: Callable[[], dict[str, Tensor]]
     name: str
     check: Check = unchecked
@@ -63,7 +52,7 @@ class CheckedVision(comfy.clip_vision.ClipVisionModel):
         return super().encode_image(*args, **kwargs)
 
 
-def host_config(sizes: VisionSizes) -> dict[str, Any]:
+def host_config(sizes: CLIPVisionConfig) -> dict[str, Any]:
     """The host's configuration (comfy/clip_vision_config_h.json) at the given sizes.
 
     OpenCLIP's encoders, SVD's among them, use the exact GELU; the quick one of OpenAI's CLIP differs from it.

@@ -18,13 +18,29 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...modules.families.family import EDMSchedule, Family, Part, Request
+from ...modules.families.family import Family, LatentSpace, Part, Request
+from ...modules.grid import LatentGrid
+from ...modules.noise import EDMNoise, Noise
+from . import patches, refusals
 from .backend import Check, HostOperations, attend, new_patcher, unchecked
+from .description import VideoModel, attach
+from .guards import NUM_FRAMES, checking, guard_limits
 
-# The host divides by sqrt(alpha_bar): a terminal signal-to-noise ratio of exactly zero needs a stand-in.
-# This one keeps sigma finite in fp32; diffusers' Euler uses the same (EulerDiscreteScheduler, rescaled betas).
-TERMINAL_ALPHA_BAR = 2.0**-24
-CONCAT = "concat_latent_image"  # the host's name for image latents in a conditioning
+# The host's names in a conditioning: of image latents, and of SVD's numbers beside ours.
+CONCAT = "concat_latent_image"
+NUMBERS = {
+    "fps": "fps",
+    "motion_bucket_id": "motion_bucket_id",
+    "augmentation_level": "noise_aug_strength",
+}
+PREDICTIONS = {
+    "epsilon": comfy.model_base.ModelType.EPS,
+    "v": comfy.model_base.ModelType.V_PREDICTION,
+}
+# puts a checkpoint's weights into a meta module, in a dtype
+Fill = Callable[[nn.Module, torch.dtype], None]
+# The host's names of what it batches in a way of its own, beside the network's.
+INPUTS = {"context": "c_crossattn", "concat": "c_concat"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +50,9 @@ class ModelRecipe:
     family: Family
     part: Part
     config: Any
-    fill: Callable[[nn.Module, torch.dtype], None]  # put the checkpoint's weights into a meta module
+    fill: Fill
     weight_dtype: torch.dtype  # of the file
     parameters: int
-    alphas_cumprod: Tensor | None = None  # (1000,) float64, of a discrete schedule
     dtype: torch.dtype | None = None  # what the user asked for; None: the host chooses
     check: Check = unchecked
     # what the host saves beside the weights
@@ -53,47 +68,51 @@ class ModelRecipe:
 class FamilyLatents(comfy.latent_formats.LatentFormat):
     """Latents of a family as the host wants to know them: channels, strides and scale."""
 
-    def __init__(self, grid: Any, scale: float, rgb_factors: Any = None, rgb_bias: Any = None):
+    def __init__(self, grid: LatentGrid, latents: LatentSpace):
         self.latent_channels = grid.channels
         self.latent_dimensions = 2 if grid.frames_on_batch else 3
         self.spacial_downscale_ratio = grid.stride_hw
         self.temporal_downscale_ratio = grid.stride_t
-        self.scale_factor = scale
-        self.latent_rgb_factors = rgb_factors
-        self.latent_rgb_factors_bias = rgb_bias
+        self.scale_factor = latents.scale
+        self.latent_rgb_factors = latents.rgb_factors
+        self.latent_rgb_factors_bias = latents.rgb_bias
 
 
-class DiscreteSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
-    """The family's own schedule, v-prediction, in the host's sigma = sqrt((1 - a) / a) coordinates."""
+class FamilySampling(comfy.model_sampling.EPS):
+    """A noise process as the host asks for one. What the network sees and says is `modules/noise.py`'s business."""
 
-    def __init__(self, alphas_cumprod: Tensor):
-        super().__init__()
-        alphas = alphas_cumprod.double().clamp(min=TERMINAL_ALPHA_BAR)
-        self.set_sigmas(((1 - alphas) / alphas).sqrt())
+    noise: Noise
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        return self.noise.scaled(noise, sigma)
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """x0 from v; where the schedule has no signal left it is -v exactly, whatever stands in for sigma."""
-        denoised = super().calculate_denoised(sigma, model_output, model_input)
-        terminal = comfy.model_sampling.reshape_sigma(sigma >= self.sigma_max * (1 - 1e-6), denoised.ndim)
-        return torch.where(terminal, -model_output, denoised)
+        return self.noise.denoised(model_input, model_output, sigma)
 
 
-class EDMSampling(comfy.model_sampling.ModelSamplingContinuousEDM, comfy.model_sampling.V_PREDICTION):
-    """Continuous noise levels and v-prediction, as the host's own SVD has them."""
+class DiscreteSampling(FamilySampling, comfy.model_sampling.ModelSamplingDiscrete):
+    """A table of levels, in the host's sigma = sqrt((1 - a) / a) coordinates."""
 
-    def __init__(self, schedule: EDMSchedule):
+    def __init__(self, noise: Noise):
         super().__init__()
-        self.set_parameters(schedule.sigma_min, schedule.sigma_max, sigma_data=1.0)
+        self.noise = noise
+        self.set_sigmas(noise.sigmas())
 
 
-def sampling_of(recipe: ModelRecipe) -> DiscreteSampling | EDMSampling:
-    """The host's model sampling for the schedule that a family names."""
-    schedule = recipe.family.schedule(recipe.config)
-    if isinstance(schedule, EDMSchedule):
-        return EDMSampling(schedule)
-    if recipe.alphas_cumprod is None:
-        raise ValueError(f"{recipe.label} has a discrete schedule: its recipe needs alphas_cumprod.")
-    return DiscreteSampling(recipe.alphas_cumprod)
+class EDMSampling(
+    FamilySampling, comfy.model_sampling.ModelSamplingContinuousEDM, comfy.model_sampling.V_PREDICTION
+):
+    """Continuous noise levels, as the host's own SVD has them; the host looks for these classes when it saves."""
+
+    def __init__(self, noise: EDMNoise):
+        super().__init__()
+        self.noise = noise
+        self.set_parameters(noise.sigma_min, noise.sigma_max, sigma_data=1.0)
+
+
+def sampling_of(noise: Noise) -> DiscreteSampling | EDMSampling:
+    """The host's model sampling for a noise process."""
+    return EDMSampling(noise) if isinstance(noise, EDMNoise) else DiscreteSampling(noise)
 
 
 class FamilyConfig(comfy.supported_models_base.BASE):
@@ -108,10 +127,9 @@ class FamilyConfig(comfy.supported_models_base.BASE):
     def __init__(self, recipe: ModelRecipe):
         super().__init__(self.unet_config)
         self.recipe = recipe
-        scale = recipe.family.latent_scale(recipe.config)
-        colours = recipe.config.rgb_factors, recipe.config.rgb_bias
-        self.latent_format = FamilyLatents(recipe.family.grid, scale, *colours)
-        self.memory_usage_factor = recipe.family.memory_factor(recipe.config)
+        network, config = recipe.family.network, recipe.config
+        self.latent_format = FamilyLatents(network.grid, network.latents(config))
+        self.memory_usage_factor = network.memory_factor(config)
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> "FamilyModel":
         return FamilyModel(self, device=device)
@@ -128,9 +146,11 @@ class FamilyModel(comfy.model_base.BaseModel):
             ops = HostOperations(operations)
             return hosted(recipe.config, ops=ops, attention=attend, dtype=dtype, device=device)
 
-        prediction = comfy.model_base.ModelType.V_PREDICTION
-        super().__init__(model_config, prediction, device=device, unet_model=build)
-        self.model_sampling = sampling_of(recipe)
+        noise = recipe.family.network.noise(recipe.config)
+        super().__init__(model_config, PREDICTIONS[noise.prediction], device=device, unet_model=build)
+        self.model_sampling = sampling_of(noise)
+        # read by nodes that patch by width, such as FreeU
+        model_config.unet_config["model_channels"] = self.diffusion_model.places.width
         self.notes = recipe.notes  # an object patch may put others in their place
 
     @property
@@ -143,9 +163,16 @@ class FamilyModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The network's inputs beside latents and time, as the family makes them from the conditioning."""
-        given = {name: kwargs[name] for name in kwargs if name not in ("noise", "cross_attn", CONCAT)}
-        request = Request(tuple(kwargs["noise"].shape), kwargs.get("cross_attn"), kwargs.get(CONCAT), given)
-        named = self.recipe.family.conditions(self.recipe.config, request)
+        frames = kwargs.get(NUM_FRAMES)
+        request = Request(
+            tuple(kwargs["noise"].shape),
+            kwargs.get("cross_attn"),
+            kwargs.get(CONCAT),
+            None if frames is None else int(frames),
+            {ours: float(kwargs[name]) for name, ours in NUMBERS.items() if name in kwargs},
+        )
+        named = self.recipe.family.network.conditions(self.recipe.config, request)
+        named = {INPUTS.get(name, name): value for name, value in named.items()}
         return {name: _condition(name, value, kwargs["device"]) for name, value in named.items()}
 
 
@@ -179,19 +206,9 @@ class HostedForward:
     def _network(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, transformer_options: Any, **conds: Any
     ) -> Tensor:
-        return super().forward(x, timestep, context, transformer_options, **conds)  # type: ignore[misc]
-
-
-def checking(check: Check) -> Callable[..., Tensor]:
-    """An OUTER_SAMPLE wrapper that asks `check` before the first step, and again before the result counts."""
-
-    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-        check()
-        samples = executor(*args, **kwargs)
-        check()
-        return samples
-
-    return wrapper
+        hooks = patches.hooks_for(self, transformer_options, control)  # type: ignore[arg-type]
+        more = {} if hooks is None else {"hooks": hooks}
+        return super().forward(x, timestep, context, transformer_options, **conds, **more)  # type: ignore[misc]
 
 
 def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -203,8 +220,7 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
     first one instead, and with it the image. An OUTER_SAMPLE wrapper of the host.
     """
     recipe = executor.class_obj.model_patcher.model.recipe
-    patch = recipe.family.patch_frames(recipe.config)
-    added = -noise.shape[2] % patch
+    added = recipe.family.network.frame_rule(recipe.config).missing(noise.shape[2])
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
     sampler, sigmas, denoise_mask, *rest = args
@@ -223,6 +239,20 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
 def repeat_last(x_bcthw: Tensor, count: int) -> Tensor:
     """The clip with its last latent frame `count` times more."""
     return torch.cat([x_bcthw, x_bcthw[:, :, -1:].expand(-1, -1, count, -1, -1)], dim=2)
+
+
+def of_recipe(recipe: ModelRecipe) -> VideoModel:
+    """What there is to say about a MODEL of this pack."""
+    network, config = recipe.family.network, recipe.config
+    return VideoModel(
+        family=recipe.family.id,
+        label=recipe.label,
+        grid=network.grid,
+        noise=network.noise(config),
+        latents=network.latents(config),
+        native_size=network.native_size(config),
+        limits=network.limits(config),
+    )
 
 
 @torch.inference_mode(False)
@@ -246,7 +276,13 @@ def load_model(recipe: ModelRecipe, disable_dynamic: bool = False) -> Any:
     recipe.fill(model.diffusion_model, dtype)
     model.device = offload_device
     patcher.cached_patcher_init = (load_model, (recipe,))
+    description = of_recipe(recipe)
+    attach(patcher, description)
+    guard_limits(patcher, description)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_weights_check", checking(recipe.check))
-    if recipe.family.patch_frames(recipe.config) > 1:
+    patcher.add_wrapper_with_key(
+        WrappersMP.OUTER_SAMPLE, "kinetograph_patches_check", refusals.before_sampling
+    )
+    if recipe.family.network.frame_rule(recipe.config).multiple > 1:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "kinetograph_pad_to_patch", pad_to_patch)
     return patcher

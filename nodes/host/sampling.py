@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_base
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -13,10 +14,15 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...modules.noise import NEAR_TERMINAL
 from . import compat
+from .diffusion import CONCAT
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
+
+# from this sigma on x0 is below 1 % of what the network sees
+NO_SIGNAL = 100.0
 
 Guidance = Callable[[float, int], "float | Tensor"]  # (progress 0..1, frames) -> scale, or one per frame
 StepCallback = Callable[[int, Tensor, Tensor, int], None]  # step, denoised, x, total
@@ -110,9 +116,11 @@ def wrap_sampler(model: Any, start: Callable[..., Tensor]) -> comfy.samplers.KSA
     """A sampler of `modules/sampling/samplers.py` as a SAMPLER of the host.
 
     `start(x, denoise, sigmas, terminal, report, seed)` runs it; sigmas are floats and the terminal one, which
-    stands for infinity, is the largest of the model's schedule.
+    stands for infinity, is the largest of the model's schedule where that leaves next to nothing of x0.
     """
-    terminal = float(model.get_model_object("model_sampling").sigma_max) * (1 - 1e-6)
+    largest = float(model.get_model_object("model_sampling").sigma_max)
+    # the largest level of SD1.5, 14.6, still holds a picture
+    terminal = largest * NEAR_TERMINAL if largest > NO_SIGNAL else math.inf
 
     def run(network: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, disable: Any) -> Tensor:
         ones = x.new_ones([x.shape[0]])
@@ -192,6 +200,34 @@ def constant_guider(model: Any, cfg: float) -> comfy.samplers.CFGGuider:
     guider = comfy.samplers.CFGGuider(model)
     guider.set_cfg(cfg)
     return guider
+
+
+def with_clips(model: Any, frames: int, *conditionings: Any, total: int) -> tuple[Any, ...]:
+    """(MODEL, CONDITIONINGs) told that a batch of `total` frames holds clips of `frames`.
+
+    The host's SVD takes a batch for one clip, and stretches pictures of one clip over all of it. Others are as they
+    were: ours are told by their conditioning, image models see every frame alone.
+    """
+    if not isinstance(model.model, comfy.model_base.SVD_img2vid) or total == frames:
+        return model, *conditionings
+
+    def told(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return executor(*args, **{**kwargs, "num_video_frames": frames})
+
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "kinetograph_clips", told)
+    return clone, *(_for_all_clips(entries, frames, total // frames) for entries in conditionings)
+
+
+def _for_all_clips(conditioning: Any, frames: int, count: int) -> Any:
+    """A CONDITIONING whose pictures of one clip stand for each of several."""
+    repeated = []
+    for tokens, values in conditioning:
+        image = values.get(CONCAT)
+        if image is not None and len(image) == frames:
+            values = {**values, CONCAT: image.repeat(count, 1, 1, 1)}
+        repeated.append([tokens, values])
+    return repeated
 
 
 def one_at_a_time(model: Any) -> Any:

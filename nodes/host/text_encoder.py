@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.sd
 import comfy.sd1_clip
@@ -13,29 +13,18 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...modules.encoders.t5 import T5Config
 from .backend import Check, unchecked
 
 NAME = "t5xxl"  # the host's name for it; embeddings and schedules refer to it
 PAD, END = 0, 1  # T5's tokens
 
 
-class T5Sizes(Protocol):
-    """The sizes of a T5 encoder, in the words of its config.json."""
-
-    d_model: int
-    num_layers: int
-    num_heads: int
-    d_kv: int
-    d_ff: int
-    vocab_size: int
-    gated: bool
-
-
 @dataclass(frozen=True)
 class TextRecipe:
     """Sizes and weights of a T5 encoder (HF names), and the tokens a family's transformer expects."""
 
-    sizes: T5Sizes
+    sizes: T5Config
     open_weights: Callable[[], dict[str, Tensor]]  # in HF names
     weight_dtype: torch.dtype
     parameters: int
@@ -76,7 +65,7 @@ def cut_tokens(batch: list[Any], max_tokens: int) -> list[Any]:
     return batch if len(batch) <= max_tokens else batch[: max_tokens - 1] + batch[-1:]
 
 
-def host_config(sizes: T5Sizes) -> dict[str, Any]:
+def host_config(sizes: T5Config) -> dict[str, Any]:
     """The host's T5 configuration (comfy/text_encoders/t5_config_xxl.json) at the given sizes."""
     return {
         "d_model": sizes.d_model,
@@ -91,7 +80,7 @@ def host_config(sizes: T5Sizes) -> dict[str, Any]:
     }
 
 
-def model_class(sizes: T5Sizes, dtype: torch.dtype, quantization: Any) -> type:
+def model_class(sizes: T5Config, dtype: torch.dtype, quantization: Any) -> type:
     """The host's T5 at the given sizes, without attention masks: CogVideoX attends to the padding."""
 
     class SizedT5(comfy.sd1_clip.SDClipModel):

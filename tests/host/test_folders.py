@@ -113,7 +113,7 @@ def test_links_that_multiply_end(comfy_here, tmp_path, monkeypatch):
     """Eight folders that each link to all of them: 8^40 names for whoever follows every link."""
     import folder_paths
 
-    from kinetograph.nodes.host import files
+    from kinetograph.nodes.pipeline import models
 
     for i in range(8):
         (tmp_path / str(i)).mkdir()
@@ -122,10 +122,10 @@ def test_links_that_multiply_end(comfy_here, tmp_path, monkeypatch):
             (tmp_path / str(i) / f"to{j}").symlink_to(tmp_path / str(j), target_is_directory=True)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "SVD", ([str(tmp_path)], {".safetensors"}))
     begun = time.process_time()
-    names = files.list_models(("extension",))
+    names = models.list_models(("extension",))
     assert time.process_time() - begun < 10
     assert {f"SVD/{i}/x.safetensors" for i in range(8)} <= {*names}
-    assert files.find_model("SVD/7/x.safetensors", ("extension",)) == tmp_path / "7" / "x.safetensors"
+    assert models.find_model("SVD/7/x.safetensors", ("extension",)) == tmp_path / "7" / "x.safetensors"
 
 
 def test_what_cannot_be_opened_is_refused_at_once_and_in_words(client, base, drive):

@@ -86,7 +86,7 @@ def test_a_whole_checkpoint_of_svd_loads_from_one_file(bench, base):
     assert report(bench, name).count("Complete") == 3
     again, vision, vae = load_svd(bench, name, SVD_OWN)
     assert again.model.recipe.config == dataclasses.replace(
-        model.model.recipe.config, rgb_factors=again.model.recipe.config.rgb_factors
+        model.model.recipe.config, latents=again.model.recipe.config.latents
     )
     latent = bench.empty()
     ours, theirs = bench.condition(latent, clip_vision=vision, vae=vae), bench.condition(latent)

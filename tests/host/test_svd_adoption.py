@@ -58,11 +58,10 @@ def hosts(bench, file):
 
 
 def adopt(model):
-    from kinetograph.modules.adoption import recognise
-    from kinetograph.nodes.conditioning import BY_ID
-    from kinetograph.nodes.host.adoption import own_model
+    from kinetograph.modules.families import SVD
+    from kinetograph.nodes.pipeline.adoption import own_model
 
-    return own_model(model, "Video Sampler", BY_ID, recognise)
+    return own_model(model, "ExVideo Patch", SVD)
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +184,8 @@ def image_model():
 
 
 def test_an_image_model_is_refused(bench, told):
-    with pytest.raises(ValueError, match="Video Sampler takes video models: got BaseModel.* SVD Loader"):
-        bench.sampler(image_model(), bench.empty(), **told)
+    with pytest.raises(ValueError, match="ExVideo Patch is for SVD models: got BaseModel.* SVD Loader"):
+        adopt(image_model())
 
 
 def test_a_model_that_another_node_has_rebuilt_is_refused(bench, hosts, told):
@@ -195,7 +194,7 @@ def test_a_model_that_another_node_has_rebuilt_is_refused(bench, hosts, told):
     with pytest.raises(
         ValueError, match=r"SVD_img2vid that another node has rebuilt \(diffusion_model.out\).*SVD L"
     ):
-        bench.sampler(rebuilt, bench.empty(), **told)
+        adopt(rebuilt)
     from comfy.patcher_extension import WrappersMP
 
     wrapped = hosts.clone()
@@ -203,4 +202,4 @@ def test_a_model_that_another_node_has_rebuilt_is_refused(bench, hosts, told):
         WrappersMP.DIFFUSION_MODEL, "someone", lambda executor, *args: executor(*args)
     )
     with pytest.raises(ValueError, match="rebuilt: load the checkpoint with SVD Loader instead"):
-        bench.sampler(wrapped, bench.empty(), **told)
+        adopt(wrapped)

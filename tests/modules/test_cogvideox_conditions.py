@@ -16,7 +16,7 @@ def draw(*shape, seed=0):
 
 
 def image_of(config, image, shape=SHAPE):
-    return conditions(config, Request(shape, draw(1, 5, 8), image))["c_concat"]
+    return conditions(config, Request(shape, draw(1, 5, 8), image))["concat"]
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -12,17 +12,17 @@ from kinetograph.modules.families.svd.config import SVDConfig
 
 CONFIG = SVDConfig(context_dim=16)
 FRAMES, SHAPE = 3, (3, 4, 8, 8)
-NUMBERS = {"fps": 9, "motion_bucket_id": 42, "augmentation_level": 0.3, "num_frames": FRAMES}
+NUMBERS = {"fps": 9.0, "motion_bucket_id": 42.0, "noise_aug_strength": 0.3}
 
 
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def ask(shape=SHAPE, context=None, image=None, **numbers):
+def ask(shape=SHAPE, context=None, image=None, num_frames=FRAMES, **numbers):
     context = draw(1, 1, 16) if context is None else context
     image = draw(1, *shape[1:]) if image is None else image
-    return conditions(CONFIG, Request(shape, context, image, {**NUMBERS, **numbers}))
+    return conditions(CONFIG, Request(shape, context, image, num_frames, {**NUMBERS, **numbers}))
 
 
 def pipelines_numbers(config, fps, motion, noise):
@@ -44,8 +44,8 @@ def pipelines_numbers(config, fps, motion, noise):
 @pytest.mark.parametrize("config", [CONFIG, SVDConfig(context_dim=16, adm_dim=48)])
 def test_numbers_are_those_of_diffusers(config, fps, motion, noise):
     """The pipeline is given fps and hands on fps - 1; so are we."""
-    given = {"fps": fps, "motion_bucket_id": motion, "augmentation_level": noise, "num_frames": FRAMES}
-    request = Request(SHAPE, draw(1, 1, 16), draw(1, 4, 8, 8), given)
+    given = {"fps": fps, "motion_bucket_id": motion, "noise_aug_strength": noise}
+    request = Request(SHAPE, draw(1, 1, 16), draw(1, 4, 8, 8), FRAMES, given)
     ours = conditions(config, request)["y"]
     theirs = pipelines_numbers(config, fps - 1, motion, noise)
     assert ours.shape == (1, config.adm_dim)
@@ -65,22 +65,22 @@ def test_numbers_are_cosines_then_sines_of_frame_rate_motion_and_noise():
 
 def test_numbers_that_nobody_gave_are_the_usual_ones():
     silent = conditions(CONFIG, Request(SHAPE, draw(1, 1, 16), draw(1, 4, 8, 8)))
-    usual = ask(fps=7, motion_bucket_id=127, augmentation_level=0.0)
+    usual = ask(fps=7, motion_bucket_id=127, noise_aug_strength=0.0)
     assert torch.equal(silent["y"], usual["y"]) and silent["num_video_frames"] == SHAPE[0]
 
 
 def test_one_picture_is_shown_in_every_frame_unscaled():
     image, context = draw(1, 4, 8, 8), draw(1, 1, 16, seed=1)
     named = ask((6, 4, 8, 8), context, image)
-    assert torch.equal(named["c_concat"], image.expand(6, -1, -1, -1))
-    assert torch.equal(named["c_crossattn"], context) and named["num_video_frames"] == FRAMES
+    assert torch.equal(named["concat"], image.expand(6, -1, -1, -1))
+    assert torch.equal(named["context"], context) and named["num_video_frames"] == FRAMES
 
 
 def test_pictures_of_the_frames_return_with_every_clip():
     image, context = draw(3, 4, 8, 8), draw(3, 1, 16, seed=1)
     named = ask((6, 4, 8, 8), context, image)
-    assert torch.equal(named["c_concat"], torch.cat([image, image]))
-    assert torch.equal(named["c_crossattn"], torch.cat([context, context]))
+    assert torch.equal(named["concat"], torch.cat([image, image]))
+    assert torch.equal(named["context"], torch.cat([context, context]))
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_what_does_not_fit_is_named(changes, message):
 )
 def test_what_is_lacking_is_named(context, image, message):
     with pytest.raises(ValueError, match=message):
-        conditions(CONFIG, Request(SHAPE, context, image, NUMBERS))
+        conditions(CONFIG, Request(SHAPE, context, image, FRAMES, NUMBERS))

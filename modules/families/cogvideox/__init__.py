@@ -1,20 +1,23 @@
 """CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V."""
 
 from ...encoders.t5 import t5_encoder
+from ...noise import DiscreteNoise
 from ...weights.part import NodeName
-from ..family import Family, NoiseSchedule, Part
-from .conditions import conditions
+from ..family import Diffusion, Family, Part
+from .conditions import conditions, inputs
 from .config import GRID, CogVideoXConfig, read_config, untold
 from .keys import COMFY, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
 from .vae import CogVideoXVAE, read_vae_config
 
 LOADER = NodeName("KinetographCogVideoXLoader", "CogVideoX Loader")
+# our model folder; earlier packs taught users its name
+FOLDER = "CogVideo"
 
 
-def schedule(config: CogVideoXConfig) -> NoiseSchedule:
+def noise(config: CogVideoXConfig) -> DiscreteNoise:
     """v-prediction with zero terminal SNR; only 2B also shifts the SNR (CogVideoX, sec. 3.3)."""
-    return NoiseSchedule(
+    return DiscreteNoise(
         prediction="v",
         beta_start=0.00085,
         beta_end=0.012,
@@ -47,7 +50,9 @@ TRANSFORMER = Part(
     variant=lambda config: config.variant,
     build=CogVideoXTransformer,
     untold=untold,
+    folders=("diffusion_models", "checkpoints", FOLDER),
     folder="diffusion_models",
+    components=("transformer",),
     node=LOADER,
 )
 CAUSAL_VAE = Part(
@@ -63,17 +68,24 @@ CAUSAL_VAE = Part(
     variant=lambda config: "VAE",
     build=CogVideoXVAE,
     untold=lambda config: {"norm_num_groups": config.norm_groups},
+    folders=("vae", "checkpoints", FOLDER),
     folder="vae",
+    components=("vae",),
     node=LOADER,
 )
 FAMILY = Family(
     id="cogvideox",
     label="CogVideoX",
-    parts={"diffusion_model": TRANSFORMER, "vae": CAUSAL_VAE, "text_encoder": t5_encoder(LOADER)},
-    grid=GRID,
-    schedule=schedule,
-    latent_scale=lambda config: config.latent_scale,
-    memory_factor=memory_factor,
-    conditions=conditions,
-    patch_frames=lambda config: config.patch_size_t,
+    parts={"diffusion_model": TRANSFORMER, "vae": CAUSAL_VAE, "text_encoder": t5_encoder(LOADER, FOLDER)},
+    diffusion=Diffusion(
+        grid=GRID,
+        noise=noise,
+        latents=lambda config: config.latents,
+        conditions=conditions,
+        inputs=inputs,
+        native_size=lambda config: config.native_size,
+        memory_factor=memory_factor,
+        limits=lambda config: config.limits,
+        frame_rule=lambda config: config.frame_rule,
+    ),
 )

@@ -1,20 +1,21 @@
 """What a CogVideoX transformer is conditioned on: a prompt, and for image to video a first frame."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..family import Request
-from .config import CogVideoXConfig
+from ..family import Clip, Request
+from .config import GRID, CogVideoXConfig
 
 
 def conditions(config: CogVideoXConfig, request: Request) -> dict[str, Tensor | int]:
     """Text features and, for image to video, image latents, checked against the checkpoint."""
     named: dict[str, Tensor | int] = {}
     if request.context is not None:
-        named["c_crossattn"] = check_text_width(config, request.context)
+        named["context"] = check_text_width(config, request.context)
     image = image_channels(config, request)
     if image is not None:
-        named["c_concat"] = image
+        named["concat"] = image
     return named
 
 
@@ -63,3 +64,15 @@ def image_channels(config: CogVideoXConfig, request: Request) -> Tensor | None:
             "into the sampler."
         )
     return image
+
+
+def inputs(config: CogVideoXConfig, clip: Clip) -> dict[str, Tensor]:
+    """Arguments of the transformer for a clip: noise, and a prompt of as many tokens as it was trained with."""
+    width, height = GRID.latent_size(clip.width, clip.height)
+    frames = GRID.latent_frames(clip.num_frames)
+    frames += config.frame_rule.missing(frames)
+    return {
+        "x_bcthw": torch.randn(clip.count, config.in_channels, frames, height, width),
+        "timestep_b": torch.randint(0, 1000, (clip.count,)).float(),
+        "context_bld": torch.randn(clip.count, config.max_text_tokens, config.text_dim),
+    }

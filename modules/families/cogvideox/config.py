@@ -10,6 +10,7 @@ from typing import Any
 from ...grid import LatentGrid
 from ...weights.part import Shapes, lengths
 from ...weights.settings import colours, switch, whole
+from ..family import FrameRule, LatentSpace, Limits
 
 # The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
 GRID = LatentGrid(channels=16, stride_t=4, stride_hw=8, lone_first=True, patch_hw=2)
@@ -61,11 +62,9 @@ class CogVideoXConfig:
     sample_width: int = 90  # latent cells; the base grid of the positions
     sample_height: int = 60
     sample_frames: int = 49  # pixel frames
-    latent_scale: float = LATENT_SCALE_5B
+    latents: LatentSpace = LatentSpace(LATENT_SCALE_5B, RGB_FACTORS)
     image_latent_scale: float = LATENT_SCALE_5B  # 1.0 for 1.5-I2V (zai-org/CogVideo issue 761)
     snr_shift: float = 1.0  # 3.0 for 2B
-    rgb_factors: tuple[tuple[float, ...], ...] = RGB_FACTORS  # (channels, 3), for previews only
-    rgb_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     @property
     def width(self) -> int:
@@ -83,6 +82,21 @@ class CogVideoXConfig:
         if self.patch_size_t > 1:  # the 1.5 releases' config.json names a base grid, not their size
             return 1360, 768, 81
         return self.sample_width * GRID.stride_hw, self.sample_height * GRID.stride_hw, self.sample_frames
+
+    @property
+    def limits(self) -> Limits:
+        """5B-I2V has a learned row for every token of its own picture and of the frames it was trained on."""
+        if not self.learned_positions:
+            return Limits()
+        width, height = self.sample_width * GRID.stride_hw, self.sample_height * GRID.stride_hw
+        cells = self.sample_width * self.sample_height // self.patch_size**2
+        latent_frames = (self.learned_positions - self.max_text_tokens) // cells
+        return Limits(max_frames=GRID.pixel_frames(latent_frames), size=(width, height))
+
+    @property
+    def frame_rule(self) -> FrameRule:
+        """A token of the 1.5 releases spans two latent frames."""
+        return FrameRule(self.patch_size_t)
 
     @property
     def variant(self) -> str:
@@ -114,7 +128,6 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     _check_channels(in_channels, out_channels, knows_image=ofs or learned)
     rotary = switch(settings, "use_rotary_positional_embeddings", width != WIDTH_2B)
     latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
-    rgb_factors, rgb_bias = colours(settings, out_channels, RGB_FACTORS)
     return CogVideoXConfig(
         num_layers=1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("transformer_blocks.")),
         num_heads=width // head_dim,
@@ -132,11 +145,9 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         sample_width=whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw),
         sample_height=whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw),
         sample_frames=whole(settings, "sample_frames", 49, MAX_FRAMES),
-        latent_scale=latent_scale,
+        latents=LatentSpace(latent_scale, *colours(settings, out_channels, RGB_FACTORS)),
         image_latent_scale=1.0 if ofs else latent_scale,
         snr_shift=1.0 if rotary else 3.0,
-        rgb_factors=rgb_factors,
-        rgb_bias=rgb_bias,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
+from ...layers.hooks import Places
 from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_taken_over
 from .blocks import NORM_EPS, Block, ExpertNorm
@@ -86,6 +87,8 @@ class CogVideoXTransformer(Network):
         patch = config.patch_size**2 * config.patch_size_t
         self.proj_out = ops.Linear(config.width, patch * config.out_channels, **factory)
         self._tables = positions.TableCache()
+        self.places = Places(config.width)
+        self.in_channels = config.in_channels
 
     def forward(
         self,

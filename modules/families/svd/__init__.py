@@ -3,12 +3,13 @@
 import dataclasses
 
 from ...encoders.clip_vision import clip_vision_encoder
+from ...noise import EDMNoise
 from ...weights.part import NodeName
-from ..family import EDMSchedule, Family, Part
-from .conditions import conditions
+from ..family import AddOn, Diffusion, Family, Limits, Part
+from .conditions import conditions, inputs
 from .config import (
+    EXVIDEO_SIZE,
     GRID,
-    LATENT_SCALE,
     SIGMA_MAX,
     SIGMA_MIN,
     SVDConfig,
@@ -16,20 +17,24 @@ from .config import (
     read_extension_config,
     untold,
 )
-from .exvideo import ExVideoBranches
+from .exvideo import ExVideoBranches, check_clip, check_fit
 from .keys import (
     DIFFUSERS,
-    EXVIDEO,
     IMAGE_VAE,
     ORIGINAL,
     VAE_DIFFUSERS,
     VAE_ORIGINAL,
+)
+from .keys import (
+    EXVIDEO as EXVIDEO_KEYS,
 )
 from .model import SVDUNet
 from .vae import SVDVAE, KLEncoder, read_vae_config
 
 LOADER = NodeName("KinetographSVDLoader", "SVD Loader")
 PATCH = NodeName("KinetographExVideoPatch", "ExVideo Patch")
+# our model folder
+FOLDER = "SVD"
 
 
 def memory_factor(config: SVDConfig) -> float:
@@ -43,7 +48,9 @@ def memory_factor(config: SVDConfig) -> float:
 # Telling keys are of the temporal layers alone: the rest is named as in image models.
 UNET = Part(
     node=LOADER,
+    folders=("diffusion_models", "checkpoints", FOLDER),
     folder="checkpoints",
+    components=("unet",),
     kind="diffusion_model",
     build=SVDUNet,
     untold=untold,
@@ -59,7 +66,9 @@ UNET = Part(
 )
 VAE = Part(
     node=LOADER,
+    folders=("vae", "checkpoints", FOLDER),
     folder="vae",
+    components=("vae",),
     kind="vae",
     build=SVDVAE,
     read_config=read_vae_config,
@@ -74,7 +83,9 @@ VAE = Part(
 )
 PICTURE_VAE = dataclasses.replace(
     VAE,
+    folders=("checkpoints", FOLDER),
     folder="checkpoints",
+    components=(),
     kind="image_vae",
     build=KLEncoder,
     variant=lambda config: "image VAE",
@@ -84,13 +95,14 @@ PICTURE_VAE = dataclasses.replace(
 )
 EXTENSION = Part(
     node=PATCH,
-    folder="SVD",
+    folders=("diffusion_models", "checkpoints", FOLDER),
+    folder=FOLDER,
     kind="extension",
     build=ExVideoBranches,
     untold=untold,
     read_config=read_extension_config,
     variant=lambda config: "ExVideo",
-    dialects={"diffsynth": EXVIDEO},
+    dialects={"diffsynth": EXVIDEO_KEYS},
     signature=(
         "input_blocks.1.1.positional.embeddings",
         "input_blocks.1.1.positional.conv.weight",
@@ -105,12 +117,25 @@ FAMILY = Family(
         "diffusion_model": UNET,
         "vae": VAE,
         "image_vae": PICTURE_VAE,
-        "image_encoder": clip_vision_encoder(LOADER),
+        "image_encoder": clip_vision_encoder(LOADER, FOLDER),
         "extension": EXTENSION,
     },
-    grid=GRID,
-    schedule=lambda config: EDMSchedule(SIGMA_MIN, SIGMA_MAX),
-    latent_scale=lambda config: LATENT_SCALE,
-    memory_factor=memory_factor,
-    conditions=conditions,
+    diffusion=Diffusion(
+        grid=GRID,
+        noise=lambda config: EDMNoise(SIGMA_MIN, SIGMA_MAX),
+        latents=lambda config: config.latents,
+        conditions=conditions,
+        inputs=inputs,
+        native_size=lambda config: config.native_size,
+        memory_factor=memory_factor,
+        limits=lambda config: config.limits,
+    ),
+)
+EXVIDEO = AddOn(
+    part=EXTENSION,
+    bases=(FAMILY.id,),
+    check_fit=check_fit,
+    limits=lambda config: Limits(max_frames=EXVIDEO_SIZE[2]),
+    check_clip=check_clip,
+    insert=lambda branches: branches.items(),
 )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers import slabs
+from ...layers.hooks import NO_HOOKS, Hooks
 from ...layers.operations import Operations, is_recorded
 from .temporal import EPS, GROUPS, TemporalResBlock, activate
 
@@ -27,6 +28,7 @@ class Clips:
     context_btld: Tensor  # likewise
     image_only_bt: Tensor | None = None  # frames that no temporal half may touch
     transformer_options: Any = None
+    hooks: Hooks = NO_HOOKS
 
     def per_frame(self, rows_bt: Tensor) -> Tensor:
         """(b, 1 or t, ...) as (b * t, ...)."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...layers.positions import sinusoid
-from ..family import Request
-from .config import MICRO_CONDITIONS, SVDConfig
+from ..family import Clip, Request
+from .config import GRID, MICRO_CONDITIONS, SVDConfig
 
 FPS, MOTION, NOISE = 7, 127, 0.0  # where a conditioning does not say
 
@@ -18,8 +18,8 @@ def conditions(config: SVDConfig, request: Request) -> dict[str, Tensor | int]:
     """CLIP tokens, image latents a frame, the sinusoids of the numbers, and the frames of one clip."""
     frames = clip_frames(request)
     return {
-        "c_crossattn": image_tokens(config, request, frames),
-        "c_concat": image_channels(request, frames),
+        "context": image_tokens(config, request, frames),
+        "concat": image_channels(request, frames),
         "y": micro_conditioning(config, request),
         "num_video_frames": frames,
     }
@@ -31,7 +31,7 @@ def clip_frames(request: Request) -> int:
     Raises ValueError when the latents are no whole number of clips.
     """
     total = request.noise_shape[0]
-    frames = int(request.settings.get("num_frames") or total)
+    frames = request.clip_frames or total
     if total % frames:
         raise ValueError(
             f"The latent holds {total} frames, the conditioning is for clips of {frames}: give SVD Conditioning "
@@ -42,15 +42,14 @@ def clip_frames(request: Request) -> int:
 
 def micro_conditioning(config: SVDConfig, request: Request) -> Tensor:
     """Sinusoids of fps - 1, motion bucket and noise strength, in this order (1, adm_dim)."""
-    asked = request.settings
-    numbers = torch.tensor(
-        [
-            float(asked.get("fps", FPS)) - 1,
-            float(asked.get("motion_bucket_id", MOTION)),
-            float(asked.get("augmentation_level", NOISE)),
-        ]
-    )
-    return sinusoid(numbers, config.adm_dim // MICRO_CONDITIONS).flatten()[None]
+    numbers = request.numbers
+    fps, motion = numbers.get("fps", FPS), numbers.get("motion_bucket_id", MOTION)
+    return embed_numbers(config, [fps - 1, motion, numbers.get("noise_aug_strength", NOISE)])
+
+
+def embed_numbers(config: SVDConfig, numbers: list[float]) -> Tensor:
+    """Sinusoids (1, adm_dim) of the micro-conditions, in the order in which the network takes them."""
+    return sinusoid(torch.tensor(numbers), config.adm_dim // MICRO_CONDITIONS).flatten()[None]
 
 
 def image_tokens(config: SVDConfig, request: Request, frames: int) -> Tensor:
@@ -89,3 +88,16 @@ def per_frame(values: Tensor, request: Request, frames: int, name: str) -> Tenso
             "or one for every frame."
         )
     return values.repeat(request.noise_shape[0] // frames, *[1] * (values.ndim - 1))
+
+
+def inputs(config: SVDConfig, clip: Clip) -> dict[str, Tensor | int]:
+    """Arguments of the UNet for a batch of clips: noise beside a picture's latents, a CLIP token, three numbers."""
+    width, height = GRID.latent_size(clip.width, clip.height)
+    rows = clip.count * clip.num_frames
+    return {
+        "x_nchw": torch.randn(rows, config.in_channels, height, width),
+        "timestep_n": torch.randn(rows),
+        "context_nld": torch.randn(rows, 1, config.context_dim),
+        "y": embed_numbers(config, [FPS - 1, MOTION, NOISE]),
+        "num_video_frames": clip.num_frames,
+    }

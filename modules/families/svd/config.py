@@ -10,6 +10,7 @@ from typing import Any
 from ...grid import LatentGrid
 from ...weights.part import Shapes, check_groups, lengths
 from ...weights.settings import REMEDY, brief, colours, whole
+from ..family import LatentSpace, Limits
 from .temporal import GROUPS
 
 # The image VAE folds 8x8 pixels; the UNet halves its latents three times. Frames lie on the batch axis.
@@ -44,8 +45,7 @@ class SVDConfig:
     width: int = 1024  # pixels, as num_frames
     height: int = 576
     exvideo: bool = False  # saved with ExVideo's temporal layers and positions in place
-    rgb_factors: tuple[tuple[float, ...], ...] = RGB_FACTORS  # (channels, 3), for previews only
-    rgb_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
+    latents: LatentSpace = LatentSpace(LATENT_SCALE, RGB_FACTORS)
 
     @property
     def time_embed_dim(self) -> int:
@@ -56,6 +56,11 @@ class SVDConfig:
     def native_size(self) -> tuple[int, int, int]:
         """(width, height, frames) in pixels that the checkpoint was trained on."""
         return self.width, self.height, self.num_frames
+
+    @property
+    def limits(self) -> Limits:
+        """ExVideo's table of positions has so many rows; plain SVD has none."""
+        return Limits(max_frames=EXVIDEO_SIZE[2]) if self.exvideo else Limits()
 
     @property
     def variant(self) -> str:
@@ -81,7 +86,6 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
     _check_conditions(adm_dim, settings)
     exvideo = "input_blocks.1.1.positional.embeddings" in shapes
     width, height, num_frames = _native_size(settings, EXVIDEO_SIZE if exvideo else SVDConfig().native_size)
-    rgb_factors, rgb_bias = colours(settings, out_channels, RGB_FACTORS)
     return SVDConfig(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -93,8 +97,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
         width=width,
         height=height,
         exvideo=exvideo,
-        rgb_factors=rgb_factors,
-        rgb_bias=rgb_bias,
+        latents=LatentSpace(LATENT_SCALE, *colours(settings, out_channels, RGB_FACTORS)),
     )
 
 

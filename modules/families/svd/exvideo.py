@@ -37,6 +37,16 @@ def check_clip(frames: int, cells_h: int, cells_w: int) -> None:
             )
 
 
+def check_fit(name: str, config: SVDConfig, network: SVDConfig) -> None:
+    """ValueError unless the layers of a file fit a network's: both name their channels per level."""
+    ours, theirs = ((sizes.channels, sizes.context_dim, sizes.head_dim) for sizes in (config, network))
+    if ours != theirs:
+        raise ValueError(
+            f"{name} is for an SVD of other sizes (channels, context, channels per head): {ours}, the model "
+            f"has {theirs}. Choose the ExVideo file of this checkpoint."
+        )
+
+
 class ExVideoBranch(nn.Module):
     """What takes the place of a transformer's `time_stack`, `time_pos_embed` and `positional`."""
 

@@ -5,7 +5,7 @@ Frames lie on the batch axis, clip after clip. It runs under a graph as it stand
 changed in place, a slab at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...layers import positions, slabs
 from ...layers.attention import Attention
+from ...layers.hooks import NO_HOOKS, Hooks, Inputs, Places, Stage
 from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_recorded
 from .blocks import Clips, Downsample, Upsample, VideoResBlock
@@ -39,6 +40,8 @@ class SVDUNet(Network):
         norm = ops.GroupNorm(GROUPS, first, eps=EPS, **factory)
         conv = ops.Conv2d(first, config.out_channels, kernel_size=3, padding=1, **factory)
         self.out = nn.ModuleList([norm, nn.Identity(), conv])
+        self.places = _hook_places(self, config)
+        self.in_channels = config.in_channels
 
     def forward(
         self,
@@ -49,36 +52,44 @@ class SVDUNet(Network):
         y: Tensor | None = None,
         num_video_frames: int = 0,
         image_only_indicator: Tensor | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Tensor:
         """v of (b * t, in_channels, h, w) latents; (b * t, out_channels, h, w).
 
         `timestep_n` is a quarter of the logarithm of sigma, `context_nld` the CLIP embedding of the image,
         `y` (rows, adm_dim) the sinusoids of frame rate - 1, motion and noise of the image. Each has a row per
         frame, per clip, or one. `num_video_frames` is t; without it all rows are one clip. Frames that are
-        true in `image_only_indicator`, (b, t) or flat, pass all temporal layers by. Raises ValueError for
-        rows and channels that do not fit.
+        true in `image_only_indicator`, (b, t) or flat, pass all temporal layers by. `hooks` see and change
+        what flows at the places of `layers/hooks.py`. Raises ValueError for rows and channels that do not fit.
         """
         frames = self._frames(x_nchw, num_video_frames)
+        hooks.begin(Inputs(x_nchw, timestep_n, context_nld, y, frames, image_only_indicator))
         clips = Clips(
             frames,
-            self._embedding(x_nchw, timestep_n, y, frames),
+            self._embedding(x_nchw, timestep_n, y, frames, hooks),
             _by_clip(context_nld.to(x_nchw.dtype), x_nchw, frames, "context"),
             _image_only(image_only_indicator, x_nchw, frames),
             transformer_options,
+            hooks,
         )
-        x_nchw = self.input_blocks[0][0](x_nchw)  # type: ignore[index]
-        skips = [x_nchw]
-        for layers in list(self.input_blocks)[1:]:
-            x_nchw = _through(layers, [x_nchw], clips)
+        skips = []
+        for number, layers in enumerate(self.input_blocks):
+            hooks.enter("input", number)
+            x_nchw = hooks.after_input(_through(layers, [x_nchw], clips))
             skips.append(x_nchw)
-        first, transformer, last = self.middle_block
-        x_nchw = transformer(first([x_nchw], clips), clips)
-        x_nchw = last([x_nchw], clips)
-        for layers in self.output_blocks:
-            parts = [x_nchw, skips.pop()]
+            x_nchw = hooks.after_skip(x_nchw)
+        hooks.enter("middle", 0)
+        x_nchw = hooks.after_middle(_through(self.middle_block, [x_nchw], clips))
+        for number, layers in enumerate(self.output_blocks):
+            hooks.enter("output", number)
+            parts = [part for part in hooks.before_output(x_nchw, skips.pop()) if part is not None]
             del x_nchw
-            x_nchw = _through(layers, parts, clips, skips[-1].shape[2:] if skips else None)
+            x_nchw = _through(layers, parts, clips, skips[-1].shape if skips else ())
         return self._head(x_nchw)
+
+    def numbered_layers(self) -> Iterator[nn.Module]:
+        for layers in (*self.input_blocks, self.middle_block, *self.output_blocks):
+            yield from layers  # type: ignore[misc]
 
     def _frames(self, x_nchw: Tensor, num_video_frames: int) -> int:
         n, channels = x_nchw.shape[:2]
@@ -92,13 +103,18 @@ class SVDUNet(Network):
             raise ValueError(f"Clips of {frames} frames each fill a multiple of {frames} rows: got {n}.")
         return frames
 
-    def _embedding(self, x_nchw: Tensor, timestep_n: Tensor, y: Tensor | None, frames: int) -> Tensor:
+    def _embedding(
+        self, x_nchw: Tensor, timestep_n: Tensor, y: Tensor | None, frames: int, hooks: Hooks
+    ) -> Tensor:
         if y is None:
             raise ValueError("SVD needs y, the sinusoids of frame rate, motion and noise: got none.")
         sinusoid_nd = positions.sinusoid(timestep_n, self.config.channels[0]).to(x_nchw.dtype)
-        time_bte = _by_clip(self.time_embed(sinusoid_nd), x_nchw, frames, "timestep")
+        time_ne = hooks.time_embedding(self.time_embed(sinusoid_nd))
+        time_bte = _by_clip(time_ne, x_nchw, frames, "timestep")
         label_bte = _by_clip(self.label_emb(y.to(x_nchw.dtype)), x_nchw, frames, "y")
-        return nn.functional.silu(time_bte + label_bte)
+        emb_bte = time_bte + label_bte
+        hooks.embedding(emb_bte)
+        return nn.functional.silu(emb_bte)
 
     def _head(self, x_nchw: Tensor) -> Tensor:
         norm, _, conv = self.out
@@ -179,21 +195,43 @@ def _perceptron(width: int, emb_dim: int, ops: Operations, factory: dict) -> nn.
     )
 
 
-def _through(
-    layers: nn.Module, parts: list[Tensor], clips: Clips, size_hw: Sequence[int] | None = None
-) -> Tensor:
+def _hook_places(unet: SVDUNet, config: SVDConfig) -> Places:
+    names = [name.split(".") for name in transformer_places(config)]
+    numbered: list[tuple[Stage, int]] = [
+        ("input" if name == "input_blocks" else "output", int(number))
+        for name, number, *_ in names
+        if name != "middle_block"
+    ]
+    blocks: dict[Stage, int] = {
+        "input": len(unet.input_blocks),
+        "middle": 1,
+        "output": len(unet.output_blocks),
+    }
+    return Places(config.channels[0], blocks, frozenset([("middle", 0), *numbered]))
+
+
+def _through(layers: nn.Module, parts: list[Tensor], clips: Clips, next_shape: Sequence[int] = ()) -> Tensor:
     """One numbered block. Without a graph only a ResBlock may be given what others still hold."""
-    x_nchw: Tensor | None = None
     for layer in layers:  # type: ignore[attr-defined]
-        if isinstance(layer, VideoResBlock):
-            x_nchw = layer(parts, clips)
+        instead = clips.hooks.instead_of(layer)
+        if instead is not None:
+            parts = [instead(_beside(parts), next_shape)]
+        elif isinstance(layer, VideoResBlock):
+            parts = [layer(parts, clips)]
         elif isinstance(layer, VideoTransformer):
-            x_nchw = layer(x_nchw, clips)
+            clips.hooks.enter_transformer(parts[0])
+            parts = [layer(parts[0], clips)]
+            clips.hooks.leave_transformer()
         elif isinstance(layer, Upsample):
-            x_nchw = layer(x_nchw, size_hw)
+            parts = [layer(parts[0], next_shape[2:])]
         else:
-            x_nchw = layer(*parts)
-    return x_nchw  # type: ignore[return-value]
+            parts = [layer(_beside(parts))]
+    return parts[0]
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    """Tensors side by side on the channel axis."""
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def _by_clip(rows: Tensor, x_nchw: Tensor, frames: int, name: str) -> Tensor:

@@ -4,6 +4,8 @@ Stable Video Diffusion (arXiv 2311.15127), appendix D; parameter names of Stabil
 Without a graph both run slab by slab in place: a few frames, then all frames of a few pixels.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from ...layers import positions, slabs
 from ...layers.attention import Attention
 from ...layers.feed_forward import FeedForward, geglu
+from ...layers.hooks import Hooks
 from ...layers.operations import Operations, is_recorded, is_taken_over
 from .blocks import Clips, TimeMixer
 from .temporal import GROUPS
@@ -78,6 +81,13 @@ class TokenBlock(nn.Module):
             x_bld = add(x_bld, self.attn2(self.norm2(x_bld), context_bld, transformer_options))
         return add_feed_forward(x_bld, self.norm3, self.ff)
 
+    def watched(self, x_bld: Tensor, context_bld: Tensor, hooks: Hooks) -> Tensor:
+        """The same under the eyes of others: what they see is whole and changed by nobody later."""
+        hooks.enter_tokens(x_bld.shape[2] // self.attn1.head_dim, self.attn1.head_dim)
+        x_bld = hooks.between(x_bld + hooks.attend("attn1", self.attn1, self.norm1(x_bld), None))
+        x_bld = x_bld + hooks.attend("attn2", self.attn2, self.norm2(x_bld), context_bld)
+        return add_feed_forward(x_bld.contiguous(), self.norm3, self.ff)
+
     def effect(self, context_bld: Tensor) -> Tensor:
         """The context as `forward` takes it: with one token, what attention to it adds to every token."""
         return self.attn2.single(context_bld) if context_bld.shape[1] == 1 else context_bld
@@ -96,6 +106,10 @@ class TimeBlock(TokenBlock):
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
         x_bld = add_feed_forward(x_bld, self.norm_in, self.ff_in)
         return super().forward(x_bld, context_bld, transformer_options)
+
+    def watched(self, x_bld: Tensor, context_bld: Tensor, hooks: Hooks) -> Tensor:
+        x_bld = add_feed_forward(x_bld.contiguous(), self.norm_in, self.ff_in)
+        return super().watched(x_bld, context_bld, hooks)
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
@@ -150,27 +164,38 @@ class VideoTransformer(nn.Module):
         self.register_module("positional", None)
 
     def forward(self, x_nchw: Tensor, clips: Clips) -> Tensor:
-        """Frames to frames of the same shape; in place without a graph."""
+        """Frames to frames of the same shape; in place without a graph and without hooks."""
         block: Any = self.transformer_blocks[0]
         time_block: Any = self.time_stack[0]
         rows_btld = clips.context_btld
+        share_b1t1 = self.time_mixer.temporal_share(clips, x_nchw)
+        if clips.hooks.into_transformers:
+            contexts = clips.per_frame(rows_btld), rows_btld[:, 0]
+            runs = (partial(each.watched, hooks=clips.hooks) for each in (block, time_block))
+            return self._whole(x_nchw, clips.frames, contexts, share_b1t1, *runs)
         effect_btld = block.effect(rows_btld.flatten(0, 1)).unflatten(0, rows_btld.shape[:2])
         effects = clips.per_frame(effect_btld), time_block.effect(rows_btld[:, 0])
-        share_b1t1 = self.time_mixer.temporal_share(clips, x_nchw)
-        run = self._recorded if is_recorded() else self._in_slabs
-        return run(x_nchw, clips, effects, share_b1t1)
+        if not is_recorded():
+            return self._in_slabs(x_nchw, clips, effects, share_b1t1)
+        options = clips.transformer_options
+        runs = (partial(each, transformer_options=options) for each in (block, time_block))
+        return self._whole(x_nchw, clips.frames, effects, share_b1t1, *runs)
 
-    def _recorded(
-        self, x_nchw: Tensor, clips: Clips, effects: tuple[Tensor, Tensor], share_b1t1: Tensor
+    def _whole(
+        self,
+        x_nchw: Tensor,
+        frames: int,
+        contexts: tuple[Tensor, Tensor],
+        share_b1t1: Tensor,
+        over_space: Callable[[Tensor, Tensor], Tensor],
+        over_time: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
         h, w = x_nchw.shape[2:]
         tokens_nld = self.proj_in(rearrange(self.norm(x_nchw), "n c h w -> n (h w) c"))
-        tokens_nld = self.transformer_blocks[0](tokens_nld, effects[0], clips.transformer_options)
-        tokens_btld = tokens_nld.unflatten(0, (-1, clips.frames))
+        tokens_btld = over_space(tokens_nld, contexts[0]).unflatten(0, (-1, frames))
         start_btld = self._placed_in_time(tokens_btld, (h, w))
         moved_btd = rearrange(start_btld, "b t l d -> (b l) t d")
-        context_bld = effects[1].repeat_interleave(h * w, dim=0)
-        moved_btd = self.time_stack[0](moved_btd, context_bld, clips.transformer_options)
+        moved_btd = over_time(moved_btd, contexts[1].repeat_interleave(h * w, dim=0))
         moved_bltd = moved_btd.unflatten(0, (-1, h * w))
         tokens_bltd = torch.lerp(tokens_btld.transpose(1, 2), moved_bltd, share_b1t1)
         tokens_nld = rearrange(tokens_bltd, "b l t d -> (b t) l d")

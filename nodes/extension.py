@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .api import ComfyExtension, io
-from .files import register_folders, result_directories
+from . import NODES
+from .host.api import ComfyExtension, io
+from .host.files import result_directories
+from .pipeline.models import MODELS
 
 
 class KinetographExtension(ComfyExtension):
@@ -14,10 +16,8 @@ class KinetographExtension(ComfyExtension):
         self._tidy = tidy
 
     async def on_load(self) -> None:
-        register_folders()
+        MODELS.register()
         self._tidy(result_directories())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from .. import NODES
-
         return list(NODES)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .api import io
+from .host.api import io
 
 # An optional DynamicCombo that is not in the prompt; None is one that is linked.
 ABSENT = object()

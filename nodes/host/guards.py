@@ -1,0 +1,70 @@
+"""What is asked before anything is sampled: whether the weights are those that were loaded, whether the clip fits."""
+
+from collections.abc import Callable
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from .backend import Check
+from .description import VideoModel
+
+# the host's name for the frames of one clip, in a LATENT and in a conditioning
+NUM_FRAMES = "num_frames"
+GUARD = "kinetograph_clip_check"
+# Frames, latent height, latent width; ValueError when such a clip does not fit.
+CheckClip = Callable[[int, int, int], None]
+
+
+def checking(check: Check) -> Callable[..., Tensor]:
+    """An OUTER_SAMPLE wrapper that asks `check` before the first step, and again before the result counts."""
+
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        check()
+        samples = executor(*args, **kwargs)
+        check()
+        return samples
+
+    return wrapper
+
+
+def guard_limits(model: Any, description: VideoModel) -> None:
+    """Have a MODEL, one of a loader of this pack, refuse clips beyond the limits that its description names."""
+    if not description.limits.text:
+        return
+    grid = description.grid
+
+    def check(frames: int, cells_h: int, cells_w: int) -> None:
+        size = cells_w * grid.stride_hw, cells_h * grid.stride_hw
+        description.limits.check(description.label, *size, grid.pixel_frames(frames))
+
+    guard_clips(model, check, description.clip_axis)
+
+
+def guard_clips(model: Any, check_clip: CheckClip, axis: int | None = None) -> None:
+    """Have a MODEL ask `check_clip` before anything is sampled; `axis` is that of the frames, None the batch."""
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, GUARD)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, GUARD, _checking(check_clip, axis))
+
+
+def _checking(check: CheckClip, axis: int | None) -> Callable[..., Tensor]:
+    """An OUTER_SAMPLE wrapper that looks at the clip first. Context windows cut it, so they are asked instead."""
+
+    def wrapper(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        guider = executor.class_obj
+        windows = guider.model_options.get("context_handler")
+        check(
+            _frames(guider.conds, noise, axis) if windows is None else windows.context_length,
+            *noise.shape[-2:],
+        )
+        return executor(noise, *args, **kwargs)
+
+    return wrapper
+
+
+def _frames(conds: dict[str, Any], noise: Tensor, axis: int | None) -> int:
+    """Latent frames of one clip: on its axis, or as the conditioning tells, or the whole batch."""
+    if axis is not None:
+        return noise.shape[axis]
+    frames = [cond[NUM_FRAMES] for cond in conds.get("positive", ()) if NUM_FRAMES in cond]
+    return frames[0] if frames else noise.shape[0]

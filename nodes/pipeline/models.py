@@ -1,0 +1,70 @@
+"""The files in the model folders: their lists, and the parts that they hold."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from ...modules.catalogue import CATALOGUE
+from ...modules.families import FAMILIES
+from ...modules.families.family import Family, Kind, Part
+from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
+from ...modules.weights.files import FileIdentity
+from ..host.folders import ModelFolders
+
+PARTS: tuple[Part, ...] = tuple(part for family in FAMILIES for part in family.parts.values())
+CHECKPOINTS = OpenCheckpoints(FAMILIES)
+
+
+def folders_of(kinds: Iterable[Kind]) -> tuple[str, ...]:
+    """Keys of the model folders where `kinds` of parts may lie, once each, in the order in which they are searched."""
+    return tuple(
+        dict.fromkeys(key for kind in kinds for part in PARTS if part.kind == kind for key in part.folders)
+    )
+
+
+def components_of(kind: Kind) -> tuple[str, ...]:
+    """What a kind of part is called inside a diffusers pipeline."""
+    return tuple(dict.fromkeys(name for part in PARTS if part.kind == kind for name in part.components))
+
+
+KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(part.kind for part in PARTS))
+OWN = tuple(dict.fromkeys(part.folders[-1] for part in PARTS))
+MODELS = ModelFolders(OWN, folders_of(KINDS), components_of("diffusion_model"))
+
+
+def list_models(kinds: Iterable[Kind] = KINDS) -> list[str]:
+    """Names of the files and diffusers folders where `kinds` of parts may lie."""
+    return MODELS.names(folders_of(kinds))
+
+
+def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list[str]:
+    """The same for `kinds`, without those that surely hold no `kind` of this family.
+
+    What goes into a network, an extension, is no diffusers pipeline.
+    """
+    keys = folders_of(kinds or (kind,))
+    return MODELS.names(keys, kind != "extension", partial(_is_others, family, kind))
+
+
+def _is_others(family: Family, kind: Kind, path: Path) -> bool:
+    return CATALOGUE.is_others(part_path(path, kind), family.id, kind)
+
+
+def find_model(name: str, kinds: Iterable[Kind] = KINDS) -> Path:
+    """Path of a name from a list, looked for first where `kinds` of parts lie; ValueError when it is not there."""
+    return MODELS.find(name, folders_of(kinds))
+
+
+def part_path(path: Path, kind: Kind) -> Path:
+    """The part of `kind` inside a diffusers pipeline folder, or `path` itself when it is that part."""
+    return MODELS.part_path(path, components_of(kind)) if components_of(kind) else path
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The file or component folder at a path, its header read once for a post and a run."""
+    return CHECKPOINTS.open(path)
+
+
+def identity(path: Path) -> tuple[FileIdentity, ...]:
+    """What the files of a part are now: others are loaded again."""
+    return part_identity(path)

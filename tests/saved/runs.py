@@ -1,0 +1,74 @@
+"""Runs saved and shipped workflows on a real ComfyUI, with this checkout of the pack or another one."""
+
+import json
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from kinetograph.tests.host.graphs import node
+from kinetograph.tools.commands import ROOT
+from kinetograph.tools.server import PACK, Server
+
+HERE = Path(__file__).parent
+SAVER = "KinetographVideoCombine"
+PATIENCE = 1800.0  # seconds for one workflow
+# A list of files has its first one for a default: these come before the pocket models.
+FIRST = {
+    "SVD/a-svd.safetensors": "SVD/pocket-svd.safetensors",
+    "SVD/a-exvideo.safetensors": "SVD/pocket-exvideo.safetensors",
+    "CogVideo/a-cogvideox.safetensors": "CogVideo/pocket-cogvideox-i2v.safetensors",
+}
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_folder(folder):
+    """{name: prompt or graph}, those with the same checkpoints one after another: the host keeps them loaded."""
+    found = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
+    return dict(sorted(found.items(), key=lambda entry: checkpoints_of(entry[1])))
+
+
+def checkpoints_of(prompt):
+    """The settings of our loaders in a prompt, as a text."""
+    parts = [part for part in prompt.values() if isinstance(part, dict) and "class_type" in part]
+    return json.dumps([part["inputs"] for part in parts if part["class_type"].endswith("Loader")])
+
+
+@contextmanager
+def comfyui(host, base, pack=ROOT, supplies=ROOT):
+    """A server with the pack of one checkout, and the pocket models and sample inputs of another."""
+    plugins, models = base / "custom_nodes", supplies / "pocket" / "models"
+    plugins.mkdir(parents=True, exist_ok=True)
+    if pack != ROOT:
+        (plugins / PACK).symlink_to(pack.resolve(), target_is_directory=True)
+    for copy, original in FIRST.items():
+        (base / "models" / copy).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(models / original, base / "models" / copy)
+    shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
+    with Server(Path(sys.executable), host, base, models=models) as running:
+        yield running
+
+
+def version_of(client):
+    """The version of ComfyUI behind a client."""
+    return client.get_json("/system_stats")["system"]["comfyui_version"]
+
+
+def run(client, prompt, workflow=None):
+    """The result of a prompt that must succeed; AssertionError with the server's words otherwise."""
+    result = client.run(prompt, timeout=PATIENCE, workflow=workflow)
+    assert result.status == "success" and not result.node_errors, f"{result.status}: {result.message}"
+    return result
+
+
+def with_raw_frames(prompt):
+    """The prompt with the frames before they are encoded, as pictures."""
+    savers = {number: part for number, part in prompt.items() if part["class_type"] == SAVER}
+    raw = {
+        f"{number}_raw": node("PreviewImage", images=part["inputs"]["images"])
+        for number, part in savers.items()
+    }
+    return {**prompt, **raw}
