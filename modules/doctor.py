@@ -13,9 +13,10 @@ from typing import Any
 
 from .families import ADD_ONS, FAMILIES
 from .published import FileRecord, compare
-from .weights.detect import Finding, detect_all
+from .weights.detect import detect_all
 from .weights.errors import CheckpointError, shown
 from .weights.files import Header, read_header
+from .weights.finding import Finding
 from .weights.shards import component_folders, weight_files
 
 SHOWN = 5  # keys named per fault

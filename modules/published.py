@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .families.family import Family, Release
-from .weights.detect import Finding
 from .weights.errors import unreadable
+from .weights.finding import Finding
 
 COMMAND = "python dev.py doctor FILE --hash"
 READ_BYTES = 2**24

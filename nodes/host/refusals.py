@@ -127,6 +127,9 @@ def _has_place(patcher: Any, name: str, patch: Any) -> bool:
         owner = comfy.utils.get_attr(patcher.model, name.removesuffix(".forward"))
     except AttributeError:
         return False
+    # a place that a network keeps free for others, such as ExVideo's positions
+    if present is None:
+        return True
     if (
         not name.startswith("diffusion_model.")
         or not isinstance(owner, nn.Module)
@@ -146,6 +149,7 @@ def refusal(entry: str, patch: Any) -> str:
 
 def maker_of(patch: Any) -> str:
     """The class and module that a patch comes from, as far as its name tells: nodes define theirs inside."""
+    patch = patch[-1] if isinstance(patch, tuple) else patch  # a patch of layers comes with their class
     named = patch if hasattr(patch, "__qualname__") else type(patch)
     module = (getattr(named, "__module__", None) or "").replace("\\", "/").rsplit("/", 1)[-1]
     return f"{named.__qualname__.split('.')[0]} ({module})" if module else named.__qualname__

@@ -88,6 +88,7 @@ class CogVideoXTransformer(Network):
         self.proj_out = ops.Linear(config.width, patch * config.out_channels, **factory)
         self._tables = positions.TableCache()
         self.places = Places(config.width)
+        self.in_channels = config.in_channels
 
     def forward(
         self,
