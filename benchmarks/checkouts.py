@@ -5,6 +5,7 @@ tensors as weights. Whatever else moved between them does not matter.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from . import ours
 from .harness import OURS, Row, Setting, assert_parity, time_rows
 from .memory import peak_live_bytes
 
-OLD, OLD_PACK = "old", "kinetograph_old"
-TOLERANCE = 1e-4  # of the largest number; the figure itself stands in the row
+OLD = "old"
+TOLERANCE = 1e-4  # of the largest number; the difference itself stands in the row
 TEXT_TOKENS = 226
 Values = tuple[Tensor, ...]
 
@@ -45,6 +47,9 @@ class Subject:
     timed: tuple[Run, ...]
     timed_in_full: tuple[Run, ...]
     counted: tuple[Run, ...]
+    # Whether to count on fake tensors of a CPU instead of meta tensors, which stand for an accelerator: attention on
+    # meta tensors answers in another layout than kernels do.
+    fake: bool = False
 
 
 def times(setting: Setting) -> Iterator[Row]:
@@ -61,12 +66,13 @@ def times(setting: Setting) -> Iterator[Row]:
 
 
 def counts(setting: Setting) -> Iterator[Row]:
-    """Bytes alive at the peak of both, at published sizes, on meta tensors as on an accelerator."""
+    """Bytes alive at the peak of both, at published sizes; nothing is computed."""
     subject = SUBJECTS[setting.case]
+    device = "cpu" if subject.fake else "meta"
     for run in subject.counted:
-        pair = _pair(subject, run, Path(setting.old), subject.dtype, "meta")
-        values = subject.values(run, subject.dtype, "meta")
-        with torch.inference_mode():
+        with FakeTensorMode() if subject.fake else nullcontext(), torch.inference_mode():
+            pair = _pair(subject, run, Path(setting.old), subject.dtype, device)
+            values = subject.values(run, subject.dtype, device)
             samples = {
                 name: [float(peak_live_bytes(partial(subject.call, network, values)))]
                 for name, network in pair.items()
@@ -76,12 +82,12 @@ def counts(setting: Setting) -> Iterator[Row]:
 
 def _pair(subject: Subject, run: Run, old: Path, dtype: torch.dtype, device: str) -> dict[str, nn.Module]:
     """Ours and the old one, with the same tensors as weights."""
-    ours.import_pack(old, OLD_PACK)
+    pack = ours.import_pack(old)
     place = subject.family, subject.kind
     model = ours.network(*place, ours.config(*place, **run.sizes), dtype, device)
     ours.draw(model)
-    config = ours.config(*place, pack=OLD_PACK, **run.sizes)
-    before = ours.network(*place, config, dtype, "meta", OLD_PACK)
+    config = ours.config(*place, pack=pack, **run.sizes)
+    before = ours.network(*place, config, dtype, "meta", pack)
     before.load_state_dict(model.state_dict(), assign=True)
     return {OURS: model, OLD: before}
 
@@ -128,6 +134,7 @@ COG_DIT = Subject(
             "1.5-5B, 81 frames 1360x768, CFG 2", (22, 96, 170), {"num_layers": 2, "patch_size_t": 2}, batch=2
         ),
     ),
+    fake=True,
 )
 NARROW = {"channels": (64, 128, 256, 256)}
 SVD_UNET = Subject(
@@ -157,7 +164,7 @@ SVD_VAE = Subject(
         Run("a quarter of the width, chunk 8", (8, 16, 16), {"channels": (32, 64, 128, 128)}),
     ),
     timed_in_full=(Run("published width, chunk 4", (4, 8, 8), {}),),
-    counted=tuple(Run(f"chunk {chunk}, 1024x576", (chunk, 72, 128), {}) for chunk in (1, 8, 25)),
+    counted=tuple(Run(f"chunk {chunk}, 1024x576", (chunk, 72, 128), {}) for chunk in (1, 8)),
 )
 COG_VAE = Subject(
     family="cogvideox",

@@ -72,6 +72,11 @@ class Row:
         return statistics.median(self.ratios(self.best_peer)) if self.best_peer else None
 
     @property
+    def ratio_of_minima(self) -> float | None:
+        """Of the fewest seconds, in which neighbours disturb the least; None without peers."""
+        return min(self.samples[OURS]) / min(self.samples[self.best_peer]) if self.best_peer else None
+
+    @property
     def spread(self) -> float:
         """Interquartile range of those ratios."""
         ratios = self.ratios(self.best_peer) if self.best_peer else []
@@ -94,8 +99,8 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the raw samples and what follows from them."""
-        derived = {"best_peer": self.best_peer, "ratio": self.ratio, "spread": self.spread}
-        return {**asdict(self), **derived, "verdict": self.verdict}
+        names = ("best_peer", "ratio", "ratio_of_minima", "spread", "verdict")
+        return {**asdict(self), **{name: getattr(self, name) for name in names}}
 
 
 def time_rows(
@@ -134,7 +139,7 @@ def in_turn(candidates: Mapping[str, Work], setting: Setting) -> dict[str, dict[
 
 
 def _seconds(run: Work) -> tuple[float, float]:
-    """(CPU, wall); CPU seconds of all threads, those that only wait for the others too."""
+    """(CPU of all threads, wall)."""
     cpu, wall = time.process_time(), time.perf_counter()
     run()
     return time.process_time() - cpu, time.perf_counter() - wall

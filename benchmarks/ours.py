@@ -6,7 +6,6 @@ That makes two checkouts comparable in one process, each under a package name of
 import importlib
 import importlib.util
 import sys
-import types
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,10 +15,14 @@ from torch import Tensor, nn
 PACK = __name__.split(".")[0]
 
 
-def import_pack(root: Path, name: str) -> types.ModuleType:
-    """The pack at a folder under a name of its own, imported by file location as ComfyUI does."""
+def import_pack(root: Path) -> str:
+    """The package name, its own, of the pack at a folder, imported by file location as ComfyUI does.
+
+    FileNotFoundError where none lies.
+    """
+    name = f"{PACK}_at_{seed_of(str(root.resolve()))}"
     if name in sys.modules:
-        return sys.modules[name]
+        return name
     spec = importlib.util.spec_from_file_location(
         name, root / "__init__.py", submodule_search_locations=[str(root)]
     )
@@ -28,7 +31,7 @@ def import_pack(root: Path, name: str) -> types.ModuleType:
     pack = importlib.util.module_from_spec(spec)
     sys.modules[name] = pack
     spec.loader.exec_module(pack)
-    return pack
+    return name
 
 
 def part(family: str, kind: str, pack: str = PACK) -> Any:
@@ -52,7 +55,9 @@ def network(
     model = part(family, kind, pack).build(config, dtype=dtype, device="meta")
     if next(model.buffers(), None) is not None:
         raise TypeError(f"{type(model).__name__} has buffers: their values are to be made, not left empty.")
-    model = model if device == "meta" else model.to_empty(device=device)
+    if device != "meta":
+        empty = {key: torch.empty_like(value, device=device) for key, value in model.state_dict().items()}
+        model.load_state_dict(empty, assign=True)
     return model.eval().requires_grad_(False)
 
 

@@ -41,7 +41,8 @@ def _place(row: dict[str, Any]) -> str:
 def _ratio(row: dict[str, Any]) -> str:
     if row["ratio"] is None:
         return "no peer"
-    return f"{row['ratio']:.3f} of {row['best_peer']} (IQR {row['spread']:.3f}, {row['verdict']})"
+    spread = f"minima {row['ratio_of_minima']:.3f}, IQR {row['spread']:.3f}, " if row["threads"] else ""
+    return f"{row['ratio']:.3f} of {row['best_peer']} ({spread}{row['verdict']})"
 
 
 def read_goals(path: Path) -> list[dict[str, Any]]:
@@ -107,18 +108,20 @@ def _figure(goal: dict[str, Any], row: dict[str, Any]) -> float | None:
 def comparison(results: dict[str, Any]) -> tuple[str, bool]:
     """What changed between two checkouts, and whether nothing became worse.
 
-    A peak is worse with one byte more, CPU time where it is above the tie band. Time on the wall is only shown.
+    A peak is worse with one byte more; CPU time is slower where both the median of the rounds' ratios and the ratio
+    of the minima lie above the tie band, faster where both lie below it. Time on the wall is only shown.
     """
     lines, worse = [], len(results["failed"])
     for row in results["rows"]:
         if row["metric"] == "peak bytes":
-            new, old = (row["samples"][name][0] for name in ("ours", "old"))
+            new, old = (int(row["samples"][name][0]) for name in ("ours", "old"))
             word = "equal" if new == old else ("lower" if new < old else "HIGHER")
             lines.append(f"{word:7} {_place(row)}: {new:,} bytes, before {old:,}")
         elif row["metric"] == "CPU s":
-            ratio = row["ratio"]
-            word = "tie" if abs(1 - ratio) <= TIE else ("faster" if ratio < 1 else "SLOWER")
-            lines.append(f"{word:7} {_place(row)}: {ratio:.3f} of the CPU time before")
+            ratios = row["ratio"], row["ratio_of_minima"]
+            word = "SLOWER" if min(ratios) > 1 + TIE else ("faster" if max(ratios) < 1 - TIE else "tie")
+            figures = "median {:.3f}, minima {:.3f}".format(*ratios)
+            lines.append(f"{word:7} {_place(row)}: CPU time over that before, {figures}")
         else:
             continue
         worse += word.isupper()

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .families import FAMILIES
-from .weights.detect import Finding, detect_all
+from .weights.detect import detect_all
 from .weights.errors import CheckpointError, shown
 from .weights.files import read_header
+from .weights.finding import Finding
 from .weights.shards import component_folders, weight_files
 
 SHOWN = 5  # keys named per fault

@@ -114,10 +114,10 @@ class VAEDecodeToVideo(io.ComfyNode):
         cls, vae, latent, frame_rate, loop_count, filename_prefix, format, save_output, save_metadata,
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
-        wish = saving.ClipFile(
+        clip_file = saving.ClipFile(
             frame_rate, loop_count, filename_prefix, format, save_output, save_metadata, trim_to_audio, audio
         )
-        return saving.save_latent(cls, wish, vae, latent, "VAE Decode To Video")
+        return saving.save_latent(cls, clip_file, vae, latent, "VAE Decode To Video")
 
 
 NODES = [VAEDecodeChunked, VAEDecodeToVideo]

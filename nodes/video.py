@@ -55,7 +55,7 @@ class VideoCombine(io.ComfyNode):
         cls, images, frame_rate, loop_count, filename_prefix, format, pingpong, save_output, save_metadata,
         trim_to_audio, audio=None,
     ) -> io.NodeOutput:  # fmt: skip
-        wish = saving.ClipFile(
+        clip_file = saving.ClipFile(
             frame_rate,
             loop_count,
             filename_prefix,
@@ -66,7 +66,7 @@ class VideoCombine(io.ComfyNode):
             audio,
             pingpong,
         )
-        return saving.save_frames(cls, wish, images)
+        return saving.save_frames(cls, clip_file, images)
 
 
 NODES = [VideoCombine]

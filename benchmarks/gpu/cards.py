@@ -136,11 +136,12 @@ def cogvideox(report: Report, gib: float | None, dtype: str) -> None:
         import torch
 
         from ...modules.families import COGVIDEOX
-        from ...nodes import loaders
+        from ...nodes.pipeline import loading
 
         name, vae_name = "CogVideo/5b.safetensors", "CogVideo/vae.safetensors"
-        model = clock.time("load", lambda: room.work(lambda: loaders.load_model(COGVIDEOX, name, dtype)))
-        vae = room.work(lambda: loaders.load_video_vae(name, vae_name))
+        source = loading.source_of(COGVIDEOX, name, name, "diffusion_model")
+        model = clock.time("load", lambda: room.work(lambda: loading.load_model(COGVIDEOX, source, dtype)))
+        vae = room.work(lambda: loading.load_video_vae(COGVIDEOX, name, vae_name))
         asked = {"width": 720, "height": 480, "num_frames": 49, "batch_size": 1}
         (latent,) = room.call("VideoLatent", family="cogvideox", **asked)
         prompts = [[[torch.randn(1, 226, 4096), {}]] for _ in range(2)]

@@ -1,24 +1,16 @@
-"""Which way of writing a layer is fastest on the card, and how much to work on at once.
+"""Which way of writing a layer is fastest on the card.
 
-Convolutions over time as a view, as they are, channels innermost, and as products; slab sizes of every room
-that has one; channels innermost through whole networks.
+Convolutions over time as a view, as they are, channels innermost, and as products; ExVideo's over time and space.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...modules.families.cogvideox import blocks as dit_blocks
-from ...modules.families.cogvideox import vae_frames
-from ...modules.families.svd import blocks as unet_blocks
-from ...modules.families.svd import exvideo, vae_parts
-from ..cases import cog_dit, cog_vae, svd_unet, svd_vae
-from . import decoders, measure, networks
+from . import measure
 from .report import Report
 
 CONVOLUTIONS = {  # channels, frames, cells: levels of the UNet at SVD-XT's size, slabs of the decoder
@@ -35,11 +27,11 @@ def layers(report: Report) -> None:
     with report.alone(), torch.inference_mode():
         for name, (channels, frames, cells, dtype) in CONVOLUTIONS.items():
             with report.guarded(name):
-                shape = (channels, frames, 64 if report.tiny else cells)
+                shape = (16, 3, 64) if report.tiny else (channels, frames, cells)
                 report.add(f"over time, {name}", milliseconds=over_time(*shape, dtype))
         for channels, side in ((320, 64), (640, 32), (1280, 16)):
             with report.guarded(f"ExVideo {channels}"):
-                shape = (channels, 6, 8) if report.tiny else (channels, 34, side)
+                shape = (16, 4, 8) if report.tiny else (channels, 34, side)
                 report.add(f"over time and space, {channels}", milliseconds=over_space(*shape))
 
 
@@ -80,8 +72,8 @@ def over_space(channels: int, frames: int, side: int) -> dict[str, float]:
     first = padded.permute(3, 0, 1, 2).contiguous()
     last = weight.contiguous(memory_format=torch.channels_last_3d)
     ways: dict[str, Callable[[], Tensor]] = {
-        "as it is": lambda: exvideo._convolved(padded, weight, bias),
-        "weight channels last too": lambda: exvideo._convolved(padded, last, bias),
+        "as it is": lambda: F.conv3d(padded.permute(3, 0, 1, 2)[None], weight, bias),
+        "weight channels last too": lambda: F.conv3d(padded.permute(3, 0, 1, 2)[None], last, bias),
         "channels first": lambda: F.conv3d(first[None], weight, bias),
         "three planes": lambda: _planes(padded, weight, bias),
     }
@@ -95,117 +87,3 @@ def _planes(padded_thwd: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     out += F.conv2d(x_tchw[:-2], taps[0])
     out += F.conv2d(x_tchw[2:], taps[2])
     return out
-
-
-def slabs(report: Report) -> None:
-    """Time and peak of whole networks by how much is worked on at once, and channels innermost."""
-    for name, study in STUDIES.items():
-        with report.guarded(name), report.beside_others():
-            run = study(report)
-        with report.guarded(name), report.alone(), torch.inference_mode():
-            run()
-
-
-@contextmanager
-def changed(place: Any, name: str, value: Any) -> Iterator[None]:
-    """A constant of a module with another value for a while."""
-    usual = getattr(place, name)
-    setattr(place, name, value)
-    try:
-        yield
-    finally:
-        setattr(place, name, usual)
-
-
-def sweep(report: Report, title: str, place: Any, name: str, powers: tuple[int, ...], work: Callable) -> None:
-    """A row for each power of two that the constant may be."""
-    usual = getattr(place, name)
-    for power in powers:
-        with changed(place, name, 2**power):
-            figures = measure.beside({"ours": work}, 2)["ours"]
-        report.add(f"{title}, {name} 2**{power}", usual=usual == 2**power, **figures)
-
-
-def _unet(report: Report) -> Callable[[], None]:
-    models, _ = networks.build_unet(report, "none")
-    size = (2, 16, 16) if report.tiny else (25, 72, 128)
-    given = svd_unet.inputs(*size, torch.float16, measure.device())
-    work = partial(models["ours"], *given)
-    return lambda: sweep(report, "SVD-XT UNet", unet_blocks, "ELEMENTS", (21, 23, 25, 27, 29), work)
-
-
-def _exvideo(report: Report) -> Callable[[], None]:
-    models, _ = networks.build_unet(report, "none", exvideo=True)
-    size = (2, 16, 16) if report.tiny else (128, 64, 64)
-    given = svd_unet.inputs(*size, torch.float16, measure.device())
-    work = partial(models["ours"], *given)
-
-    def run() -> None:
-        sweep(report, "ExVideo", unet_blocks, "ELEMENTS", (23, 25, 27), work)
-        sweep(report, "ExVideo's convolution", exvideo, "ELEMENTS", (23, 25, 27), work)
-
-    return run
-
-
-def _svd_decoder(report: Report) -> Callable[[], None]:
-    widths = svd_vae.QUARTER_WIDTHS if report.tiny else svd_vae.FULL_WIDTHS
-    ours, _ = svd_vae.build(widths, networks.setting("none"), torch.bfloat16, measure.device())
-    z = decoders.latents(8, 4, *((8, 8) if report.tiny else (72, 128)))
-    work = partial(ours["ours"], z)
-
-    def run() -> None:
-        sweep(report, "SVD decoder", vae_parts, "WORKING_NUMBERS", (22, 24, 26, 28, 31), work)
-        _channels_last(report, "SVD decoder", ours["ours"].__self__, torch.channels_last, work)
-        _with_search(report, "SVD decoder", work)
-
-    return run
-
-
-def _cogvideox_decoder(report: Report) -> Callable[[], None]:
-    widths = cog_vae.HALF_WIDTHS if report.tiny else cog_vae.FULL_WIDTHS
-    ours, _ = cog_vae.build(widths, networks.setting("none"), torch.bfloat16, measure.device())
-    z = decoders.latents(1, 16, *((3, 8, 8) if report.tiny else (5, 60, 90)))
-    work = partial(ours["ours"], z)
-
-    def run() -> None:
-        sweep(report, "CogVideoX decoder", vae_frames, "WORKING_NUMBERS", (24, 26, 28, 30), work)
-        _with_search(report, "CogVideoX decoder", work)
-        with changed(vae_frames, "storage_order", lambda device: torch.channels_last_3d):
-            model = ours["ours"].__self__
-            _channels_last(report, "CogVideoX decoder", model, torch.channels_last_3d, work)
-
-    return run
-
-
-def _transformer(report: Report) -> Callable[[], None]:
-    clip = networks.clip_of("2B", report.tiny)
-    models, _ = cog_dit.build(
-        clip.config, networks.setting("none"), torch.bfloat16, measure.device(), spread=networks.SPREAD
-    )
-    work = partial(models["ours"], *networks.inputs(clip))
-    return lambda: sweep(report, "2B", dit_blocks, "FEED_FORWARD_ROWS", (11, 12, 13, 14, 16), work)
-
-
-def _channels_last(
-    report: Report, title: str, model: Any, order: torch.memory_format, work: Callable
-) -> None:
-    dims = 5 if order is torch.channels_last_3d else 4
-    for parameter in model.parameters():
-        if parameter.ndim == dims:
-            parameter.data = parameter.data.contiguous(memory_format=order)
-    report.add(f"{title}, weights channels last", **measure.beside({"ours": work}, 2)["ours"])
-
-
-def _with_search(report: Report, title: str, work: Callable) -> None:
-    """cudnn tries its algorithms and keeps the fastest; a host does so when asked."""
-    with changed(torch.backends.cudnn, "benchmark", True):
-        report.add(f"{title}, cudnn searches", **measure.beside({"ours": work}, 2)["ours"])
-
-
-STUDIES: dict[str, Callable[[Report], Callable[[], None]]] = {
-    "SVD-XT UNet": _unet,
-    "ExVideo": _exvideo,
-    "SVD decoder": _svd_decoder,
-    "CogVideoX decoder": _cogvideox_decoder,
-    "2B": _transformer,
-}

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...modules.families.cogvideox.config import CogVideoXConfig
 from ...modules.layers import positions
+from .. import ours
 from ..cases import cog_dit, svd_unet
 from ..harness import Setting
 from . import measure
 from .report import Report
 
-FULL, NARROW = (320, 640, 1280, 1280), (64, 128, 256, 256)
+FULL, TINY = svd_unet.PUBLISHED, (64, 64, 64, 64)
 SPREAD = 0.02  # of the weights: about 1 / sqrt(width)
 
 
@@ -26,17 +26,18 @@ SPREAD = 0.02  # of the weights: about 1 / sqrt(width)
 class Clip:
     """A release at its own size: latent frames, height and width in cells."""
 
-    config: CogVideoXConfig
+    config: Any  # a CogVideoXConfig
     latents: int
     h: int
     w: int
     rounds: int
 
 
+config = partial(ours.config, "cogvideox", "diffusion_model")
 RELEASES = {
-    "2B": Clip(CogVideoXConfig(num_layers=30, num_heads=30, rotary=False), 13, 60, 90, 3),
-    "5B": Clip(CogVideoXConfig(), 13, 60, 90, 3),
-    "1.5-5B": Clip(CogVideoXConfig(patch_size_t=2), 22, 96, 170, 2),
+    "2B": Clip(config(num_layers=30, num_heads=30, rotary=False), 13, 60, 90, 3),
+    "5B": Clip(config(), 13, 60, 90, 3),
+    "1.5-5B": Clip(config(patch_size_t=2), 22, 96, 170, 2),
 }
 
 
@@ -113,7 +114,7 @@ def exvideo(report: Report) -> None:
 
 def build_unet(report: Report, *names: str, exvideo: bool = False) -> svd_unet.Models:
     """UNets in fp16, full width but for a rehearsal."""
-    channels = NARROW if report.tiny else FULL
+    channels = TINY if report.tiny else FULL
     return svd_unet.build(channels, setting(*names), torch.float16, measure.device(), exvideo)
 
 

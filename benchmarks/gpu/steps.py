@@ -29,7 +29,7 @@ DECODERS: dict[str, Step] = {
 }
 LAYOUTS: dict[str, Step] = {
     "layers": ("layouts", "layers", ()),
-    "slabs": ("layouts", "slabs", ()),
+    "slabs": ("slabs", "run", ()),
 }
 FILES: dict[str, Step] = {"files": ("checkpoints", "write_all", ())}
 CARDS: dict[str, Step] = {
@@ -57,5 +57,9 @@ STEPS: dict[str, Step] = {
 PHASES = (
     (*PICTURES, *NETWORKS, *DECODERS, *FILES),
     (*COMPARISON, *CARDS),
-    (*COMPILING, *LAYOUTS),
+    tuple(LAYOUTS),
+    tuple(COMPILING),
 )
+# Seconds after which a step is ended, waiting for others included; what it has found is written by then.
+LIMITS = {"layers": 100.0, "slabs": 180.0, "compile svd": 300.0, "compile 2b": 300.0}
+LIMIT = 600.0

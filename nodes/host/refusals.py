@@ -128,6 +128,9 @@ def _has_place(patcher: Any, name: str, patch: Any) -> bool:
         owner = comfy.utils.get_attr(patcher.model, name.removesuffix(".forward"))
     except AttributeError:
         return False
+    # a place that a network keeps free for others, such as ExVideo's positions
+    if present is None:
+        return True
     if (
         not name.startswith("diffusion_model.")
         or not isinstance(owner, nn.Module)

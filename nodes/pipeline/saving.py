@@ -52,45 +52,47 @@ def check_before_frames(inputs: dict[str, Any], prompt: Any) -> None:
     check_request(chosen, sound, inputs["filename_prefix"], prompt, files.output_directory())
 
 
-def save_frames(node: Any, wish: ClipFile, images: Tensor) -> Any:
+def save_frames(node: Any, clip_file: ClipFile, images: Tensor) -> Any:
     """Write the frames (f, h, w, c) of an IMAGE; what the host takes as a node's result."""
     size, advance = (images.shape[2], images.shape[1]), progress.steps(len(images)).advance
-    writer, place = _write(node, wish, images.split(CHUNK), size, len(images), advance)
-    return _result(wish, writer, place, writer.said)
+    writer, place = _write(node, clip_file, images.split(CHUNK), size, len(images), advance)
+    return _result(clip_file, writer, place, writer.said)
 
 
-def save_latent(node: Any, wish: ClipFile, vae: Any, latent: dict[str, Any], title: str) -> Any:
+def save_latent(node: Any, clip_file: ClipFile, vae: Any, latent: dict[str, Any], title: str) -> Any:
     """Decode a LATENT straight into the encoder; the result ends with what was assumed about its frames."""
     clips = open_clips(vae, latent, title)
-    writer, place = _write(node, wish, clips.frames(), clips.size)
-    result = _result(wish, writer, place, [note for note in (clips.note, *writer.said) if note])
+    writer, place = _write(node, clip_file, clips.frames(), clips.size)
+    result = _result(clip_file, writer, place, [note for note in (clips.note, *writer.said) if note])
     return io.NodeOutput(*result.args, clips.note, ui=result.ui)
 
 
 def _write(
     node: Any,
-    wish: ClipFile,
+    clip_file: ClipFile,
     frames: Iterable[Tensor],
     size: tuple[int, int],
     num_frames: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[VideoWriter, str]:
     """(the writer of a finished file, the folder below the host's that it lies in)."""
-    temporary = not wish.save_output
-    encoding, sound = wish.encoding, read_audio(wish.audio)
+    temporary = not clip_file.save_output
+    encoding, sound = clip_file.encoding, read_audio(clip_file.audio)
     root = files.result_root(temporary)
-    prefix = fill_prefix(wish.filename_prefix, node.hidden.prompt, datetime.now(), root)
+    prefix = fill_prefix(clip_file.filename_prefix, node.hidden.prompt, datetime.now(), root)
     with in_our_words():
         folder, name, counter, subfolder = files.save_path(prefix, *size, temporary)
-    notes = read_notes(*media.workflow_of(node, wish.save_metadata))
+    notes = read_notes(*media.workflow_of(node, clip_file.save_metadata))
     job = Job(
-        folder, name, encoding, counter, sound, wish.trim_to_audio, notes, num_frames, progress.check_interrupted
+        folder, name, encoding, counter, sound, clip_file.trim_to_audio, notes, num_frames, progress.check_interrupted
     )  # fmt: skip
     writer = write_clip(job, frames, advance)
     results.remember(writer.path)
     return writer, subfolder
 
 
-def _result(wish: ClipFile, writer: VideoWriter, subfolder: str, said: Sequence[str]) -> Any:
+def _result(clip_file: ClipFile, writer: VideoWriter, subfolder: str, said: Sequence[str]) -> Any:
     format_name = writer.encoding.format.name
-    return media.saved_video(writer.path, subfolder, not wish.save_output, format_name, wish.frame_rate, said)
+    return media.saved_video(
+        writer.path, subfolder, not clip_file.save_output, format_name, clip_file.frame_rate, said
+    )

@@ -1,7 +1,7 @@
 """Workflows that an earlier version saved open and run as they did: the same inputs, the same frames.
 
 What a bit more or less means is for `python tools/pack.py kinetograph.tests.saved compare`, on one computer; here a
-block's mean may leave its record by one level of 255.
+block's mean may leave its record by less than one level of 255.
 """
 
 import copy

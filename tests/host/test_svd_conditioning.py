@@ -130,8 +130,8 @@ def test_every_picture_moves_the_bar_and_lets_cancel_through(bench, vision, vae)
     comfy.utils.set_progress_bar_global_hook(hear)
     try:
         condition(bench, vision, vae, image, fit="stretch")
-        # the host passes on the first and the last move of a short run
-        assert moves[:2] == [(1, 2 * FRAMES), (2 * FRAMES, 2 * FRAMES)]
+        # the host passes on the first and the last move, and of a slow run some between
+        assert moves[0] == (1, 2 * FRAMES) and (2 * FRAMES, 2 * FRAMES) in moves
         moves.clear()
         cancels = True
         with pytest.raises(management.InterruptProcessingException):

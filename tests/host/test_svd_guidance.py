@@ -104,6 +104,30 @@ class TestNoiseLevels:
         assert torch.allclose(ours[:-1], (high + ramp * (low - high)) ** 7, rtol=1e-6, atol=0)
         assert not torch.allclose(ours, self.levels(bench, "karras", denoise=0.5), rtol=0.1)
 
+    @pytest.mark.parametrize("steps, off", [(3, 1), (7, 3), (13, 6), (30, 10), (37, 18), (50, 0)])
+    def test_trailing_is_exact_where_simple_is_a_timestep_off(self, steps, off):
+        """An audit counted how many steps of the host's `simple` are one timestep off."""
+        from kinetograph.nodes.host.description import describe
+        from kinetograph.nodes.host.sampling import Plan
+        from kinetograph.nodes.pipeline.sampling import levels_of
+
+        model = Workbench().shared()[0]
+        described = describe(model, "Video Sampler")
+        ours, simple = (
+            Plan("euler", name, steps, 1.0, 0, levels_of(described, name, steps, 1.0)).sigmas(model)
+            for name in ("trailing", "simple")
+        )
+        table = model.get_model_object("model_sampling").sigmas
+        visited = [round(1000 * (1 - i / steps)) - 1 for i in range(steps)]
+        assert torch.equal(ours[:-1], table[visited]) and ours[-1] == 0
+        assert int((ours != simple).sum()) == off
+
+    def test_trailing_is_refused_for_continuous_levels(self, bench, told):
+        with pytest.raises(
+            ValueError, match="trailing is for models with a noise level for each of 1000.*choose edm"
+        ):
+            bench.sampler(bench.svd()[0], bench.empty(), scheduler="trailing", **told)
+
     def test_a_model_with_steps_of_its_own_is_refused(self, bench):
         cogvideox = Workbench()
         with pytest.raises(ValueError, match="edm is for models with continuous.*CogVideoX.*choose simple"):

@@ -151,9 +151,7 @@ def test_shipped_file_tells_its_sizes():
     header = read_header(MODEL)
     assert json.loads(header.metadata["config"]) == model_settings()
     config = detect(header, (SVD,), "diffusion_model").check().config
-    assert config == dataclasses.replace(
-        SVDConfig(**settings()), latents=config.latents
-    )
+    assert config == dataclasses.replace(SVDConfig(**settings()), latents=config.latents)
     assert detect(header, (SVD,), "image_encoder").check().config.num_heads == HEADS
 
 

@@ -129,10 +129,10 @@ def test_a_single_step_is_the_first_level():
 class SineModel:
     """v = sin(x): a network nobody needs to run, in both coordinates."""
 
-    def __init__(self, shift, terminal=4096.0, dtype=torch.float64):
+    def __init__(self, shift, terminal=4096.0, dtype=torch.float64, steps=STEPS):
         self.alphas = cogvideox(shift).alphas_cumprod()
         self.terminal = terminal
-        visited = self.alphas[schedules.trailing_timesteps(STEPS)]
+        visited = self.alphas[schedules.trailing_timesteps(steps)]
         self.sigmas = [terminal, *((1 - visited[1:]) / visited[1:]).sqrt().tolist(), 0.0]
         self.noise = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
         self.seen = []
@@ -185,6 +185,71 @@ def test_dpm_equals_diffusers(shift, terminal):
 
     assert relative_error(model.run(samplers.sample_dpm, draw), x) <= 1e-6
     assert model.seen == list(range(STEPS))
+
+
+def steps_to_the_next(scheduler):
+    """The timesteps, each with diffusers' count of steps set so that the next one visited is where it goes.
+
+    diffusers goes from t to t - 1000 // N, which is no timestep of its own where N does not divide 1000.
+    """
+    timesteps = [int(t) for t in scheduler.timesteps]
+    for timestep, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        gap = timestep - following
+        scheduler.num_inference_steps = 1000 // gap
+        # the last goes below 0, wherever that is
+        assert 1000 // scheduler.num_inference_steps == gap or following < 0
+        yield torch.tensor(timestep)
+
+
+# counts that do not divide 1000 and whose gaps diffusers can be told
+ODD_COUNTS = [30, 37, 60]
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+@pytest.mark.parametrize("steps", ODD_COUNTS)
+def test_ddim_visits_the_timesteps_of_every_count(shift, steps):
+    model, scheduler = SineModel(shift, steps=steps), reference("CogVideoXDDIMScheduler", shift, steps)
+    x = model.noise
+    for timestep in steps_to_the_next(scheduler):
+        x = scheduler.step(x.sin(), timestep, x).prev_sample
+    assert relative_error(model.run(samplers.sample_ddim, None), x) <= 1e-6
+    assert model.seen == list(range(steps))
+
+
+@pytest.mark.parametrize("shift", PUBLISHED)
+@pytest.mark.parametrize("steps", ODD_COUNTS)
+def test_dpm_visits_the_timesteps_of_every_count(shift, steps):
+    model, scheduler = SineModel(shift, steps=steps), reference("CogVideoXDPMScheduler", shift, steps)
+    generator = torch.Generator().manual_seed(7)
+    x, old, back = model.noise, None, None
+    for timestep in steps_to_the_next(scheduler):
+        x, old = scheduler.step(x.sin(), old, timestep, back, x, generator=generator)
+        back = timestep
+
+    generator, draws = torch.Generator().manual_seed(7), []
+
+    def draw():
+        for _ in range(2 if draws else 1):
+            draws.append(torch.randn(x.shape, generator=generator, dtype=torch.float64))
+        return draws[-1]
+
+    assert relative_error(model.run(samplers.sample_dpm, draw), x) <= 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 13, 30, 37, 50, 999, 1000])
+def test_trailing_levels_are_those_of_the_timesteps(steps):
+    table = cogvideox(1.0).sigmas()
+    levels = schedules.trailing_levels(table, steps)
+    visited = [round(1000 * (1 - i / steps)) - 1 for i in range(steps)]
+    assert levels == [*table[visited].tolist(), 0.0]
+    assert levels[0] == table[-1] and levels == sorted(levels, reverse=True) and len(set(levels)) == steps + 1
+
+
+def test_trailing_levels_below_full_strength_are_the_last_of_a_longer_run():
+    table = cogvideox(3.0).sigmas()
+    assert schedules.trailing_levels(table, 6, 0.2) == schedules.trailing_levels(table, 30)[-7:]
+    with pytest.raises(ValueError, match="1000 noise levels .* 30 steps at denoise 0.01 take 3000"):
+        schedules.trailing_levels(table, 30, 0.01)
 
 
 def test_single_precision_holds_at_the_terminal_sigma():

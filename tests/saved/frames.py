@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 CELLS = 8  # block means to a side of a frame
-LEVELS = 1.0  # of 255, between a recorded mean (itself rounded by up to 0.5) and one of another CPU
+LEVELS = 0.75  # of 255, between a recorded mean (itself rounded by up to 0.5) and one of another CPU
 NUMBER = re.compile(r"\d+\.\d+")
 NEAR = 0.11, 0.01  # absolute and relative: numbers in texts have one decimal
 
