@@ -107,7 +107,11 @@ class Pair:
         """What our names of weights are called in one of the two MODELs."""
         ours = [name for name, _ in self.ours.model.diffusion_model.named_parameters()]
         here = dict(model.model.diffusion_model.named_parameters())
-        return {name: name for name in ours} if set(ours) == set(here) else COMFY.reverse().rename(dict.fromkeys(ours))
+        return (
+            {name: name for name in ours}
+            if set(ours) == set(here)
+            else COMFY.reverse().rename(dict.fromkeys(ours))
+        )
 
     def partial(self, model, ends):
         """A MODEL of this pair that shows the weights whose name ends so in our network."""
@@ -186,7 +190,10 @@ def svd_pair(base):
     parts = {"image_encoder": SVD, "vae": SVD, "weight_dtype": "fp32"}
     ours = run(bench.ours["SVDLoader"], model=path.name, **parts)[0]
     # the second of sizes at which SelfAttentionGuidance works in the host's SVD at all
-    clips = {"plain": svd_clip(bench, frames=2, size=64, height=128), "square": svd_clip(bench, frames=4, size=64)}
+    clips = {
+        "plain": svd_clip(bench, frames=2, size=64, height=128),
+        "square": svd_clip(bench, frames=4, size=64),
+    }
     return Pair("svd", hosts_svd(path), ours, bench, clips)
 
 

@@ -122,7 +122,10 @@ class Inputs:
         return {"waveform": torch.zeros(1, 1, 1600), "sample_rate": 16000}
 
     def _audio_encoder_output(self, name, key, model):
-        return {"encoded_audio_all_layers": [torch.zeros(1, 100, 16) for _ in range(3)], "audio_samples": 32000}
+        return {
+            "encoded_audio_all_layers": [torch.zeros(1, 100, 16) for _ in range(3)],
+            "audio_samples": 32000,
+        }
 
     def _clip_vision_output(self, name, key, model):
         states = torch.zeros(1, 24, 9, 8)
@@ -154,7 +157,9 @@ class Inputs:
         table = {"activation_func": "linear"}
         for width in (32, 64, 128):
             weights = torch.randn(2, width, width, generator=generator) / width
-            table[width] = [{"linear.0.weight": weight, "linear.0.bias": torch.zeros(width)} for weight in weights]
+            table[width] = [
+                {"linear.0.weight": weight, "linear.0.bias": torch.zeros(width)} for weight in weights
+            ]
         torch.save(table, folder_of("hypernetworks") / "tiny-patch.pt")
         return "tiny-patch.pt"
 

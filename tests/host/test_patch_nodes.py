@@ -15,7 +15,7 @@ import torch
 
 from kinetograph.tests.host import patch_bench
 from kinetograph.tests.host.patch_inputs import Inputs
-from kinetograph.tests.host.workbench import per_frame, relative
+from kinetograph.tests.host.workbench import relative
 
 TABLE = json.loads(Path(__file__).with_name("patch_nodes.json").read_text())
 FAMILIES = ("svd", "cogvideox")
@@ -30,7 +30,12 @@ RUNS = {
 }
 REFUSAL = re.compile(r"does not call (the (?:patch|object patch|replacement of) \S+?),? ")
 # what a guider adds on its way can be refused only there
-LATE = ("PerturbedAttentionGuidance", "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple", "SkipLayerGuidanceSD3")
+LATE = (
+    "PerturbedAttentionGuidance",
+    "SkipLayerGuidanceDiT",
+    "SkipLayerGuidanceDiTSimple",
+    "SkipLayerGuidanceSD3",
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,13 @@ class Stage:
         theirs = self.ran(name, kind, self.pair.theirs) if self.pair.theirs else ours
         if ours.error or theirs.error:
             return "raises" if ours.error and theirs.error else f"{ours.error} / {theirs.error}"
-        bound = HALF if name == "ModelComputeDtype" else ONE_STEP if "steps" not in RUNS.get(name, {}) else THREE_STEPS
+        bound = (
+            HALF
+            if name == "ModelComputeDtype"
+            else ONE_STEP
+            if "steps" not in RUNS.get(name, {})
+            else THREE_STEPS
+        )
         apart = relative(ours.latents, theirs.latents)
         if apart <= bound and ours.moved > MOVED and theirs.moved > MOVED:
             return "as host"
