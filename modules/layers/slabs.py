@@ -40,17 +40,18 @@ class Budget:
             yield slice(start, min(start + step, count))
 
 
-# What caches hold on a CPU, what a kernel needs to be busy and memory can spare elsewhere. Tokens are cut where
-# they are several times as wide inside a layer: weights are read again for every slab, so there are few. 30 * 2^20
-# are whole multiples of 512 tokens at every published width.
+# A CPU is fastest with what its caches hold; an accelerator needs enough to keep its kernels busy, and no more
+# than memory can spare. Accelerators are not measured yet (benchmarks/gpu/slabs.py does).
 UNET = Budget(cpu=2**20, accelerator=2**25)
+# Tokens through layers in which they are wider. On a CPU every slab reads the weights again, so slabs are larger
+# than the caches; 30 * 2^20 are a multiple of 512 tokens in every published network.
 TOKENS = Budget(cpu=2**24, accelerator=30 * 2**20)
 IMAGE_VAE = Budget(cpu=2**24, accelerator=2**24)
 VIDEO_VAE = Budget(cpu=2**26, accelerator=2**26)
 
 
 def storage_order(device: torch.device, axes: int) -> torch.memory_format:
-    """How activations lie in memory: those of clips channels innermost on a CPU, where oneDNN likes them so."""
+    """How activations lie in memory: clips channels innermost on a CPU, where oneDNN convolves them fastest."""
     return torch.channels_last_3d if axes == 5 and device.type == "cpu" else torch.contiguous_format
 
 
@@ -74,7 +75,7 @@ class Affine:
 
 
 def affine_of(norm: Any, pieces: Sequence[Tensor], ops: Operations) -> Affine:
-    """A group norm over all `pieces`, (b, c, ...) each, with maps (b, c, 1, ...); ValueError if it has no bias."""
+    """A group norm over all `pieces`, (b, c, ...) each, as maps (b, c, 1, ...); ValueError without a bias."""
     mean_bg, rstd_bg = group_statistics(pieces, norm.num_groups, norm.eps)
     per_group = pieces[0].shape[1] // norm.num_groups
     mean_bc, rstd_bc = (moment.repeat_interleave(per_group, dim=1) for moment in (mean_bg, rstd_bg))
@@ -90,8 +91,8 @@ def affine_of(norm: Any, pieces: Sequence[Tensor], ops: Operations) -> Affine:
 def group_statistics(pieces: Sequence[Tensor], groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation (b, groups) of all pieces together, in float32 or better.
 
-    The moments of a piece come from sums in float32 where it is in half precision, which are far more exact than
-    its numbers and need no copy of them, and else from the group norm kernel, which takes two passes.
+    In half precision the moments of a piece come from sums in float32, which are far more exact than its numbers
+    and need no copy of them; else from the group norm kernel, which takes two passes.
     """
     counts = [piece[0].numel() // groups for piece in pieces]
     half = pieces[0].dtype in (torch.bfloat16, torch.float16)

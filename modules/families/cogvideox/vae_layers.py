@@ -104,9 +104,8 @@ class CausalConv(nn.Module):
         cache.put(self, frames[:, :, -KEPT_FRAMES:])
 
     def _convolution(self, like: Tensor) -> Callable[[Tensor, bool], Tensor]:
-        if (
-            like.device.type != "cpu" or like.dtype != torch.float32
-        ):  # sums of half precision taps lose digits
+        # Sums of taps in half precision would lose digits.
+        if like.device.type != "cpu" or like.dtype != torch.float32:
             return lambda frames, begins: self.conv(frames)
         with self.ops.weights(self.conv, like) as (weight, bias):
             taps = time_taps(weight)  # on a CPU they stay where they are

@@ -21,10 +21,10 @@ from .temporal import EPS, GROUPS, TemporalResBlock, activate
 
 @dataclass(frozen=True)
 class Clips:
-    """What every block is told about the clips of a batch."""
+    """What every block needs to know of the clips of a batch."""
 
     frames: int  # per clip
-    emb_bte: Tensor  # past its SiLU; t is 1 where the frames of a clip share a row
+    emb_bte: Tensor  # after its SiLU; t is 1 where the frames of a clip share a row
     context_btld: Tensor  # likewise
     image_only_bt: Tensor | None = None  # frames that no temporal half may touch
     transformer_options: Any = None

@@ -70,7 +70,7 @@ class TokenBlock(nn.Module):
         self.ff = FeedForward(width, 8 * width, geglu, ops, **factory)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
-        """`context_bld` has one row or as many as the tokens; one token of it, its effect comes as made."""
+        """`context_bld`, of one row or as many as the tokens, is what `effect` makes of a context."""
         y_bld = self.norm1(x_bld)
         x_bld = add(x_bld, self.attn1(y_bld, y_bld, transformer_options))
         del y_bld
