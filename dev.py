@@ -52,7 +52,7 @@ def run_comfy(wish: argparse.Namespace) -> int:
 
 def run_doctor(wish: argparse.Namespace) -> int:
     environment.prepare()
-    options = ["--json"] * wish.json
+    options = ["--json"] * wish.json + ["--hash"] * wish.hash
     return _inside("tools/pack.py", "kinetograph.modules.doctor", str(wish.file.absolute()), *options)
 
 
@@ -89,6 +89,7 @@ def read_wish() -> argparse.Namespace:
     command = commands.add_parser("doctor", help="say what a weight file is and whether it is complete")
     command.add_argument("file", type=Path, help="a weight file or a diffusers folder")
     command.add_argument("--json", action="store_true", help="answer in JSON")
+    command.add_argument("--hash", action="store_true", help="read all of it and compare its SHA-256, too")
     command.set_defaults(run=run_doctor)
 
     command = commands.add_parser("comfy", help="start ComfyUI with the pack and the pocket models")

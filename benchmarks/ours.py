@@ -55,7 +55,9 @@ def network(
     model = part(family, kind, pack).build(config, dtype=dtype, device="meta")
     if next(model.buffers(), None) is not None:
         raise TypeError(f"{type(model).__name__} has buffers: their values are to be made, not left empty.")
-    model = model if device == "meta" else model.to_empty(device=device)
+    if device != "meta":
+        empty = {key: torch.empty_like(value, device=device) for key, value in model.state_dict().items()}
+        model.load_state_dict(empty, assign=True)
     return model.eval().requires_grad_(False)
 
 

@@ -37,7 +37,7 @@ class ModelDoctor(io.ComfyNode):
                     "json",
                     display_name="json",
                     tooltip="The findings, for programs: family, variant, dialect, keys, matched, missing, "
-                    "unexpected, dtype, parameters, folder, node.",
+                    "unexpected, dtype, parameters, folder, node, limits, published, sha256.",
                 ),
             ],
         )

@@ -1,7 +1,7 @@
 """What a transformer has learned so far: clips drawn with DDIM, read by the detector."""
 
 import random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from .latents import SCALE
 from .parts import TRANSFORMER_SETTINGS, TextToLatents, pack
 from .shapes import all_subjects, sample_clip
 from .tokens import Vocabulary
+
+if TYPE_CHECKING:
+    from ..modules.noise import DiscreteNoise
 
 LATENT_SHAPE = (TRANSFORMER_SETTINGS["in_channels"], 5, 8, 8)
 LOOKED_AT = ("colour", "shape", "motion")
@@ -22,13 +25,13 @@ class Predictor(Protocol):
     def velocity(self, x_bcthw: Tensor, timestep_b: Tensor, context_bld: Tensor) -> Tensor: ...
 
 
-def alpha_bars() -> Tensor:
-    """The family's own schedule at timesteps 0..999, float64."""
+def noise_process() -> "DiscreteNoise":
+    """The family's own, of 5B: that of the pocket model."""
     pack()
-    from kinetograph.modules.families import COGVIDEOX
+    from kinetograph.modules.families.cogvideox import noise
     from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
 
-    return COGVIDEOX.network.noise(CogVideoXConfig()).alphas_cumprod()
+    return noise(CogVideoXConfig())
 
 
 @torch.no_grad()
@@ -36,18 +39,22 @@ def sample_ddim(
     model: Predictor, context_bld: Tensor, null_1ld: Tensor, guidance: float, steps: int, seed: int
 ) -> Tensor:
     """Scaled latents, one clip per context, with trailing timesteps and classifier-free guidance."""
-    bars = alpha_bars().float()
-    n = len(context_bld)
-    x = torch.randn(n, *LATENT_SHAPE, generator=torch.Generator().manual_seed(seed))
+    pack()
+    from kinetograph.modules.sampling.schedules import trailing_levels
+
+    process, n = noise_process(), len(context_bld)
+    levels = trailing_levels(process.sigmas(), steps)
+    noise = torch.randn(n, *LATENT_SHAPE, generator=torch.Generator().manual_seed(seed))
+    x = process.noisy(torch.zeros_like(noise), noise, torch.tensor(levels[0]))
     both = torch.cat([context_bld, null_1ld.expand(n, -1, -1)])
-    for step in range(steps):
-        t = round(1000 - step * 1000 / steps) - 1
-        before = t - 1000 // steps
-        bar, goal = bars[t], bars[before] if before >= 0 else torch.tensor(1.0)
-        given, free = model.velocity(torch.cat([x, x]), torch.full((2 * n,), t), both).chunk(2)
-        v = free + guidance * (given - free)
-        clean, noise = bar.sqrt() * x - (1 - bar).sqrt() * v, bar.sqrt() * v + (1 - bar).sqrt() * x
-        x = goal.sqrt() * clean + (1 - goal).sqrt() * noise
+    for here, after in zip(levels, levels[1:], strict=False):
+        sigma = torch.tensor(here)
+        scaled, timestep = process.network_input(x, sigma)
+        given, free = model.velocity(torch.cat([scaled, scaled]), timestep.expand(2 * n), both).chunk(2)
+        clean = process.denoised(x, free + guidance * (given - free), sigma)
+        # the level that stands for an infinite one is noise alone: no sample is to be taken off it
+        noise = scaled if here >= process.terminal else (x - clean) / sigma
+        x = process.noisy(clean, noise, torch.tensor(after))
     return x
 
 

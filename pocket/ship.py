@@ -62,8 +62,7 @@ def ship(vae_run: Path, transformer_run: Path, folder: Path = parts.MODEL_FOLDER
     """Running means of the last saved step to `folder`."""
     words = Vocabulary()
     training = Training(words)
-    state = torch.load(transformer_run / "state.pt", map_location="cpu", weights_only=True)
-    training.both.load_state_dict(state["model"])
+    step = training.open(transformer_run)
     transformer = dict(training.average.transformer.state_dict())
     write_part(folder / "transformer", parts.TRANSFORMER_SETTINGS, WEIGHTS, transformer)
     write_part(folder / "vae", parts.VAE_SETTINGS, WEIGHTS, dict(open_world(vae_run)[1].state_dict()))
@@ -73,7 +72,7 @@ def ship(vae_run: Path, transformer_run: Path, folder: Path = parts.MODEL_FOLDER
     scheduler = folder / "scheduler"
     scheduler.mkdir(exist_ok=True)
     (scheduler / "scheduler_config.json").write_text(json.dumps(parts.SCHEDULER_SETTINGS, indent=2) + "\n")
-    write_log(vae_run, transformer_run, folder, state["step"])
+    write_log(vae_run, transformer_run, folder, step)
 
 
 def write_log(vae_run: Path, transformer_run: Path, folder: Path, step: int) -> None:

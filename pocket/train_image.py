@@ -17,11 +17,12 @@ from torch.nn.functional import mse_loss, pad
 from .check import LATENT_SHAPE, decode, rate, sample_ddim
 from .latents import CLIPS_PER_SUBJECT, FIRST_SEED, SCALE, World, open_world
 from .parts import IMAGE_MODEL, IMAGE_SETTINGS, LEARNED_POSITIONS, TextToLatents
-from .progress import RunLog, load_run, read_log, save_run
+from .progress import read_log
 from .shapes import COLOURS, MOTIONS, SHAPES, SIZE, ShapeClip, all_subjects, draw_batch, sample_clip
 from .ship import half, rows_of
 from .tokens import Vocabulary
-from .train_transformer import BATCH, SAVE_EVERY, Sample, Sampler, Training, lr_at
+from .train_transformer import BATCH, CHECK_EVERY, LOG_EVERY, SAVE_EVERY, Sample, Sampler, Training, lr_at
+from .training import Plan, train
 
 MISNAMED = 0.5  # part of the captions with another colour and shape than the clip
 GENTLE = 0.5  # of the learning rate that the transformer was trained with
@@ -29,7 +30,6 @@ WANDERING_PER_SUBJECT = 4
 WANDERING_SEED = 20_000_000
 UNSEEN_SEED = 30_000_000
 GUIDANCE, STEPS = 2.0, 20  # of the checks
-CHECK_EVERY = 500
 CHECKED = (  # name, clips that wander, captions that name another colour and shape
     ("through_the_middle", False, False),
     ("anywhere", True, False),
@@ -193,25 +193,23 @@ def train_image(out: Path, text_run: Path, vae_run: Path, total: int) -> None:
     sampler, training = ImageSampler(world, words), Training(words, IMAGE_SETTINGS)
     start_from(training, text_run)
     training.model.text.requires_grad_(False)
-    done = load_run(out, training.both, training.optimizer)
-    torch.manual_seed(done)
-    log, checks = RunLog(out / "log.jsonl", every=25), RunLog(out / "checks.jsonl", every=1)
-    for step in range(done + 1, total + 1):
+
+    def learn(step: int) -> dict[str, float]:
         lr = GENTLE * lr_at(step - 1, total)
-        log.add(step, lr=lr, **training.step(sampler.draw(), lr, step))
-        if step % SAVE_EVERY == 0 or step == total:
-            save_run(out, step, training.both, training.optimizer)
-        if step % CHECK_EVERY == 0 or step == total:
-            checks.write(step=step, **check_images(training.average, vae, words, unseen_clips(16, True))[0])
+        return {"lr": lr, **training.step(sampler.draw(), lr, step)}
+
+    def look() -> dict[str, float]:
+        return check_images(training.average, vae, words, unseen_clips(16, True))[0]
+
+    train(out, training, Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY), learn, look)
 
 
 def open_trained(out: Path) -> tuple[TextToLatents, Vocabulary, int]:
     """The running mean of a run's last saved step, its words, and that step."""
     words = Vocabulary()
     training = Training(words, IMAGE_SETTINGS)
-    state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
-    training.both.load_state_dict(state["model"])
-    return training.average, words, state["step"]
+    step = training.open(out)
+    return training.average, words, step
 
 
 def ship_image(out: Path, vae_run: Path, file: Path = IMAGE_MODEL, count: int = 32) -> None:

@@ -8,26 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .check import alpha_bars, check
+from .check import check, noise_process
 from .latents import World, open_world
 from .optimizers import BlockOptimizer
 from .parts import TRANSFORMER_SETTINGS, TextToLatents
-from .progress import RunLog, load_run, save_run
 from .tokens import Vocabulary
+from .training import Averaged, Plan, mean_of, squared_errors, train
 
 BATCH = 32
 PEAK_LR = 2e-3
 WARM_UP = 100  # steps
 DROP = 0.1  # part of the captions left out, for guidance
-AVERAGE = 0.998  # what the running mean of the weights keeps at each step
 HIGH_NOISE = 1.5  # t = 1000 (1 - u ** HIGH_NOISE): what a clip shows is settled at high noise
 OPEN_GATE = 0.3  # at the start, so that text reaches the picture from the first step
-SAVE_EVERY, CHECK_EVERY = 250, 500
+LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 250, 500
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One batch: noisy latents, the v to predict, timesteps, token places."""
+    """One batch: noisy latents at unit variance, the v to predict, timesteps, token places."""
 
     x_bcthw: Tensor
     v_bcthw: Tensor
@@ -41,8 +40,8 @@ class Sampler:
     def __init__(self, world: World, words: Vocabulary) -> None:
         self.latents = world.latents
         self.ids, self.null = words.encode(world.captions), words.encode([""])
-        bars = alpha_bars()
-        self.signal, self.noise = bars.sqrt().float(), (1 - bars).sqrt().float()
+        self.process = noise_process()
+        self.sigmas = self.process.sigmas().float()
 
     def draw(self) -> Sample:
         pick = torch.randint(len(self.latents), (BATCH,))
@@ -54,8 +53,9 @@ class Sampler:
         t = ((1 - torch.rand(BATCH) ** HIGH_NOISE) * 1000).long().clamp(0, 999)
         x0 = self.latents[pick]
         noise = torch.randn_like(x0)
-        a, s = (power[t].view(-1, 1, 1, 1, 1) for power in (self.signal, self.noise))
-        return Sample(a * x0 + s * noise, a * noise - s * x0, t, ids)
+        sigma = self.sigmas[t]
+        x = self.process.scaled(self.process.noisy(x0, noise, sigma), sigma)
+        return Sample(x, self.process.target(x0, noise, sigma), t, ids)
 
 
 def start_weights(transformer: nn.Module) -> None:
@@ -81,37 +81,27 @@ def lr_at(step: int, total: int) -> float:
     return PEAK_LR * max(0.01, 0.5 + 0.5 * math.cos(math.pi * part))
 
 
-class Training:
+class Training(Averaged):
     """The model, its running mean and the optimizer, one step at a time."""
 
     def __init__(self, words: Vocabulary, settings: dict[str, Any] = TRANSFORMER_SETTINGS) -> None:
         self.model, self.average = (TextToLatents(len(words.rows), settings) for _ in range(2))
         start_weights(self.model.transformer)
-        self.average.load_state_dict(self.model.state_dict())
-        self.both = nn.ModuleDict({"model": self.model, "average": self.average})
-        self.optimizer = BlockOptimizer(self.model, self.model.transformer.transformer_blocks)
+        optimizer = BlockOptimizer(self.model, self.model.transformer.transformer_blocks)
+        super().__init__(self.model, self.average, optimizer)
 
     def step(self, sample: Sample, lr: float, number: int) -> dict[str, float]:
         """One update; returns the loss, also at high noise alone."""
         context = self.model.context(sample.ids_bl)
         v = self.model.velocity(sample.x_bcthw, sample.timestep_b, context)
-        errors = (v - sample.v_bcthw).square().flatten(1).mean(1)
+        errors = squared_errors(v, sample.v_bcthw)
         errors.mean().backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step(lr)
-        self.follow(number)
-        high = errors.detach()[sample.timestep_b >= 700]
+        norm = self.apply(lr, number)
         return {
             "loss": errors.mean().item(),
-            "high": high.mean().item() if len(high) else 0.0,
-            "norm": norm.item(),
+            "high": mean_of(errors, sample.timestep_b >= 700),
+            "norm": norm,
         }
-
-    @torch.no_grad()
-    def follow(self, number: int) -> None:
-        """Move the running mean; young ones forget faster."""
-        keep = min(AVERAGE, (number + 1) / (number + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
 
 
 def train_transformer(out: Path, vae_run: Path, total: int) -> None:
@@ -119,13 +109,10 @@ def train_transformer(out: Path, vae_run: Path, total: int) -> None:
     words = Vocabulary()
     world, vae = open_world(vae_run)
     sampler, training = Sampler(world, words), Training(words)
-    done = load_run(out, training.both, training.optimizer)
-    torch.manual_seed(done)
-    log, checks = RunLog(out / "log.jsonl", every=25), RunLog(out / "checks.jsonl", every=1)
-    for step in range(done + 1, total + 1):
+
+    def learn(step: int) -> dict[str, float]:
         lr = lr_at(step - 1, total)
-        log.add(step, lr=lr, **training.step(sampler.draw(), lr, step))
-        if step % SAVE_EVERY == 0 or step == total:
-            save_run(out, step, training.both, training.optimizer)
-        if step % CHECK_EVERY == 0 or step == total:
-            checks.write(step=step, **check(training.average, vae, words, 16)[0])
+        return {"lr": lr, **training.step(sampler.draw(), lr, step)}
+
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
+    train(out, training, plan, learn, lambda: check(training.average, vae, words, 16)[0])

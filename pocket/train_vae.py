@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .parts import build_vae
 from .progress import RunLog, load_run, save_run
 from .shapes import FRAMES, SIZE, draw, draw_mask, sample_clip
+from .training import ramp
 
 NOISE = 0.15  # added to unit latents, so that the decoder forgives what a sampler gets slightly wrong
 KEEP_SMALL = 4e-3  # weights of the loss's parts beside the reconstruction
@@ -108,9 +109,7 @@ def lr_at(step: int, stages: tuple[Stage, ...] = STAGES) -> tuple[Stage, float]:
     """Stage and learning rate: each stage warms up, holds for 40 % and falls to a twentieth."""
     for stage in stages:
         if step < stage.steps:
-            part = step / stage.steps
-            warm = min(1.0, (step + 1) / 20)
-            return stage, stage.peak_lr * warm * (1.0 if part < 0.4 else max(0.05, (1 - part) / 0.6))
+            return stage, stage.peak_lr * ramp(step, stage.steps, warm_up=20, hold=0.4, least=0.05)
         step -= stage.steps
     raise ValueError("The run is complete: there is no such step.")
 

@@ -76,22 +76,27 @@ def remember_shapes(monkeypatch):
     monkeypatch.setattr(Part, "shapes", shapes)
 
 
-def header_bytes(shapes, dtype="BF16", metadata=None):
-    """(header of a safetensors file with its length in front, bytes of data that follow)."""
+def header_bytes(shapes, dtype="BF16", metadata=None, size=None):
+    """(header of a safetensors file with its length in front, bytes of data that follow).
+
+    With `size` the header is written densely, as the format's own library does, and filled up to that size in all.
+    """
     entries, end = {}, 0
     for key, shape in shapes.items():
         start, end = end, end + SIZES[dtype] * torch.Size(shape).numel()
         entries[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     if metadata is not None:
         entries["__metadata__"] = metadata
-    text = json.dumps(entries).encode()
+    text = json.dumps(entries, separators=(",", ":") if size else None).encode()
+    if size:
+        text = text.ljust(size - end - 8)
     return struct.pack("<Q", len(text)) + text, end
 
 
-def write_sparse(path, shapes, dtype="BF16", metadata=None):
+def write_sparse(path, shapes, dtype="BF16", metadata=None, size=None):
     """A safetensors file of any size that takes no disk space: its weights are a hole."""
-    head, size = header_bytes(shapes, dtype, metadata)
+    head, data = header_bytes(shapes, dtype, metadata, size)
     with path.open("wb") as stream:
         stream.write(head)
-        stream.truncate(len(head) + size)
+        stream.truncate(len(head) + data)
     return path

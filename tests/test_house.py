@@ -4,12 +4,16 @@ import ast
 import json
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from kinetograph.tests.circles import circles
+
 ROOT = Path(__file__).resolve().parents[1]
 PACK = "kinetograph"
+ROOMS = ("modules", "nodes", "pocket", "benchmarks", "tools", "tests")
 HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 HOST_PACKAGES |= {"execution", "latent_preview", "node_helpers", "comfy_api_nodes", "app"}
 TEST_ONLY = {"diffusers", "diffsynth", "pytest"}
@@ -24,11 +28,8 @@ ROOMS_OPEN_TO = {
 }
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "misc", "common", "new", "v2"}
 FILE_LINES, FUNCTION_LINES, EXECUTE_LINES = 300, 40, 15
-# those that are better whole: a table of a config, a forward
-LONG_FUNCTIONS = {
-    "modules/families/cogvideox/config.py: read_config",
-    "modules/families/svd/model.py: forward",
-}
+# better whole
+LONG_FUNCTIONS = {"modules/families/svd/model.py: forward"}
 
 
 def sources(*folders):
@@ -45,6 +46,7 @@ def dotted(path):
     return (PACK, *(parts[:-1] if parts[-1] == "__init__" else parts))
 
 
+@cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -71,6 +73,35 @@ def complaints(paths, forbidden):
             if reason := forbidden(name):
                 found.append(f"{path.relative_to(ROOT)}:{line}: {reason}: {'.'.join(name)}")
     return found
+
+
+def imported_files(path, files):
+    """{dotted name: line} of the files of the repository that a file imports, anywhere in it.
+
+    `from .room import name` is the file `room/name` where there is one, else room's own `__init__`. That Python runs
+    the `__init__` of every folder on the way is no arrow of the file that stands deeper in it.
+    """
+    found = {}
+    for name, line in imports_of(path):
+        whole = (PACK, *name) if name[0] in ROOMS else name
+        (target, *_) = [*(known for known in (whole, whole[:-1]) if known in files), dotted(path)]
+        if target != dotted(path):
+            found.setdefault(target, line)
+    return found
+
+
+def test_no_file_imports_itself_in_a_circle():
+    """Imports inside functions count, too: what is imported late there leans on the same file."""
+    files = {dotted(path): path for path in EVERYTHING}
+    arrows = {name: imported_files(path, files) for name, path in files.items()}
+    assert sum(map(len, arrows.values())) > 800
+    assert circles(arrows) == []
+
+
+def test_circles_are_seen():
+    ways = {"a": "b", "b": "c", "c": "de", "d": "", "e": "b"}
+    arrows = {(name,): {(other,): 7 for other in others} for name, others in ways.items()}
+    assert circles(arrows) == ["b:7 -> c", "c:7 -> e", "e:7 -> b"]
 
 
 def test_modules_never_import_the_host():

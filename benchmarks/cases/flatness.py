@@ -30,13 +30,13 @@ def counts(setting: Setting) -> Iterator[Row]:
         works = [partial(stream, frames, "meta", width, height, full=True) for frames in (SHORT, LONG)]
         short, long = map(peak_live_bytes, works)
         yield Row(f"{name} {over} {width}x{height}", "tensors ratio", {OURS: [long / short]})
+    side = 128 if setting.full else 64
     for name, stream in {"decode": _decode, "encode": _encode}.items():
-        works = [partial(stream, frames, "cpu", 128, 128, full=False) for frames in (SHORT, LONG)]
+        works = [partial(stream, frames, "cpu", side, side, full=False) for frames in (SHORT, LONG)]
         # Turn by turn, each in a process of its own: what one run leaves in the allocator is not the next one's.
         rounds = [[_in_a_process(work) for work in works] for _ in range(RESIDENT_ROUNDS)]
-        yield Row(
-            f"{name} {over} 128x128", "resident ratio", {OURS: [long / short for short, long in rounds]}
-        )
+        ratios = [long / short for short, long in rounds]
+        yield Row(f"{name} {over} {side}x{side}", "resident ratio", {OURS: ratios})
 
 
 def _model(full: bool, device: str):

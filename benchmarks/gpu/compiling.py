@@ -1,6 +1,6 @@
 """torch.compile of whole networks beside their eager selves: time of a step, of compiling, and graph breaks.
 
-The time of compiling counts the first run, and what ran beside it: two steps compile at once. It needs a C compiler.
+The time of compiling counts the first run, and what ran beside it: the steps compile at once. It needs a C compiler.
 """
 
 import time
@@ -18,31 +18,21 @@ Forward = Callable[..., Tensor]
 ROUNDS = 4
 
 
-def unet(report: Report) -> None:
-    """The SVD UNet, 25 frames of 1024x576."""
+def unet(report: Report, name: str) -> None:
+    """The SVD UNet of ours or of a peer, 25 frames of 1024x576."""
     with report.beside_others():
-        models, _ = networks.build_unet(report, "diffusers")
+        models, _ = networks.build_unet(report, name)
     size = (2, 16, 16) if report.tiny else (25, 72, 128)
-    values = svd_unet.inputs(*size, torch.float16, measure.device())
-    for name, model in models.items():
-        with report.guarded(name):
-            _compare(report, name, model, values)
+    _compare(report, name, models[name], svd_unet.inputs(*size, torch.float16, measure.device()))
 
 
-def transformer(report: Report) -> None:
-    """CogVideoX 2B, 49 frames of 720x480, both halves of guidance."""
+def transformer(report: Report, name: str) -> None:
+    """CogVideoX 2B of ours or of a peer, 49 frames of 720x480, both halves of guidance."""
     clip = networks.clip_of("2B", report.tiny)
+    names, device = networks.setting(name), measure.device()
     with report.beside_others():
-        models, _ = cog_dit.build(
-            clip.config,
-            networks.setting("diffusers"),
-            torch.bfloat16,
-            measure.device(),
-            spread=networks.SPREAD,
-        )
-    for name, model in models.items():
-        with report.guarded(name):
-            _compare(report, name, model, networks.inputs(clip))
+        models, _ = cog_dit.build(clip.config, names, torch.bfloat16, device, spread=networks.SPREAD)
+    _compare(report, name, models[name], networks.inputs(clip))
 
 
 @torch.inference_mode()

@@ -1,27 +1,25 @@
 """How much to work on at once on the card, and channels innermost through whole networks."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import ours
+from ...modules.layers import slabs as kit
 from ..cases import cog_dit, cog_vae, svd_unet, svd_vae
 from . import decoders, measure, networks
 from .report import Report
 
 Work = Callable[[], Tensor]
 ROUNDS = 2
-POWERS = {  # (family, constant): powers of two that it may be
-    ("svd", "ELEMENTS"): (21, 23, 25, 27, 29),
-    ("svd", "WORKING_NUMBERS"): (22, 24, 26, 28, 31),
-    ("cogvideox", "WORKING_NUMBERS"): (24, 26, 28, 30),
-    ("cogvideox", "FEED_FORWARD_ROWS"): (11, 12, 13, 14, 16),
+POWERS = {  # budget: powers of two that it may be
+    "UNET": (21, 23, 25, 27, 29),
+    "TOKENS": (22, 23, 24, 26, 28),
+    "IMAGE_VAE": (22, 24, 26, 28, 31),
+    "VIDEO_VAE": (24, 26, 28, 30),
 }
 
 
@@ -35,42 +33,23 @@ def run(report: Report) -> None:
                 work()
 
 
-def holders(family: str, constant: str) -> list[ModuleType]:
-    """Where a constant stands: a room of the family or of the layers, and whoever imported it by name.
-
-    LookupError where nobody has it any more.
-    """
-    rooms = tuple(f"{ours.PACK}.modules.{room}" for room in (f"families.{family}.", "layers."))
-    places = [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith(rooms) and constant in vars(module)
-    ]
-    if not places:
-        raise LookupError(f"{family} has no {constant}: it moved, or is named otherwise now.")
-    return places
-
-
 @contextmanager
-def changed(places: list[Any], name: str, value: Any) -> Iterator[None]:
+def changed(place: Any, name: str, value: Any) -> Iterator[None]:
     """A constant with another value for a while."""
-    usual = [getattr(place, name) for place in places]
-    for place in places:
-        setattr(place, name, value)
+    usual = getattr(place, name)
+    setattr(place, name, value)
     try:
         yield
     finally:
-        for place, before in zip(places, usual, strict=True):
-            setattr(place, name, before)
+        setattr(place, name, usual)
 
 
-def sweep(report: Report, title: str, family: str, constant: str, work: Work) -> None:
-    """A row for each value of the constant."""
-    places = holders(family, constant)
-    usual = getattr(places[0], constant)
-    for power in POWERS[family, constant]:
-        with changed(places, constant, 2**power):
-            _row(report, f"{title}, {constant} 2**{power}", work, usual=usual == 2**power)
+def sweep(report: Report, title: str, name: str, work: Work) -> None:
+    """A row for each value of a budget, the usual one among them."""
+    usual = getattr(kit, name).accelerator
+    for numbers in sorted({usual, *(2**power for power in POWERS[name])}):
+        with changed(kit, name, kit.Budget(numbers, numbers)):
+            _row(report, f"{title}, {name} {numbers / 2**20:g} Mi", work, usual=numbers == usual)
 
 
 def _row(report: Report, name: str, work: Work, **more: Any) -> None:
@@ -81,7 +60,13 @@ def _unet(report: Report, title: str, exvideo: bool = False) -> Callable[[], Non
     models, _ = networks.build_unet(report, "none", exvideo=exvideo)
     size = (2, 16, 16) if report.tiny else ((128, 64, 64) if exvideo else (25, 72, 128))
     work = partial(models["ours"], *svd_unet.inputs(*size, torch.float16, measure.device()))
-    return lambda: sweep(report, title, "svd", "ELEMENTS", work)
+    other = "IMAGE_VAE" if exvideo else "TOKENS"
+
+    def study() -> None:
+        sweep(report, title, "UNET", work)
+        sweep(report, f"{title}, its convolution" if exvideo else title, other, work)
+
+    return study
 
 
 def _svd_decoder(report: Report, title: str) -> Callable[[], None]:
@@ -90,7 +75,7 @@ def _svd_decoder(report: Report, title: str) -> Callable[[], None]:
     work = partial(built["ours"], decoders.latents(8, 4, *((8, 8) if report.tiny else (72, 128))))
 
     def study() -> None:
-        sweep(report, title, "svd", "WORKING_NUMBERS", work)
+        sweep(report, title, "IMAGE_VAE", work)
         _with_search(report, title, work)
         channels_last(built["ours"].__self__, torch.channels_last)
         _row(report, f"{title}, weights channels last", work)
@@ -104,10 +89,9 @@ def _cogvideox_decoder(report: Report, title: str) -> Callable[[], None]:
     work = partial(built["ours"], decoders.latents(1, 16, *((3, 8, 8) if report.tiny else (5, 60, 90))))
 
     def study() -> None:
-        sweep(report, title, "cogvideox", "WORKING_NUMBERS", work)
+        sweep(report, title, "VIDEO_VAE", work)
         _with_search(report, title, work)
-        places = holders("cogvideox", "storage_order")
-        with changed(places, "storage_order", lambda device: torch.channels_last_3d):
+        with changed(kit, "storage_order", clips_channels_last):
             channels_last(built["ours"].__self__, torch.channels_last_3d)
             _row(report, f"{title}, weights and activations channels last", work)
 
@@ -120,7 +104,12 @@ def _transformer(report: Report, title: str) -> Callable[[], None]:
         clip.config, networks.setting("none"), torch.bfloat16, measure.device(), spread=networks.SPREAD
     )
     work = partial(models["ours"], *networks.inputs(clip))
-    return lambda: sweep(report, title, "cogvideox", "FEED_FORWARD_ROWS", work)
+    return lambda: sweep(report, title, "TOKENS", work)
+
+
+def clips_channels_last(_: torch.device, axes: int) -> torch.memory_format:
+    """How activations lie in memory: clips with channels innermost, on every device."""
+    return torch.channels_last_3d if axes == 5 else torch.contiguous_format
 
 
 def channels_last(model: Any, order: torch.memory_format) -> None:
@@ -133,7 +122,7 @@ def channels_last(model: Any, order: torch.memory_format) -> None:
 
 def _with_search(report: Report, title: str, work: Work) -> None:
     """cudnn tries its algorithms and keeps the fastest; a host does so when asked."""
-    with changed([torch.backends.cudnn], "benchmark", True):
+    with changed(torch.backends.cudnn, "benchmark", True):
         _row(report, f"{title}, cudnn searches", work)
 
 

@@ -19,8 +19,10 @@ NETWORKS: dict[str, Step] = {
     "5b": ("networks", "transformer", ("5B",)),
 }
 COMPILING: dict[str, Step] = {
-    "compile svd": ("compiling", "unet", ()),
-    "compile 2b": ("compiling", "transformer", ()),
+    "compile svd": ("compiling", "unet", ("ours",)),
+    "compile 2b": ("compiling", "transformer", ("ours",)),
+    "compile svd, diffusers": ("compiling", "unet", ("diffusers",)),
+    "compile 2b, diffusers": ("compiling", "transformer", ("diffusers",)),
 }
 DECODERS: dict[str, Step] = {
     "1.5-5b": ("networks", "transformer", ("1.5-5B",)),
@@ -61,5 +63,5 @@ PHASES = (
     tuple(COMPILING),
 )
 # Seconds after which a step is ended, waiting for others included; what it has found is written by then.
-LIMITS = {"layers": 100.0, "slabs": 180.0, "compile svd": 300.0, "compile 2b": 300.0}
+LIMITS = {"layers": 100.0, "slabs": 180.0, **dict.fromkeys(COMPILING, 360.0)}
 LIMIT = 600.0

@@ -25,8 +25,8 @@ def decode_in_chunks(
 
     Neighbouring chunks share `overlap` frames, blended by a linear ramp: with a temporal decoder the seam
     is spread over them, with a per-frame decoder the blend changes nothing. When memory runs out the chunk
-    is halved, three times at most; then MemoryError names what was tried. `on_chunk` hears of every chunk
-    before its frames come.
+    is halved, three times at most; then MemoryError names what was tried. `on_chunk` is called with
+    every chunk before its frames come.
     """
     chunk, halvings, start = max(1, chunk), 0, 0
     tail: Tensor | None = None  # frames start .. start + len(tail), still to be blended

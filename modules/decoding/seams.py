@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-WHITE = 255  # jumps are told in steps of an 8-bit picture
+WHITE = 255  # jumps are measured in steps of an 8-bit picture
 
 
 @dataclass(frozen=True)

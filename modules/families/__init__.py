@@ -1,7 +1,10 @@
 """The video-diffusion systems this project knows. A new one is one folder and one line here."""
 
 from .cogvideox import FAMILY as COGVIDEOX
-from .family import Family
+from .family import AddOn, Family
+from .svd import EXVIDEO
 from .svd import FAMILY as SVD
 
 FAMILIES: tuple[Family, ...] = (COGVIDEOX, SVD)
+# weights that go into a network of these
+ADD_ONS: tuple[AddOn, ...] = (EXVIDEO,)

@@ -158,6 +158,8 @@ class Release:
     # None where no public record tells
     bytes: int | None = None
     sha256: str | None = None
+    # that it was trained on, of a network for people to choose: one row of README's table
+    size: Size | None = None
 
 
 @dataclass(frozen=True)

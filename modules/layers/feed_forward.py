@@ -39,7 +39,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, wide: int, activation: Activation, ops: Operations, **factory):
         super().__init__()
-        self.ops, self.activation = ops, activation
+        self.ops, self.activation, self.wide = ops, activation, wide
         first = Widen(width, wide, activation, ops, **factory)
         self.net = nn.ModuleList([first, nn.Identity(), ops.Linear(4 * width, width, **factory)])
 

@@ -1,30 +1,12 @@
-"""Norms taken apart: adaptive ones over a joint sequence, group norms whose statistics came from elsewhere.
+"""Adaptive norms over a joint sequence: one tensor, text tokens first, image tokens after.
 
-`modulate` and `add_gated` work on one tensor, text tokens first, image tokens after. They write into their
-first argument unless a graph is being recorded; callers use the result.
+Both functions write into their first argument unless a graph is being recorded; callers use the result.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .operations import Operations, is_recorded
-
-
-def group_affine(
-    norm: nn.Module, mean_bg: Tensor, rstd_bg: Tensor, like: Tensor, ops: Operations
-) -> tuple[Tensor, Tensor]:
-    """Scale and shift per channel, (b, c) each, that a group norm with these statistics applies to `like`.
-
-    `mean_bg` and `rstd_bg`, the reciprocal deviation, are per group and at least float32; so is the result.
-    ValueError for a norm without bias.
-    """
-    per_group = like.shape[1] // mean_bg.shape[1]
-    mean_bc, rstd_bc = (moment.repeat_interleave(per_group, dim=1) for moment in (mean_bg, rstd_bg))
-    with ops.weights(norm, like) as (weight, bias):
-        if bias is None:
-            raise ValueError("A group norm of an autoencoder has a weight and a bias: the bias is missing.")
-        scale_bc = rstd_bc * weight.to(rstd_bc.dtype)
-        return scale_bc, bias.to(rstd_bc.dtype) - mean_bc * scale_bc
+from .operations import is_recorded
 
 
 def modulate(y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import slabs
 from .operations import is_recorded
 
 THETA = 10000.0
-ROTARY_TOKENS = 4096  # half precision is rotated in float32, this many tokens of a clip at a time
 
 
 def sinusoid(positions_b: Tensor, width: int) -> Tensor:
@@ -106,8 +106,9 @@ def rotate(x_bhld: Tensor, table_ld: Tensor, start: int = 0) -> Tensor:
     if x_bhld.dtype == torch.float32:
         _pairs(moving).mul_(table_ld)
         return x_bhld
-    for part, turns in zip(moving.split(ROTARY_TOKENS, 2), table_ld.split(ROTARY_TOKENS), strict=True):
-        part.copy_(_rotated(part, turns))
+    # Twice in float32, which is twice as wide.
+    for place in slabs.TOKENS.spans(moving.shape[2], 4 * moving[:, :, :1].numel(), x_bhld.device):
+        moving[:, :, place] = _rotated(moving[:, :, place], table_ld[place])
     return x_bhld
 
 

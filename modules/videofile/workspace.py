@@ -105,9 +105,8 @@ def flush_folder(folder: Path) -> None:
     """Wait until a folder's entries are on the disk, where the system knows how."""
     if os.name != "posix":
         return
-    with suppress(
-        OSError
-    ):  # some network filesystems have no such call for folders; the file is whole anyway
+    # Some network filesystems have no such call for folders; the file is whole anyway.
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -281,7 +281,7 @@ def assert_open(encoder: Encoder | None) -> Encoder:
 def write_clip(
     job: Job, chunks: Iterable[Tensor], advance: Callable[[int], None] = lambda frames: None
 ) -> VideoWriter:
-    """Write frames (f, h, w, 3) as they arrive and finish the file; `advance` hears of every chunk."""
+    """Write frames (f, h, w, 3) as they arrive and finish the file; `advance` gets the number of frames of each chunk."""
     with VideoWriter(job) as writer:
         for frames in chunks:
             writer.write(frames)

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .detect import Finding, choose, detect, detect_all
+from .detect import choose, detect, detect_all
 from .errors import CheckpointError, shown
 from .files import DTYPES, FileIdentity, Header, file_identity, read_header, weight_files
+from .finding import Finding
 from .load import assign, open_part
 from .part import Kind, PartsOfFamily
 from .settings import notes_of

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .detect import Finding, detect
+from .detect import detect
 from .errors import CheckpointError
 from .files import open_weights, read_header
+from .finding import Finding
 from .part import Kind, PartsOfFamily
 
 

@@ -1,7 +1,7 @@
-"""LoRA files: whose weights they change, told by the model's own names and shapes.
+"""LoRA files: which weights they change, by the names and shapes of the model.
 
-Arrow of the work: `read_lora` looks at a header, `renamed` gives the tensors names that ComfyUI's own LoRA
-code reads for any model: `diffusion_model.<module>.<word>`.
+`read_lora` looks at a header; `renamed` gives the tensors the names that ComfyUI's own LoRA code reads for any
+model: `diffusion_model.<module>.<word>`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,15 +14,12 @@ from .errors import CheckpointError
 from .keymap import KeyMap
 from .part import Part, Shapes
 
-PREFIXES = (
-    "base_model.model.",
-    "model.diffusion_model.",
-    "diffusion_model.",
-    "transformer.",
-)  # PEFT, host, diffusers
+# In front of a module's name: PEFT's, the host's two, diffusers'.
+PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
 KOHYA_PREFIXES = ("lora_unet__", "lora_unet_", "lora_transformer_")
 DOWN, UP, ALPHA = "lora_A.weight", "lora_B.weight", "alpha"
-WORDS = {  # how files end their keys -> PEFT's ending, which the host reads too
+# How files end their keys -> PEFT's ending, which the host reads too.
+WORDS = {
     ".lora_A.weight": DOWN,
     ".lora_A.default.weight": DOWN,
     ".lora_down.weight": DOWN,
@@ -39,11 +36,12 @@ WORDS = {  # how files end their keys -> PEFT's ending, which the host reads too
 class LoRA:
     """Which of a file's keys change this model, and which do not."""
 
-    renames: Mapping[str, str]  # the file's key -> diffusion_model.<our module>.<word>
-    matched: int  # modules that the file changes
-    unmatched: tuple[
-        str, ...
-    ]  # the file's keys of unknown modules, wrong shapes and halves without the other
+    # the file's key -> diffusion_model.<our module>.<word>
+    renames: Mapping[str, str]
+    # modules that the file changes
+    matched: int
+    # the file's keys whose module is unknown, whose shape is wrong, or whose other half is missing
+    unmatched: tuple[str, ...]
     rank: int
 
 

@@ -80,28 +80,34 @@ class Part:
     """One checkpoint file's worth of a family: how to know it, rename it, size it and build it."""
 
     kind: Kind
-    signature: tuple[
-        str, ...
-    ]  # keys, in our naming, that only this part has together; read_config needs no other
-    dialects: Mapping[str, KeyMap]  # dialect name -> its keys to ours, most specific first
-    read_config: Callable[[Shapes, Mapping[str, Any] | None], Any]  # shapes in our naming, config.json
-    variant: Callable[[Any], str]  # config -> published name
-    build: type[nn.Module] | None  # build(config, ops=, dtype=, device=); None: the host builds it
+    # keys, in our naming, that no other part has all of; `read_config` works with these alone
+    signature: tuple[str, ...]
+    # name of a dialect -> its keys to ours, the most specific first
+    dialects: Mapping[str, KeyMap]
+    # (shapes in our naming, config.json) -> config
+    read_config: Callable[[Shapes, Mapping[str, Any] | None], Any]
+    # config -> published name
+    variant: Callable[[Any], str]
+    # build(config, ops=, dtype=, device=); None where the host builds it
+    build: type[nn.Module] | None
     # model folders in which it may lie, by the host's names or ours, in the order in which they are searched
     folders: tuple[str, ...]
     # the one that a user puts the file into
     folder: str
-    node: NodeName  # that loads it
+    # the node that loads it
+    node: NodeName
     # what it is called inside a diffusers pipeline
     components: tuple[str, ...] = ()
-    host_shapes: Callable[[Any], Shapes] | None = None  # config -> shapes, for what the host builds
+    # config -> shapes, for what the host builds
+    host_shapes: Callable[[Any], Shapes] | None = None
     # config -> what no shape tells of it, in the words of its settings: it goes into files that the host saves
     untold: Callable[[Any], Mapping[str, int]] = lambda config: {}
-    extras: KeyMap = KeyMap()  # keys beside the weights that go to the host under the name given here
-    prefixes: tuple[
-        str, ...
-    ] = ()  # the only ones it is known under, where it looks like another model's; (): any
-    pointwise: bool = False  # some dialect stores convolutions of one pixel as Linear, or the other way
+    # keys beside the weights -> the names under which they go to the host
+    extras: KeyMap = KeyMap()
+    # the only prefixes it is recognised under, where other models have the same keys; empty: any prefix
+    prefixes: tuple[str, ...] = ()
+    # whether some dialect stores 1x1 convolutions as Linear layers, or Linear layers as 1x1 convolutions
+    pointwise: bool = False
 
     def is_under(self, prefix: str) -> bool:
         """Whether the part may lie below this prefix."""

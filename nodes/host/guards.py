@@ -72,10 +72,11 @@ def check_windows(windows: Any, frames: int, rule: FrameRule, label: str) -> Non
         return
     length = windows.context_length + int(getattr(windows, "causal_window_fix", False))
     if rule.missing(length) or rule.missing(windows.context_length):
+        high = length + rule.missing(length) or length + rule.multiple
+        low = high - rule.multiple or high
         raise ValueError(
-            f"{label} takes {rule.multiple} latent frames at a time, which context windows of {length} cut apart: use "
-            f"Context Windows (Manual) with dim 2, a context_length that is a multiple of {rule.multiple}, and "
-            "causal_window_fix off where it is there."
+            f"{label} needs context windows of a multiple of {rule.multiple} latent frames: got {length}, use {low} "
+            f"or {high} in Context Windows (Manual) with dim 2, and causal_window_fix off where it is there."
         )
 
 

@@ -5,6 +5,7 @@ sampling does not start: none disappears. Other keys of `transformer_options` ar
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import comfy.utils
@@ -150,6 +151,7 @@ def refusal(entry: str, patch: Any) -> str:
 def maker_of(patch: Any) -> str:
     """The class and module that a patch comes from, as far as its name tells: nodes define theirs inside."""
     patch = patch[-1] if isinstance(patch, tuple) else patch  # a patch of layers comes with their class
+    patch = patch.func if isinstance(patch, partial) else patch
     named = patch if hasattr(patch, "__qualname__") else type(patch)
     module = (getattr(named, "__module__", None) or "").replace("\\", "/").rsplit("/", 1)[-1]
     return f"{named.__qualname__.split('.')[0]} ({module})" if module else named.__qualname__

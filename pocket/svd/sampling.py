@@ -1,6 +1,7 @@
 """Clips from pictures with nothing but the UNet: Euler steps over Karras' noise levels, guidance frame by frame."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from ..shapes import GROUND
 from .latents import CELL, COLOUR_GAIN, SCALE, latents_of
 from .measures import path_of, rank_correlation, speed_error, speed_of
 from .world import SlidingClip, draw_frames
+
+if TYPE_CHECKING:
+    from ...modules.noise import EDMNoise
 
 NUMBER_WIDTH = 64  # of the sinusoid of each micro-condition
 
@@ -25,6 +29,15 @@ class Told:
     def silent(self) -> "Told":
         """The same without the picture."""
         return Told(torch.zeros_like(self.context_b1d), torch.zeros_like(self.image_bchw), self.y_bd)
+
+
+def noise_process() -> "EDMNoise":
+    """The family's own."""
+    pack()
+    from kinetograph.modules.families.svd.config import SIGMA_MAX, SIGMA_MIN
+    from kinetograph.modules.noise import EDMNoise
+
+    return EDMNoise(SIGMA_MIN, SIGMA_MAX)
 
 
 def numbers_told(clips: list[SlidingClip]) -> Tensor:
@@ -51,17 +64,16 @@ def told_of(clips: list[SlidingClip], vision: nn.Module) -> Told:
 def velocity(unet: nn.Module, x_btchw: Tensor, sigma_b: Tensor, told: Told) -> Tensor:
     """v (b, t, 4, h, w) of noisy scaled latents, one noise level a clip."""
     frames = x_btchw.shape[1]
-    scaled = x_btchw * (sigma_b.square() + 1).rsqrt().view(-1, 1, 1, 1, 1)
+    scaled, timestep_b = noise_process().network_input(x_btchw, sigma_b)
     image = told.image_bchw[:, None].expand(-1, frames, -1, -1, -1)
     rows = torch.cat([scaled, image], 2).flatten(0, 1)
-    v = unet(rows, 0.25 * sigma_b.log(), told.context_b1d, y=told.y_bd, num_video_frames=frames)
+    v = unet(rows, timestep_b, told.context_b1d, y=told.y_bd, num_video_frames=frames)
     return v.unflatten(0, (-1, frames))
 
 
 def clean_of(x_btchw: Tensor, v_btchw: Tensor, sigma_b: Tensor) -> Tensor:
     """The denoised estimate."""
-    s = sigma_b.view(-1, 1, 1, 1, 1)
-    return x_btchw / (s**2 + 1) - v_btchw * s / (s**2 + 1).sqrt()
+    return noise_process().denoised(x_btchw, v_btchw, sigma_b)
 
 
 @dataclass(frozen=True)
@@ -78,13 +90,13 @@ class Course:
 def sample(unet: nn.Module, told: Told, course: Course) -> Tensor:
     """Scaled latents (b, t, 4, h, w)."""
     pack()
-    from kinetograph.modules.families.svd.config import SIGMA_MAX, SIGMA_MIN
     from kinetograph.modules.sampling.schedules import edm_levels
 
     b, c, h, w = told.image_bchw.shape
-    levels = edm_levels(course.steps, SIGMA_MIN, SIGMA_MAX)
+    process = noise_process()
+    levels = edm_levels(course.steps, process.sigma_min, process.sigma_max)
     dice = torch.Generator().manual_seed(course.seed)
-    x = torch.randn(b, course.frames, c, h, w, generator=dice) * (SIGMA_MAX**2 + 1) ** 0.5
+    x = torch.randn(b, course.frames, c, h, w, generator=dice) * (process.sigma_max**2 + 1) ** 0.5
     scale = torch.linspace(*course.guidance, course.frames).view(1, -1, 1, 1, 1)
     for here, after in zip(levels, levels[1:], strict=False):
         sigma = torch.full((b,), here)

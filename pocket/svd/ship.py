@@ -13,7 +13,8 @@ from ..parts import pack
 from ..progress import read_log
 from ..ship import half, rows_of
 from .latents import preview_factors
-from .train_unet import Training, settings
+from .train_exvideo import LongTraining
+from .train_unet import settings, trained_unet
 from .train_vae import build_vae
 from .vision import HEADS, open_clip_names, open_vision
 from .world import LONG_FRAMES
@@ -63,14 +64,6 @@ def trained_vae(encoder_run: Path, decoder_run: Path) -> nn.Module:
     return vae.eval()
 
 
-def trained_unet(run: Path) -> tuple[nn.Module, int]:
-    """The running mean of the last saved step, and that step."""
-    training = Training()
-    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
-    training.both.load_state_dict(state["model"])
-    return training.average.requires_grad_(False).eval(), state["step"]
-
-
 def ship_svd(runs: Path, file: Path = MODEL) -> None:
     """UNet, autoencoder, image encoder and CLIP to one file."""
     vae = dict(trained_vae(runs / "svd_encoder", runs / "svd_decoder").state_dict())
@@ -89,12 +82,9 @@ def ship_svd(runs: Path, file: Path = MODEL) -> None:
 
 def trained_branches(runs: Path) -> tuple[nn.Module, int]:
     """The running mean of the ExVideo run's last saved step, and that step."""
-    from .train_exvideo import LongTraining
-
     training = LongTraining(trained_unet(runs / "svd_unet")[0])
-    state = torch.load(runs / "exvideo" / "state.pt", map_location="cpu", weights_only=True)
-    training.both.load_state_dict(state["model"])
-    return training.average, state["step"]
+    step = training.open(runs / "exvideo")
+    return training.average, step
 
 
 def ship_exvideo(runs: Path, file: Path = PATCH) -> None:

@@ -4,14 +4,23 @@ import copy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..optimizers import BlockOptimizer
 from ..parts import pack
-from ..progress import RunLog, load_run, save_run
-from ..train_transformer import AVERAGE
-from .sampling import Course, velocity
-from .train_unet import Sample, attend_in_float32, check, clips_of_step, draw_sample, lr_at, settings
+from ..training import Averaged, Plan, train
+from .sampling import Course
+from .train_unet import (
+    Sample,
+    attend_in_float32,
+    check,
+    clips_of_step,
+    draw_sample,
+    errors_of,
+    lr_at,
+    settings,
+    trained_unet,
+)
 from .vision import open_vision
 from .world import FRAMES, LONG_FRAMES
 
@@ -19,7 +28,7 @@ BATCH = 1
 GENTLE = 0.5  # of the learning rate that the UNet was trained with
 ACCUMULATE = 2  # clips to a step
 FIRST_STEP = 1_000_000  # seeds that the UNet did not see
-SAVE_EVERY, CHECK_EVERY = 50, 200
+LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 10, 50, 200
 
 
 def build_branches() -> nn.Module:
@@ -49,59 +58,39 @@ def put_in(unet: nn.Module, branches: nn.Module) -> nn.Module:
     return unet
 
 
-class LongTraining:
+class LongTraining(Averaged):
     """A frozen UNet, the branches to be trained in it, and their running mean in a UNet of its own."""
 
     def __init__(self, unet: nn.Module) -> None:
         self.branches, self.average = build_branches(), build_branches()
         start_branches(self.branches, unet)
-        self.average.load_state_dict(self.branches.state_dict())
+        optimizer = BlockOptimizer(self.branches, self.branches, convolutions=True)
+        super().__init__(self.branches, self.average, optimizer)
         frozen = unet.requires_grad_(False)
         self.long_unet = put_in(copy.deepcopy(frozen), self.branches)
         self.average_unet = put_in(copy.deepcopy(frozen), self.average)
-        self.both = nn.ModuleDict({"model": self.branches, "average": self.average})
-        self.optimizer = BlockOptimizer(self.branches, self.branches, convolutions=True)
 
     def step(self, samples: list[Sample], lr: float, number: int) -> dict[str, float]:
         """One update from several samples, one after the other."""
         losses = [self._learn(drawn, len(samples)) for drawn in samples]
-        norm = nn.utils.clip_grad_norm_(self.branches.parameters(), 1.0)
-        self.optimizer.step(lr)
-        self._follow(number)
-        return {"loss": sum(losses) / len(losses), "norm": norm.item()}
+        return {"loss": sum(losses) / len(losses), "norm": self.apply(lr, number)}
 
     def _learn(self, drawn: Sample, share: int) -> float:
-        with torch.autocast("cpu", torch.bfloat16):
-            v = velocity(self.long_unet, drawn.x_btchw, drawn.sigma_b, drawn.told)
-        errors = (v.float() - drawn.v_btchw).square().flatten(1).mean(1)
-        seen: Tensor = drawn.sigma_b.square() / (drawn.sigma_b.square() + 1)
-        loss = (errors * seen).mean()
+        loss = errors_of(self.long_unet, drawn)[1].mean()
         (loss / share).backward()
         return loss.item()
-
-    @torch.no_grad()
-    def _follow(self, number: int) -> None:
-        keep = min(AVERAGE, (number + 1) / (number + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.branches.parameters()), 1 - keep)
 
 
 def train_exvideo(out: Path, unet_run: Path, vision_run: Path, total: int) -> None:
     """Train to `total` steps in all, going on from the last saved one."""
-    from .ship import trained_unet
-
     vision, training = open_vision(vision_run), LongTraining(trained_unet(unet_run)[0])
-    done = load_run(out, training.both, training.optimizer)
-    torch.manual_seed(done)
-    log, checks = RunLog(out / "log.jsonl", every=10), RunLog(out / "checks.jsonl", every=1)
-    for step in range(done + 1, total + 1):
+
+    def learn(step: int) -> dict[str, float]:
         clips = clips_of_step(FIRST_STEP + step, BATCH * ACCUMULATE, still=0.05)
         samples = [draw_sample([clip], LONG_FRAMES, vision, drop=0.0) for clip in clips]
         lr = GENTLE * lr_at(step - 1, total)
-        log.add(step, lr=lr, **training.step(samples, lr, step))
-        if step % SAVE_EVERY == 0 or step == total:
-            save_run(out, step, training.both, training.optimizer)
-        if step % CHECK_EVERY == 0 or step == total:
-            state = torch.get_rng_state()
-            course = Course(LONG_FRAMES, 12, (1.0, 1.0))
-            checks.write(step=step, **check(training.average_unet, vision, course, count=4))
-            torch.set_rng_state(state)
+        return {"lr": lr, **training.step(samples, lr, step)}
+
+    course = Course(LONG_FRAMES, 12, (1.0, 1.0))
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
+    train(out, training, plan, learn, lambda: check(training.average_unet, vision, course, count=4))

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ..optimizers import BlockOptimizer
 from ..parts import pack
-from ..progress import RunLog, load_run, save_run
-from ..train_transformer import AVERAGE
+from ..training import Averaged, Plan, mean_of, ramp, squared_errors, train
 from .latents import SCALE, latents_of
-from .sampling import NUMBER_WIDTH, Course, Told, measure, sample, told_of, velocity
+from .sampling import NUMBER_WIDTH, Course, Told, measure, noise_process, sample, told_of, velocity
 from .vision import TOKEN, open_vision
 from .world import BUCKETS, FRAMES, SIZE, SlidingClip, draw_frames, sample_clip, still_clip
 
@@ -27,7 +26,7 @@ STILL = 0.12  # part of the clips that stand still anywhere in the frame
 MISREAD = 0.3  # spread of errors of the raw image latents, in half of the clips: an encoder is not exact
 LOG_MEAN, LOG_SPREAD = 1.0, 1.6  # of ln sigma
 HIGH = (3.4, 6.6)  # ln sigma of the fifth of the clips that are nothing but noise: sampling starts at 700
-SAVE_EVERY, CHECK_EVERY = 100, 250
+LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 250
 FIRST_SEED, UNSEEN_SEED = 3_000_000, 90_000_000
 
 
@@ -102,8 +101,8 @@ def draw_sample(clips: list[SlidingClip], frames: int, vision: nn.Module, drop: 
     kept = (torch.rand(b) >= drop).float().view(-1, 1, 1, 1)
     told = Told(told.context_b1d * kept[..., 0], (told.image_bchw + misread) * kept, told.y_bd)
     sigma, noise = draw_levels(b), torch.randn_like(z)
-    s = sigma.view(-1, 1, 1, 1, 1)
-    return Sample(z + s * noise, (noise - s * z) / (s**2 + 1).sqrt(), sigma, told)
+    process = noise_process()
+    return Sample(process.noisy(z, noise, sigma), process.target(z, noise, sigma), sigma, told)
 
 
 def clips_of_step(step: int, batch: int, still: float = STILL) -> list[SlidingClip]:
@@ -117,44 +116,47 @@ def unseen_clips(count: int) -> list[SlidingClip]:
     return [sample_clip(UNSEEN_SEED + i, bucket=bucket) for i, bucket in enumerate(spread)]
 
 
-class Training:
+def errors_of(unet: nn.Module, drawn: Sample) -> tuple[Tensor, Tensor]:
+    """Squared errors of v, and of the denoised estimate, of each clip (b,); the second are what is learned from."""
+    with torch.autocast("cpu", torch.bfloat16):
+        v = velocity(unet, drawn.x_btchw, drawn.sigma_b, drawn.told)
+    errors = squared_errors(v, drawn.v_btchw)
+    # v enters the denoised estimate by sigma / sqrt(sigma^2 + 1)
+    return errors, errors * (drawn.sigma_b.square() / (drawn.sigma_b.square() + 1))
+
+
+class Training(Averaged):
     """The UNet, its running mean and the optimizer, one step at a time."""
 
     def __init__(self) -> None:
         self.model, self.average = build_unet(), build_unet()
         start_weights(self.model)
-        self.average.load_state_dict(self.model.state_dict())
-        self.both = nn.ModuleDict({"model": self.model, "average": self.average})
-        self.optimizer = BlockOptimizer(self.model, self.model, convolutions=True)
+        optimizer = BlockOptimizer(self.model, self.model, convolutions=True)
+        super().__init__(self.model, self.average, optimizer)
 
     def step(self, drawn: Sample, lr: float, number: int) -> dict[str, float]:
         """One update; the loss is the error of the denoised estimate, reported also at high noise alone."""
-        with torch.autocast("cpu", torch.bfloat16):
-            v = velocity(self.model, drawn.x_btchw, drawn.sigma_b, drawn.told)
-        errors = (v.float() - drawn.v_btchw).square().flatten(1).mean(1)
-        seen = drawn.sigma_b.square() / (drawn.sigma_b.square() + 1)
-        (errors * seen).mean().backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step(lr)
-        self.follow(number)
-        high = (errors * seen).detach()[drawn.sigma_b >= 10]
+        errors, denoised = errors_of(self.model, drawn)
+        denoised.mean().backward()
+        norm = self.apply(lr, number)
         return {
-            "loss": (errors * seen).mean().item(),
-            "high": high.mean().item() if len(high) else 0.0,
+            "loss": denoised.mean().item(),
+            "high": mean_of(denoised, drawn.sigma_b >= 10),
             "v_loss": errors.mean().item(),
-            "norm": norm.item(),
+            "norm": norm,
         }
 
-    @torch.no_grad()
-    def follow(self, number: int) -> None:
-        """Move the running mean; young ones forget faster."""
-        keep = min(AVERAGE, (number + 1) / (number + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+
+def trained_unet(run: Path) -> tuple[nn.Module, int]:
+    """The running mean of the last saved step, and that step."""
+    training = Training()
+    step = training.open(run)
+    return training.average.requires_grad_(False).eval(), step
 
 
 def lr_at(step: int, total: int) -> float:
     """Warms up, holds for half of the way, then falls evenly to a fiftieth."""
-    return PEAK_LR * min(1.0, (step + 1) / WARM_UP, max(0.02, 2 * (1 - step / total)))
+    return PEAK_LR * ramp(step, total, WARM_UP)
 
 
 @torch.no_grad()
@@ -169,16 +171,12 @@ def check(unet: nn.Module, vision: nn.Module, course: Course, count: int = 8) ->
 def train_unet(out: Path, vision_run: Path, total: int) -> None:
     """Train to `total` steps in all, going on from the last saved one."""
     vision, training = open_vision(vision_run), Training()
-    done = load_run(out, training.both, training.optimizer)
-    torch.manual_seed(done)
-    log, checks = RunLog(out / "log.jsonl", every=25), RunLog(out / "checks.jsonl", every=1)
-    for step in range(done + 1, total + 1):
+
+    def learn(step: int) -> dict[str, float]:
         drawn = draw_sample(clips_of_step(step, BATCH), FRAMES, vision, DROP)
         lr = lr_at(step - 1, total)
-        log.add(step, lr=lr, **training.step(drawn, lr, step))
-        if step % SAVE_EVERY == 0 or step == total:
-            save_run(out, step, training.both, training.optimizer)
-        if step % CHECK_EVERY == 0 or step == total:
-            state = torch.get_rng_state()
-            checks.write(step=step, **check(training.average, vision, Course(FRAMES, 12, (1.0, 1.0))))
-            torch.set_rng_state(state)
+        return {"lr": lr, **training.step(drawn, lr, step)}
+
+    course = Course(FRAMES, 12, (1.0, 1.0))
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
+    train(out, training, plan, learn, lambda: check(training.average, vision, course))

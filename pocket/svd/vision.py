@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, interpolate, mse_loss
 
 from ..progress import RunLog, load_run, save_run
 from ..shapes import COLOURS, MOTIONS, SHAPES
+from ..training import ramp
 from .world import SIZE, SlidingClip, draw_frames, sample_clip
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def train_vision(out: Path) -> None:
         colour, shape, motion, place = targets(clips)
         losses = [cross_entropy(s, t) for s, t in zip(said[:3], (colour, shape, motion), strict=True)]
         loss = sum(losses) + 5 * mse_loss(said[3], place)
-        optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, step / 50, (STEPS + 1 - step) / (STEPS / 2))
+        optimizer.param_groups[0]["lr"] = 1e-3 * ramp(step - 1, STEPS, warm_up=50, least=0.0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -71,7 +71,7 @@ REFUSED = {
         ),
         f"the object patch {MIDDLE}.transformer_blocks.1.attn1": put(f"{MIDDLE}.transformer_blocks.1.attn1"),
         f"the object patch {MIDDLE}.transformer_blocks.0.attn1.forward": put(
-            f"{MIDDLE}.transformer_blocks.0.attn1.forward"
+            f"{MIDDLE}.transformer_blocks.0.attn1.forward", Booster().patch
         ),
         f"the object patch {MIDDLE}": put(MIDDLE, Alien()),
         "the object patch params.default_ref_method": put("params.default_ref_method"),

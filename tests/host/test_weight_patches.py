@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kinetograph.modules.families.cogvideox import blocks
+from kinetograph.modules.layers import slabs
 from kinetograph.tests.host.workbench import Workbench, relative, run
 
 RANK, ALPHA, STRENGTH = 4, 2.0, 0.8
@@ -37,7 +37,7 @@ def bench(comfy_here):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Feed-forwards run block of tokens by block of tokens even at this size."""
-    monkeypatch.setattr(blocks, "FEED_FORWARD_ROWS", 16)
+    monkeypatch.setattr(slabs, "TOKENS", slabs.Budget(2048, 2048))
 
 
 def parameters(model):

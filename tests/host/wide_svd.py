@@ -71,16 +71,13 @@ def inputs(clips=1, frames=FRAMES, images=()):
     n = clips * frames
     indicator = torch.zeros(clips, frames)
     indicator[:, list(images)] = 1.0
-    given = {
-        "context": torch.randn(clips, 1, CONFIG.context_dim, generator=generator),
-        "y": torch.randn(clips, CONFIG.adm_dim, generator=generator),
-    }
     return {
         "x": torch.randn(n, 8, HEIGHT, WIDTH, generator=generator),
         "timestep": torch.tensor([1.3, -0.4])[:clips].repeat_interleave(frames),
         "num_video_frames": frames,
         "image_only_indicator": indicator,
-        **{name: value.repeat_interleave(frames, 0) for name, value in given.items()},
+        "context": torch.randn(n, 1, CONFIG.context_dim, generator=generator),
+        "y": torch.randn(n, CONFIG.adm_dim, generator=generator),
     }
 
 

@@ -9,10 +9,9 @@ import torch
 
 from kinetograph.benchmarks import peers
 from kinetograph.benchmarks.memory import peak_live_bytes
-from kinetograph.modules.families.cogvideox import blocks
 from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
 from kinetograph.modules.families.cogvideox.model import CogVideoXTransformer
-from kinetograph.modules.layers import positions
+from kinetograph.modules.layers import positions, slabs
 
 TINY = CogVideoXConfig(
     num_layers=2,
@@ -367,8 +366,8 @@ def test_half_precision_stays_near(dtype, tolerance):
 def test_blocks_of_tokens_give_the_same(monkeypatch):
     model, _, given = both("5B")
     expected = run(model, *given)
-    monkeypatch.setattr(blocks, "FEED_FORWARD_ROWS", 7)
-    monkeypatch.setattr(positions, "ROTARY_TOKENS", 7)
+    seven_tokens = 7 * 4 * TINY.width
+    monkeypatch.setattr(slabs, "TOKENS", slabs.Budget(seven_tokens, seven_tokens))
     assert relative_error(run(model, *given), expected) <= 1e-6
     half = run(model.bfloat16(), given[0].bfloat16(), given[1], given[2].bfloat16())
     assert relative_error(half.float(), expected) <= 5e-2

@@ -10,8 +10,8 @@ import torch
 
 from kinetograph.benchmarks import peers
 from kinetograph.modules.families.cogvideox import vae as cog
-from kinetograph.modules.families.cogvideox import vae_frames as frames
 from kinetograph.modules.families.cogvideox import vae_layers as layers
+from kinetograph.modules.layers import slabs
 from kinetograph.tests.casting import CastingOperations
 
 TINY = cog.VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_groups=2)
@@ -209,7 +209,7 @@ def test_inference_equals_training_mode(reference):
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_few_frames_at_a_time_change_nothing(reference, at_once, monkeypatch):
-    monkeypatch.setattr(layers, "frames_at_once", lambda x: at_once)
+    monkeypatch.setattr(slabs.Budget, "at_once", lambda self, numbers, device: at_once)
     x, z = pixels(17), latents(5)
     with torch.inference_mode():
         assert relative_error(make(reference).encode(x), reference.encode(x).latent_dist.mean) <= 1e-5
@@ -219,7 +219,7 @@ def test_few_frames_at_a_time_change_nothing(reference, at_once, monkeypatch):
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
 def test_accelerator_path_agrees(reference, order, monkeypatch):
     """What runs where the device is no CPU: another memory order, and conv3d as it is."""
-    monkeypatch.setattr(frames, "storage_order", lambda device: order)
+    monkeypatch.setattr(slabs, "storage_order", lambda device, axes: order)
     monkeypatch.setattr(layers.CausalConv, "_convolution", lambda self, like: lambda x, begins: self.conv(x))
     x, z = pixels(17, batch=2), latents(6, batch=2)
     with torch.inference_mode():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from kinetograph.modules.families.svd import blocks
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.families.svd.exvideo import ExVideoBranches
 from kinetograph.modules.families.svd.model import SVDUNet
+from kinetograph.modules.layers import slabs
 from kinetograph.modules.layers.hooks import Hooks
 
 TINY = SVDConfig(channels=(32, 64, 64, 64), head_dim=32, context_dim=32, adm_dim=96)
@@ -96,7 +96,7 @@ class Watch(Hooks):
 @pytest.mark.parametrize("tokens", [1, 4])
 def test_watching_changes_nothing_and_nothing_seen_changes(unet, into_transformers, tokens, monkeypatch):
     """Without a look into transformers to the bit; with one up to rounding, for then nothing is cut."""
-    monkeypatch.setattr(blocks, "CPU_ELEMENTS", 2**12)
+    monkeypatch.setattr(slabs, "UNET", slabs.Budget(2**12, 2**12))
     watch = Watch(into_transformers)
     got, expected = run(unet, watch, tokens), run(unet, tokens=tokens)
     assert torch.equal(got, expected) or into_transformers
@@ -119,7 +119,7 @@ def test_every_place_in_its_order(unet):
 
 def test_whole_batches_are_shown(unet, monkeypatch):
     """Also where memory is short: tokens of every frame at once, then every pixel's frames."""
-    monkeypatch.setattr(blocks, "CPU_ELEMENTS", 2**12)
+    monkeypatch.setattr(slabs, "UNET", slabs.Budget(2**12, 2**12))
     watch = Watch(True)
     run(unet, watch)
     seen = [shape for name, place, shape in watch.shapes if name == "attn1" and place == ("input", 1)]

@@ -8,7 +8,7 @@ from kinetograph.benchmarks import peers
 from kinetograph.modules.families.svd import exvideo, keys, long_positions, transformer
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.families.svd.model import SVDUNet
-from kinetograph.modules.layers import positions
+from kinetograph.modules.layers import positions, slabs
 from kinetograph.modules.layers.attention import attend
 from kinetograph.modules.layers.operations import TorchOperations
 
@@ -116,7 +116,7 @@ def test_a_wrong_variant_shows(monkeypatch, wrong):
 
 @pytest.mark.parametrize("elements", [1, 7 * 64 * 24])
 def test_chunks_of_frames_only_round(monkeypatch, elements):
-    monkeypatch.setattr(long_positions, "ELEMENTS", elements)
+    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(elements, elements))
     assert relative_error(*both(*branch_pair(False), 40)) <= 2e-6
 
 

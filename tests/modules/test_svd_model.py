@@ -10,7 +10,7 @@ from kinetograph.benchmarks import peers
 from kinetograph.modules.families.svd import blocks, keys, transformer
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.families.svd.model import SVDUNet, transformer_places
-from kinetograph.modules.layers import positions
+from kinetograph.modules.layers import positions, slabs
 
 TINY = SVDConfig(channels=(64, 96, 64, 64), head_dim=32, context_dim=32, adm_dim=96)
 TOLERANCE = 1e-5
@@ -96,7 +96,8 @@ def test_equals_diffusers(sizes):
 def test_slabs_only_round(monkeypatch, elements):
     """A frame, a pixel and a row at a time, and everything at once."""
     given = inputs(2, 3, 8, 8)
-    monkeypatch.setattr(blocks, "CPU_ELEMENTS", elements)
+    for name in ("UNET", "TOKENS"):
+        monkeypatch.setattr(slabs, name, slabs.Budget(elements, elements))
     assert relative_error(ours_of(*given), theirs_of(*given)) <= TOLERANCE
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from kinetograph.benchmarks import peers
 from kinetograph.modules.families.svd import vae as svd
 from kinetograph.modules.families.svd import vae_layers as layers
-from kinetograph.modules.families.svd import vae_parts as parts
 from kinetograph.modules.families.svd.keys import VAE_DIFFUSERS
+from kinetograph.modules.layers import slabs
 from kinetograph.tests.casting import CastingOperations
 
 TINY = svd.VAEConfig(channels=(32, 64), quant_conv=True)
@@ -205,7 +205,7 @@ def test_a_clip_is_more_than_its_frames(tiny):
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_parts_change_nothing(deep, numbers, order, monkeypatch):
     """Rows of frames, some frames, some pixels at a time, in either memory order."""
-    monkeypatch.setattr(parts, "WORKING_NUMBERS", numbers)
+    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(numbers, numbers))
     model, x, z = make(deep), pixels(3, dtype=deep.dtype), latents(3, dtype=deep.dtype)
     x, z = x.contiguous(memory_format=order), z.contiguous(memory_format=order)
     with torch.inference_mode():
@@ -217,8 +217,8 @@ def test_parts_change_nothing(deep, numbers, order, monkeypatch):
 def test_inputs_are_left_alone(tiny, monkeypatch):
     x, z, model = pixels(2), latents(3), make(tiny)
     before = x.clone(), z.clone()
-    for numbers in (1, parts.WORKING_NUMBERS):
-        monkeypatch.setattr(parts, "WORKING_NUMBERS", numbers)
+    for numbers in (1, slabs.IMAGE_VAE.cpu):
+        monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(numbers, numbers))
         with torch.inference_mode():
             model.encode(x)
             model.decode(z)
@@ -256,10 +256,10 @@ def test_channels_are_checked(deep):
         make(deep).encode(torch.zeros(1, 4, 16, 16))
 
 
-@pytest.mark.parametrize("numbers", [500, parts.WORKING_NUMBERS])
+@pytest.mark.parametrize("numbers", [500, slabs.IMAGE_VAE.cpu])
 def test_an_attention_of_the_hosts(tiny, numbers, monkeypatch):
     """It is called with one head and gets no more than so many pairs."""
-    monkeypatch.setattr(parts, "WORKING_NUMBERS", numbers)
+    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(numbers, numbers))
     sizes = []
 
     def attention(q_bhld, k_bhld, v_bhld, transformer_options=None):
@@ -272,10 +272,10 @@ def test_an_attention_of_the_hosts(tiny, numbers, monkeypatch):
     assert sizes and max(sizes) <= numbers and sum(sizes) == 3 * 30 * 30
 
 
-@pytest.mark.parametrize("numbers", [2500, parts.WORKING_NUMBERS])
+@pytest.mark.parametrize("numbers", [2500, slabs.IMAGE_VAE.cpu])
 def test_an_adapter_on_a_convolution_is_called(tiny, numbers, monkeypatch):
     """ComfyUI's bypass adapters replace a layer's forward: 3x3, doubled and temporal ones alike."""
-    monkeypatch.setattr(parts, "WORKING_NUMBERS", numbers)
+    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(numbers, numbers))
     model, called = make(tiny), set()
     names = ("up.1.upsample.conv", "up.0.block.0.conv1", "up.0.block.0.time_stack.in_layers.2")
     for name in names:
@@ -292,9 +292,9 @@ def test_an_adapter_on_a_convolution_is_called(tiny, numbers, monkeypatch):
     assert called == set(names)
 
 
-@pytest.mark.parametrize("numbers", [2500, parts.WORKING_NUMBERS])
+@pytest.mark.parametrize("numbers", [2500, slabs.IMAGE_VAE.cpu])
 def test_weights_that_rest_in_another_dtype(tiny, mode, numbers, monkeypatch):
-    monkeypatch.setattr(parts, "WORKING_NUMBERS", numbers)
+    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(numbers, numbers))
     ours = make(tiny, ops=CastingOperations, dtype=torch.float64)
     x, z = pixels(2), latents(3)
     with mode:
@@ -302,11 +302,11 @@ def test_weights_that_rest_in_another_dtype(tiny, mode, numbers, monkeypatch):
         assert_equal(ours.decode(z), decode(tiny, z))
 
 
-@pytest.mark.parametrize("numbers", [2500, parts.WORKING_NUMBERS])
+@pytest.mark.parametrize("numbers", [2500, slabs.IMAGE_VAE.cpu])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_stays_near(deep, dtype, numbers, monkeypatch):
     """No farther from the exact picture than diffusers in the same dtype, give or take its luck."""
-    monkeypatch.setattr(parts, "WORKING_NUMBERS", numbers)
+    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(numbers, numbers))
     z = latents(3, dtype=dtype)
     exact, low = decode(deep, z.double()), make_reference(DEEP).to(dtype)
     with torch.inference_mode():

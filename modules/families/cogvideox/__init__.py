@@ -8,6 +8,7 @@ from .conditions import conditions, inputs
 from .config import GRID, CogVideoXConfig, read_config, untold
 from .keys import COMFY, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
+from .releases import RELEASES
 from .vae import CogVideoXVAE, read_vae_config
 
 LOADER = NodeName("KinetographCogVideoXLoader", "CogVideoX Loader")
@@ -77,6 +78,7 @@ FAMILY = Family(
     id="cogvideox",
     label="CogVideoX",
     parts={"diffusion_model": TRANSFORMER, "vae": CAUSAL_VAE, "text_encoder": t5_encoder(LOADER, FOLDER)},
+    releases=RELEASES,
     diffusion=Diffusion(
         grid=GRID,
         noise=noise,

@@ -14,11 +14,11 @@ from ...layers.attention import Attention
 from ...layers.feed_forward import FeedForward, gelu_tanh
 from ...layers.norms import add_gated, modulate
 from ...layers.operations import Operations, is_recorded
+from ...layers.slabs import in_rows
 from .config import CogVideoXConfig
 
 NORM_EPS = 1e-5
 QK_NORM_EPS = 1e-6
-FEED_FORWARD_ROWS = 4096  # tokens whose four-fold wider activations live at once
 
 
 class ExpertNorm(nn.Module):
@@ -81,12 +81,11 @@ def _packed(x_bhld: Tensor) -> Tensor:
 
 
 def feed_forward_in_place(y_bld: Tensor, feed_forward: FeedForward) -> Tensor:
-    """The feed-forward of normed tokens, block of tokens by block of tokens when there are many."""
-    if is_recorded() or y_bld.shape[0] * y_bld.shape[1] <= FEED_FORWARD_ROWS:
+    """The feed-forward of normed tokens, some at a time where there are many."""
+    if is_recorded():
         return feed_forward(y_bld)
-    with feed_forward.fetched(y_bld) as run:
-        for rows_nd in y_bld.flatten(0, 1).split(FEED_FORWARD_ROWS):
-            rows_nd.copy_(run(rows_nd))
+    for rows_nd, run in in_rows(feed_forward, y_bld):
+        rows_nd.copy_(run(rows_nd))
     return y_bld
 
 

@@ -113,16 +113,10 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     shapes belong to no CogVideoX checkpoint that this version knows.
     """
     settings = settings or {}
-    # a Linear in the 1.5 releases, two latent frames to a token
-    projection = shapes["patch_embed.proj.weight"]
-    patch_size_t = 1 if len(projection) == 4 else 2
-    projection = lengths(shapes, "patch_embed.proj.weight", 4 if patch_size_t == 1 else 2)
     width, text_dim = lengths(shapes, "patch_embed.text_proj.weight", 2)
     (head_dim,) = lengths(shapes, "transformer_blocks.0.attn1.norm_q.weight", 1)
     patch_size = whole(settings, "patch_size", GRID.patch_hw, GRID.patch_hw, GRID.patch_hw)
-    patch = patch_size_t * patch_size**2
-    in_channels = projection[1] if patch_size_t == 1 else projection[1] // patch
-    out_channels = lengths(shapes, "proj_out.weight", 2)[0] // patch
+    patch_size_t, in_channels, out_channels = _read_patches(shapes, patch_size)
     ofs = "ofs_embedding.linear_1.weight" in shapes
     learned = "patch_embed.pos_embedding" in shapes
     _check_channels(in_channels, out_channels, knows_image=ofs or learned)
@@ -149,6 +143,18 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         image_latent_scale=1.0 if ofs else latent_scale,
         snr_shift=1.0 if rotary else 3.0,
     )
+
+
+def _read_patches(shapes: Shapes, patch_size: int) -> tuple[int, int, int]:
+    """Latent frames of a patch, and the channels of the latents that go in and come out.
+
+    Patches are cut by a convolution of single frames, in the 1.5 releases by a Linear layer of two frames.
+    """
+    patch_size_t = 1 if len(shapes["patch_embed.proj.weight"]) == 4 else 2
+    inputs = lengths(shapes, "patch_embed.proj.weight", 4 if patch_size_t == 1 else 2)[1]
+    outputs = lengths(shapes, "proj_out.weight", 2)[0]
+    cells = patch_size_t * patch_size**2
+    return patch_size_t, inputs if patch_size_t == 1 else inputs // cells, outputs // cells
 
 
 def untold(config: CogVideoXConfig) -> dict[str, int]:

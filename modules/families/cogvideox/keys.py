@@ -42,10 +42,8 @@ COMFY = KeyMap(  # ComfyUI 0.30, comfy/ldm/cogvideo/model.py
 )
 
 RESNETS = ("encoder.down_blocks.{i}.resnets.{j}.", "encoder.mid_block.resnets.{j}.")
-SPATIAL_RESNETS = (
-    "decoder.up_blocks.{i}.resnets.{j}.",
-    "decoder.mid_block.resnets.{j}.",
-)  # normed by latents
+# Their norms are functions of the latent.
+SPATIAL_RESNETS = ("decoder.up_blocks.{i}.resnets.{j}.", "decoder.mid_block.resnets.{j}.")
 SPATIAL_NORM = ("norm_layer", "conv_y.conv", "conv_b.conv")
 VAE = KeyMap(
     *same(

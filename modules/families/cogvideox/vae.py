@@ -94,7 +94,9 @@ def latent_chunks(latents: int, schedule: Schedule) -> list[int]:
 class CogVideoXVAE(Network):
     """Encoder and decoder. Pixels lie in [-1, 1]; latents are raw, without the family's scale."""
 
-    numbers_per_pixel = 8100  # live at the peak of a chunk, at any length: benchmarks cog_vae, fake tensors
+    # Activations live at the peak of a chunk, of a clip of any length, in numbers for every pixel; counted on meta
+    # tensors (tests/modules/test_cogvideox_vae_memory.py).
+    numbers_per_pixel = 8100
 
     def assemble(self, config: VAEConfig, ops: Operations, _: Attention, factory: Factory) -> None:
         sizes = (

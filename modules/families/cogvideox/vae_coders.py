@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...layers.operations import Operations, is_recorded
-from .vae_frames import Copy, collect, join_frames
-from .vae_layers import EPS, CausalCache, CausalConv, LatentNorm, ResnetBlock, affine_of, normalised
+from .vae_layers import EPS, CausalCache, CausalConv, LatentNorm, ResnetBlock, normalised, prepare_norm
+from .vae_slabs import collect, copy, join_frames
 
 
 class Downsample(nn.Module):
@@ -81,7 +81,7 @@ class Level(nn.Module):
 def _convolve(conv: CausalConv, x_bcthw: Tensor, cache: CausalCache) -> Tensor:
     if is_recorded():
         return conv(x_bcthw, cache)
-    return collect(conv.sweep(x_bcthw, Copy(), cache), x_bcthw.shape[2])
+    return collect(conv.sweep(x_bcthw, copy, cache), x_bcthw.shape[2])
 
 
 def _finish(
@@ -90,8 +90,8 @@ def _finish(
     """Norm, SiLU and the last convolution."""
     if is_recorded():
         return conv(normalised(norm, x_bcthw, z_bcthw), cache)
-    affine = affine_of(norm, x_bcthw, z_bcthw, conv.ops)
-    return collect(conv.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])
+    prepare = prepare_norm(norm, x_bcthw, z_bcthw, conv.ops)
+    return collect(conv.sweep(x_bcthw, prepare, cache), x_bcthw.shape[2])
 
 
 class Encoder(nn.Module):

@@ -12,16 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...layers.norms import group_affine
+from ...layers import slabs
 from ...layers.operations import Operations, is_recorded
-from .vae_frames import (
-    Affine,
-    Copy,
-    allocate,
+from ...layers.slabs import Affine
+from .vae_slabs import (
+    LatentAffine,
+    Prepare,
     collect,
     convolve_by_taps,
-    frames_at_once,
-    group_statistics,
     latent_frame_of,
     mix_channels,
     over_blocks,
@@ -82,33 +80,32 @@ class CausalConv(nn.Module):
         cache.put(self, x_bcthw[:, :, -KEPT_FRAMES:])
         return self.conv(x_bcthw)
 
-    def sweep(
-        self, x_bcthw: Tensor, prepare: Affine | Copy, cache: CausalCache
-    ) -> Iterator[tuple[slice, Tensor]]:
+    def sweep(self, x_bcthw: Tensor, prepare: Prepare, cache: CausalCache) -> Iterator[tuple[slice, Tensor]]:
         """A few output frames at a time, with their place, of `prepare` applied to x; no gradient.
 
         Frames of x before the end of a place that was handed out are not read again.
         """
-        num_frames, step = x_bcthw.shape[2], min(x_bcthw.shape[2], frames_at_once(x_bcthw))
-        room = allocate(x_bcthw, x_bcthw.shape[1], KEPT_FRAMES + step)
+        b, c, num_frames, h, w = x_bcthw.shape
+        places = list(slabs.VIDEO_VAE.spans(num_frames, b * c * h * w, x_bcthw.device))
+        step = places[0].stop
+        room = slabs.allocate(x_bcthw, b, c, KEPT_FRAMES + step, h, w)
         convolve = self._convolution(x_bcthw)
         begins = not cache.restore(self, room[:, :, :KEPT_FRAMES])
-        for start in range(0, num_frames, step):
-            place = slice(start, min(start + step, num_frames))
-            frames = room[:, :, : KEPT_FRAMES + place.stop - start]
-            prepare.write(x_bcthw[:, :, place], place, frames[:, :, KEPT_FRAMES:])
-            if begins and start == 0:
+        for place in places:
+            frames = room[:, :, : KEPT_FRAMES + place.stop - place.start]
+            prepare(x_bcthw[:, :, place], place, frames[:, :, KEPT_FRAMES:])
+            first = begins and place.start == 0
+            if first:
                 frames[:, :, :KEPT_FRAMES] = frames[:, :, KEPT_FRAMES : KEPT_FRAMES + 1]
-            yield place, convolve(frames, begins and start == 0)
+            yield place, convolve(frames, first)
             if place.stop < num_frames:
                 for i in range(KEPT_FRAMES):
                     room[:, :, i] = room[:, :, i + step]
         cache.put(self, frames[:, :, -KEPT_FRAMES:])
 
     def _convolution(self, like: Tensor) -> Callable[[Tensor, bool], Tensor]:
-        if (
-            like.device.type != "cpu" or like.dtype != torch.float32
-        ):  # sums of half precision taps lose digits
+        # Sums of taps in half precision would lose digits.
+        if like.device.type != "cpu" or like.dtype != torch.float32:
             return lambda frames, begins: self.conv(frames)
         with self.ops.weights(self.conv, like) as (weight, bias):
             taps = time_taps(weight)  # on a CPU they stay where they are
@@ -154,19 +151,19 @@ class LatentNorm(nn.Module):
         blocks = over_blocks(self.norm_layer(x_bcthw), scale)
         return torch.addcmul(widen(shift), blocks, widen(scale)).flatten(5).flatten(3, 4)
 
-    def affine(self, x_bcthw: Tensor, z_bcthw: Tensor) -> Affine:
-        """The same norm of x as one scale and one shift."""
-        scale, shift = _group_affine(self.norm_layer, x_bcthw, self.ops)
-        y_bcthw, b_bcthw = self.conv_y(z_bcthw).to(scale.dtype), self.conv_b(z_bcthw).to(scale.dtype)
-        chosen = torch.tensor(latent_frame_of(x_bcthw.shape[2], z_bcthw.shape[2]), device=x_bcthw.device)
-        return Affine(y_bcthw * scale, torch.addcmul(b_bcthw, y_bcthw, shift), chosen)
+    def affine(self, x_bcthw: Tensor, z_bcthw: Tensor) -> LatentAffine:
+        """The same norm of x, and the SiLU, as one scale and one shift."""
+        norm = _group_affine(self.norm_layer, x_bcthw, self.ops)
+        y_bcthw, b_bcthw = (conv(z_bcthw).to(norm.scale.dtype) for conv in (self.conv_y, self.conv_b))
+        maps = Affine(y_bcthw * norm.scale, torch.addcmul(b_bcthw, y_bcthw, norm.shift))
+        chosen = latent_frame_of(x_bcthw.shape[2], z_bcthw.shape[2])
+        return LatentAffine(maps, torch.tensor(chosen, device=x_bcthw.device))
 
 
-def _group_affine(norm: Any, x_bcthw: Tensor, ops: Operations) -> tuple[Tensor, Tensor]:
-    """Scale and shift (b, c, 1, 1, 1) that a group norm applies to x."""
-    moments = group_statistics(x_bcthw, norm.num_groups, norm.eps)
-    scale_bc, shift_bc = group_affine(norm, *moments, x_bcthw, ops)
-    return scale_bc[:, :, None, None, None], shift_bc[:, :, None, None, None]
+def _group_affine(norm: Any, x_bcthw: Tensor, ops: Operations) -> Affine:
+    """A group norm over a chunk, from a few frames at a time."""
+    step = slabs.VIDEO_VAE.at_once(x_bcthw[:, :, 0].numel(), x_bcthw.device)
+    return slabs.affine_of(norm, x_bcthw.split(step, dim=2), ops)
 
 
 def normalised(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None) -> Tensor:
@@ -174,11 +171,12 @@ def normalised(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None) -> Tensor:
     return F.silu(norm(x_bcthw) if z_bcthw is None else norm(x_bcthw, z_bcthw))
 
 
-def affine_of(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None, ops: Operations) -> Affine:
+def prepare_norm(norm: Any, x_bcthw: Tensor, z_bcthw: Tensor | None, ops: Operations) -> Prepare:
     """Norm and SiLU of x, to be applied a few frames at a time."""
     if z_bcthw is not None:
-        return norm.affine(x_bcthw, z_bcthw)
-    return Affine(*_group_affine(norm, x_bcthw, ops))
+        return norm.affine(x_bcthw, z_bcthw).write
+    affine = _group_affine(norm, x_bcthw, ops)
+    return lambda x_bcthw, place, out_bcthw: affine.write(x_bcthw, out_bcthw)
 
 
 class ResnetBlock(nn.Module):
@@ -227,10 +225,10 @@ class ResnetBlock(nn.Module):
             return mix_channels(x_bcthw, weight, bias)
 
     def _reuse_memory(self, x_bcthw: Tensor, z_bcthw: Tensor | None, cache: CausalCache) -> Tensor:
-        affine = affine_of(self.norm1, x_bcthw, z_bcthw, self.ops)
-        hidden = collect(self.conv1.sweep(x_bcthw, affine, cache), x_bcthw.shape[2])
-        affine = affine_of(self.norm2, hidden, z_bcthw, self.ops)
-        for place, part in self.conv2.sweep(hidden, affine, cache):
+        norm = prepare_norm(self.norm1, x_bcthw, z_bcthw, self.ops)
+        hidden = collect(self.conv1.sweep(x_bcthw, norm, cache), x_bcthw.shape[2])
+        norm = prepare_norm(self.norm2, hidden, z_bcthw, self.ops)
+        for place, part in self.conv2.sweep(hidden, norm, cache):
             if self.conv_shortcut is None:
                 x_bcthw[:, :, place] += part
             else:

@@ -29,6 +29,7 @@ from .keys import (
     EXVIDEO as EXVIDEO_KEYS,
 )
 from .model import SVDUNet
+from .releases import RELEASES
 from .vae import SVDVAE, KLEncoder, read_vae_config
 
 LOADER = NodeName("KinetographSVDLoader", "SVD Loader")
@@ -120,6 +121,7 @@ FAMILY = Family(
         "image_encoder": clip_vision_encoder(LOADER, FOLDER),
         "extension": EXTENSION,
     },
+    releases=RELEASES,
     diffusion=Diffusion(
         grid=GRID,
         noise=lambda config: EDMNoise(SIGMA_MIN, SIGMA_MAX),

@@ -5,7 +5,7 @@ Without a graph everything that treats frames alone runs a few frames at a time,
 place; both change results by rounding only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,21 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers import slabs
 from ...layers.hooks import NO_HOOKS, Hooks
 from ...layers.operations import Operations, is_recorded
 from .temporal import EPS, GROUPS, TemporalResBlock, activate
 
-# Elements of a tensor worked on at once: on a CPU what its caches hold, elsewhere what a kernel needs to be
-# busy and memory can spare.
-CPU_ELEMENTS, ELEMENTS = 2**20, 2**25
-
 
 @dataclass(frozen=True)
 class Clips:
-    """What every block is told about the clips of a batch."""
+    """What every block needs to know of the clips of a batch."""
 
     frames: int  # per clip
-    emb_bte: Tensor  # past its SiLU; t is 1 where the frames of a clip share a row
+    emb_bte: Tensor  # after its SiLU; t is 1 where the frames of a clip share a row
     context_btld: Tensor  # likewise
     image_only_bt: Tensor | None = None  # frames that no temporal half may touch
     transformer_options: Any = None
@@ -36,18 +33,6 @@ class Clips:
     def per_frame(self, rows_bt: Tensor) -> Tensor:
         """(b, 1 or t, ...) as (b * t, ...)."""
         return rows_bt.expand(-1, self.frames, *rows_bt.shape[2:]).flatten(0, 1)
-
-
-def elements_at_once(device: torch.device) -> int:
-    """How many elements of a tensor are worked on at once on a device."""
-    return CPU_ELEMENTS if device.type == "cpu" else ELEMENTS
-
-
-def spans(count: int, elements_each: int, device: torch.device) -> Iterator[slice]:
-    """0 to count in steps of as many as are worked on at once, one at least."""
-    step = max(1, elements_at_once(device) // elements_each)
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
 
 
 class TimeMixer(nn.Module):
@@ -94,7 +79,7 @@ class VideoResBlock(nn.Module):
             return x_nchw + change_nchw
         n, _, h, w = parts[0].shape
         out_nchw = parts[0].new_empty(n, self.channels_out, h, w)
-        for place in spans(n, self.channels_out * h * w, out_nchw.device):
+        for place in slabs.UNET.spans(n, self.channels_out * h * w, out_nchw.device):
             halves = self._both([part[place] for part in parts], emb_nc11[place])
             torch.add(*halves, out=out_nchw[place])
         parts.clear()
@@ -141,7 +126,7 @@ class Upsample(nn.Module):
         if is_recorded():
             return self._resized(x_nchw, size_hw)
         out_nchw = x_nchw.new_empty(*x_nchw.shape[:2], *size_hw)
-        for place in spans(len(x_nchw), out_nchw[0].numel(), x_nchw.device):
+        for place in slabs.UNET.spans(len(x_nchw), out_nchw[0].numel(), x_nchw.device):
             out_nchw[place] = self._resized(x_nchw[place], size_hw)
         return out_nchw
 

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...layers import positions
+from ...layers import positions, slabs
 from ...layers.operations import Operations, is_recorded, is_taken_over
-from .blocks import ELEMENTS
 
 MAX_FRAMES = 128
 TRAINED_FRAMES, BOUNCED_FRAMES = 25, 20  # of svd_xt; how many of them a longer clip walks back and forth
@@ -78,13 +77,11 @@ class ExVideoPosition(nn.Module):
     def _sweep(self, tokens_thwd: Tensor, rows_td: Tensor, out_tld: Tensor) -> None:
         """One clip, a few frames at a time with the frames beside them, channels last all the way."""
         count = len(tokens_thwd)
-        step = max(1, ELEMENTS // tokens_thwd[0].numel())
         with self.ops.weights(self.conv, tokens_thwd) as (weight, bias):
-            for start in range(0, count, step):
-                stop = min(start + step, count)
-                beside = [_reflected(i, count) for i in range(start - 1, stop + 1)]
+            for place in slabs.IMAGE_VAE.spans(count, tokens_thwd[0].numel(), tokens_thwd.device):
+                beside = [_reflected(i, count) for i in range(place.start - 1, place.stop + 1)]
                 padded = _reflect(tokens_thwd, rows_td, beside)
-                out_tld[start:stop] = _convolved(padded, weight, bias).flatten(1, 2)
+                out_tld[place] = _convolved(padded, weight, bias).flatten(1, 2)
 
     def reset(self) -> None:
         """As before any training: with these SVD gives what it gives without, up to 25 frames."""

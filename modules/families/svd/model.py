@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers import positions
+from ...layers import positions, slabs
 from ...layers.attention import Attention
 from ...layers.hooks import NO_HOOKS, Hooks, Inputs, Places, Stage
 from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_recorded
-from .blocks import Clips, Downsample, Upsample, VideoResBlock, spans
+from .blocks import Clips, Downsample, Upsample, VideoResBlock
 from .config import SVDConfig
 from .long_positions import ExVideoPosition
 from .temporal import EPS, GROUPS, activate
@@ -120,7 +120,7 @@ class SVDUNet(Network):
         norm, _, conv = self.out
         if is_recorded():
             return conv(activate(norm(x_nchw)))
-        places = spans(len(x_nchw), x_nchw[0].numel(), x_nchw.device)
+        places = slabs.UNET.spans(len(x_nchw), x_nchw[0].numel(), x_nchw.device)
         return torch.cat([conv(activate(norm(x_nchw[place]))) for place in places])
 
 

@@ -12,12 +12,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...layers import positions
+from ...layers import positions, slabs
 from ...layers.attention import Attention
 from ...layers.feed_forward import FeedForward, geglu
 from ...layers.hooks import Hooks
 from ...layers.operations import Operations, is_recorded, is_taken_over
-from .blocks import Clips, TimeMixer, spans
+from .blocks import Clips, TimeMixer
 from .temporal import GROUPS
 
 NORM_EPS = 1e-5
@@ -70,7 +70,7 @@ class TokenBlock(nn.Module):
         self.ff = FeedForward(width, 8 * width, geglu, ops, **factory)
 
     def forward(self, x_bld: Tensor, context_bld: Tensor, transformer_options: Any) -> Tensor:
-        """`context_bld` has one row or as many as the tokens; one token of it, its effect comes as made."""
+        """`context_bld`, of one row or as many as the tokens, is what `effect` makes of a context."""
         y_bld = self.norm1(x_bld)
         x_bld = add(x_bld, self.attn1(y_bld, y_bld, transformer_options))
         del y_bld
@@ -118,13 +118,11 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 
 def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: FeedForward) -> Tensor:
-    """x + feed_forward(norm(x)); some rows at a time without a graph, for it is eight times as wide inside."""
+    """x + feed_forward(norm(x)); some tokens at a time without a graph, for it is eight times as wide inside."""
     if is_recorded():
         return x_bld + feed_forward(norm(x_bld))
-    rows_nd = x_bld.view(-1, x_bld.shape[2])
-    with feed_forward.fetched(rows_nd) as run:
-        for place in spans(len(rows_nd), 8 * rows_nd.shape[1], rows_nd.device):
-            rows_nd[place].add_(run(norm(rows_nd[place])))
+    for rows_nd, run in slabs.in_rows(feed_forward, x_bld):
+        rows_nd.add_(run(norm(rows_nd)))
     return x_bld
 
 
@@ -224,7 +222,7 @@ class VideoTransformer(nn.Module):
     ) -> Tensor:
         n, c, h, w = x_nchw.shape
         tokens_nld = x_nchw.new_empty(n, h * w, c)
-        for place in spans(n, c * h * w, x_nchw.device):
+        for place in slabs.UNET.spans(n, c * h * w, x_nchw.device):
             self._tokens(x_nchw[place], tokens_nld[place])
             self.transformer_blocks[0](tokens_nld[place], effects[0][place], clips.transformer_options)
         tokens_btld = tokens_nld.unflatten(0, (-1, clips.frames))
@@ -256,7 +254,7 @@ class VideoTransformer(nn.Module):
             start_btld = None
             if self.positional is not None:
                 start_btld = self.positional(tokens_btld[clip : clip + 1], rows_td, size_hw)
-            for place in spans(num_pixels, t * width, tokens_btld.device):
+            for place in slabs.UNET.spans(num_pixels, t * width, tokens_btld.device):
                 tokens_ltd = tokens_btld[clip, :, place].transpose(0, 1)
                 if start_btld is None:
                     slab_ltd = torch.add(tokens_ltd, rows_td, out=tokens_ltd.new_empty(tokens_ltd.shape))
@@ -272,7 +270,7 @@ class VideoTransformer(nn.Module):
             x_ncl += self.proj_out(tokens_nld).transpose(1, 2)
             return
         with self.ops.weights(self.proj_out, tokens_nld) as (weight, bias):
-            for place in spans(len(x_ncl), x_ncl[0].numel(), x_nchw.device):
+            for place in slabs.UNET.spans(len(x_ncl), x_ncl[0].numel(), x_nchw.device):
                 part_nlc = tokens_nld[place]
                 weights = weight.expand(len(part_nlc), -1, -1)
                 x_ncl[place].baddbmm_(weights, part_nlc.transpose(1, 2)).add_(cast(Tensor, bias)[:, None])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ...layers import slabs
 from ...layers.attention import Attention
 from ...layers.operations import Operations, is_recorded
 from ...layers.temporal import conv_over_time, to_clips
@@ -20,9 +21,8 @@ from .vae_layers import (
     SelfAttention,
     Upsample,
     VideoResnetBlock,
-    change_frames,
 )
-from .vae_parts import affine_of, allocate, compact, convolve_rows, fits
+from .vae_slabs import affine_of, change_frames, compact, convolve_rows
 
 PIXEL_CHANNELS = 3
 
@@ -146,9 +146,9 @@ class TemporalDecoder(nn.Module):
         return self._mix_frames(change_frames(self._finish, x_nchw, x_nchw[0].numel()))
 
     def _finish(self, x_nchw: Tensor) -> Tensor:
-        if is_recorded() or fits(x_nchw):
+        if is_recorded() or slabs.IMAGE_VAE.fits(x_nchw):
             return self.conv_out(activate(self.norm_out(x_nchw)))
-        y_nchw = allocate(x_nchw, 1, PIXEL_CHANNELS, *x_nchw.shape[2:])
+        y_nchw = slabs.allocate(x_nchw, 1, PIXEL_CHANNELS, *x_nchw.shape[2:])
         affine = affine_of(self.norm_out, x_nchw, self.ops)
         for rows, part in convolve_rows(self.conv_out, x_nchw, affine):
             y_nchw[:, :, rows] = part

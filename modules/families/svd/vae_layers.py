@@ -5,45 +5,18 @@ Parameter names are those of the published checkpoints. Frames of one clip lie o
 gradient the inputs of blocks are used up, and what is independent per frame runs a few frames at a time.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...layers import slabs
 from ...layers.attention import Attention
 from ...layers.operations import Operations, is_recorded, is_taken_over
 from .temporal import EPS as TEMPORAL_EPS
 from .temporal import GROUPS, TemporalResBlock, activate
-from .vae_parts import affine_of, allocate, at_once, convolve_rows, fits, mix_over_time, upsample
+from .vae_slabs import affine_of, change_frames, convolve_rows, mix_over_time, upsample
 
 SPATIAL_EPS = 1e-6
-
-Change = Callable[[Tensor], Tensor]
-
-
-def change_frames(change: Change, x_nchw: Tensor, numbers: int) -> Tensor:
-    """`change` of a few frames at a time, which must be independent; one frame takes `numbers`.
-
-    Where `change` works in place and returns its argument, so does this.
-    """
-    step = at_once(numbers)
-    if is_recorded() or step >= len(x_nchw):
-        return change(x_nchw)
-    whole: Tensor | None = None
-    for start in range(0, len(x_nchw), step):
-        frames = x_nchw[start : start + step]
-        part = change(frames)
-        if part is frames:
-            whole = x_nchw
-            continue
-        if whole is None:
-            whole = allocate(part, len(x_nchw), *part.shape[1:])
-        whole[start : start + step] = part
-        del part
-    if whole is None:
-        raise ValueError("A clip needs at least one frame.")
-    return whole
 
 
 class Downsample(nn.Module):
@@ -104,7 +77,7 @@ class ResnetBlock(nn.Module):
         return change_frames(lambda frames: self._change(enlarge(frames)), x_nchw, 4 * numbers)
 
     def _change(self, x_nchw: Tensor) -> Tensor:
-        if not is_recorded() and len(x_nchw) == 1 and not fits(x_nchw):
+        if not is_recorded() and len(x_nchw) == 1 and not slabs.IMAGE_VAE.fits(x_nchw):
             return self._change_rows(x_nchw)
         y_nchw = self.conv1(activate(self.norm1(x_nchw)))
         y_nchw = self.conv2(activate(self.norm2(y_nchw)))
@@ -134,7 +107,7 @@ class ResnetBlock(nn.Module):
         width_in, width = self.channels
         if width_in >= 2 * width:
             return x_1chw[:, width : 2 * width], x_1chw[:, :width]
-        hidden = allocate(x_1chw, 1, width, *x_1chw.shape[2:])
+        hidden = slabs.allocate(x_1chw, 1, width, *x_1chw.shape[2:])
         return hidden, x_1chw if self.nin_shortcut is None else torch.empty_like(hidden)
 
 
@@ -149,7 +122,7 @@ class VideoResnetBlock(ResnetBlock):
     def mix_frames(self, x_nchw: Tensor) -> Tensor:
         """All frames are one clip. The mix factor says the share of what they learn."""
         share = torch.sigmoid(self.ops.cast(self.mix_factor, x_nchw))
-        if is_recorded() or fits(x_nchw):
+        if is_recorded() or slabs.IMAGE_VAE.fits(x_nchw):
             return self.time_stack(x_nchw, len(x_nchw), share)
         return mix_over_time(self.time_stack, x_nchw, share, self.ops)
 
@@ -179,5 +152,5 @@ class SelfAttention(nn.Module):
     def _attend(self, q_n1ld: Tensor, k_n1ld: Tensor, v_n1ld: Tensor) -> Tensor:
         """Some queries at a time where every pair would be many: an attention may hold them all."""
         n, _, tokens, _ = q_n1ld.shape
-        parts = q_n1ld.split(at_once(n * tokens), dim=2)
+        parts = q_n1ld.split(slabs.IMAGE_VAE.at_once(n * tokens, q_n1ld.device), dim=2)
         return torch.cat([self.attention(part, k_n1ld, v_n1ld) for part in parts], dim=1)

@@ -1,11 +1,11 @@
-"""How frames of the CogVideoX autoencoder are stored, counted, normalised and convolved without a gradient.
+"""How frames of the CogVideoX autoencoder are counted, joined, normed and convolved without a gradient.
 
 Activations are (b, c, t, h, w). Where no gradient is asked for, tensors are reused and a few frames are
 worked on at a time, so that the working set is little more than one layer's input and output. The numbers
 are those of the plain formulas: group statistics always cover the whole chunk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,30 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.operations import is_recorded
+from ...layers.slabs import Affine, allocate
 
-# Activations that are worked on at once, in numbers: 64 Mi in bfloat16 are 128 MiB.
-WORKING_NUMBERS = 2**26
-
-
-def storage_order(device: torch.device) -> torch.memory_format:
-    """How activations lie in memory: channels innermost on CPU, where oneDNN convolves them fastest."""
-    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+# What a convolution reads: frames of its input, their place in the chunk, and where the result goes.
+Prepare = Callable[[Tensor, slice, Tensor], object]
 
 
-def allocate(like_bcthw: Tensor, channels: int, frames: int) -> Tensor:
-    """Room for `frames` frames of `channels` channels, as high and wide as `like_bcthw`."""
-    b, _, _, h, w = like_bcthw.shape
-    return torch.empty(
-        (b, channels, frames, h, w),
-        dtype=like_bcthw.dtype,
-        device=like_bcthw.device,
-        memory_format=storage_order(like_bcthw.device),
-    )
-
-
-def frames_at_once(x_bcthw: Tensor) -> int:
-    """How many frames a layer works on at a time: at least one."""
-    return max(1, WORKING_NUMBERS // max(1, x_bcthw[:, :, 0].numel()))
+def copy(x_bcthw: Tensor, place: slice, out_bcthw: Tensor) -> None:
+    """The frames as they are."""
+    out_bcthw.copy_(x_bcthw)
 
 
 def collect(parts: Iterable[tuple[slice, Tensor]], num_frames: int) -> Tensor:
@@ -47,7 +32,7 @@ def collect(parts: Iterable[tuple[slice, Tensor]], num_frames: int) -> Tensor:
             whole = part
             continue  # not return: the parts' maker has work left to do after the last one
         if whole is None:
-            whole = allocate(part, part.shape[1], num_frames)
+            whole = allocate(part, *part.shape[:2], num_frames, *part.shape[3:])
         whole[:, :, place] = part
     if whole is None:
         raise ValueError("A clip needs at least one frame.")
@@ -62,10 +47,9 @@ def join_frames(frames_bchw: Iterable[Tensor], copies: list[int]) -> Tensor:
     whole: Tensor | None = None
     place = 0
     for frame, n in zip(frames_bchw, copies, strict=True):
-        frame_bcthw = frame[:, :, None]
         if whole is None:
-            whole = allocate(frame_bcthw, frame.shape[1], sum(copies))
-        whole[:, :, place : place + n] = frame_bcthw
+            whole = allocate(frame, *frame.shape[:2], sum(copies), *frame.shape[2:])
+        whole[:, :, place : place + n] = frame[:, :, None]
         place += n
     if whole is None:
         raise ValueError("A clip needs at least one frame.")
@@ -94,68 +78,18 @@ def widen(cells_bcthw: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Affine:
-    """x * scale + shift, then SiLU; both maps are coarse in time and space and kept in float32 or better."""
+class LatentAffine:
+    """An Affine whose maps are as coarse as the latent, in time and space."""
 
-    scale_bcthw: Tensor
-    shift_bcthw: Tensor
-    map_frame: Tensor | None = None  # which frame of the maps each frame of x uses; None: they have one
+    maps: Affine
+    latent_frame: Tensor  # the frame of the maps that each frame of x takes
 
     def write(self, x_bcthw: Tensor, place: slice, out_bcthw: Tensor) -> None:
         """Fill `out_bcthw` from the frames of x that stand at `place` of the chunk."""
-        scale, shift = self.scale_bcthw, self.shift_bcthw
-        if self.map_frame is not None:
-            chosen = self.map_frame[place]
-            scale, shift = scale.index_select(2, chosen), shift.index_select(2, chosen)
-        target = over_blocks(out_bcthw, scale)
-        torch.addcmul(widen(shift), over_blocks(x_bcthw, scale), widen(scale), out=target)
-        F.silu(out_bcthw, inplace=True)
-
-
-@dataclass(frozen=True)
-class Copy:
-    """The frames as they are."""
-
-    def write(self, x_bcthw: Tensor, place: slice, out_bcthw: Tensor) -> None:
-        """Fill `out_bcthw` with x."""
-        out_bcthw.copy_(x_bcthw)
-
-
-def group_statistics(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / standard deviation (b, groups) over a group's channels and all of the chunk.
-
-    Both are float32 or better. They are put together from those of as many frames as fit at once.
-    """
-    half = x_bcthw.dtype in (torch.bfloat16, torch.float16)
-    parts = x_bcthw.split(frames_at_once(x_bcthw), dim=2)
-    moments = [
-        _moments_from_sums(part, groups) if half else _moments_from_norm(part, groups, eps) for part in parts
-    ]
-    mean_pbg, var_pbg = (torch.stack(values) for values in zip(*moments, strict=True))
-    share_p11 = mean_pbg.new_tensor([part.shape[2] / x_bcthw.shape[2] for part in parts])[:, None, None]
-    mean_bg = (share_p11 * mean_pbg).sum(dim=0)
-    var_bg = (share_p11 * (var_pbg + (mean_pbg - mean_bg).square())).sum(dim=0)
-    return mean_bg, torch.rsqrt(var_bg + eps)
-
-
-def _moments_from_sums(x_bcthw: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Sums in float32 are far more exact than half precision numbers, and need no copy of them."""
-    rows = x_bcthw.unflatten(1, (groups, -1))
-    axes = (2, 3, 4, 5)
-    mean = rows.mean(dim=axes, dtype=torch.float32)
-    power = torch.linalg.vector_norm(rows, dim=axes, dtype=torch.float32).square() / rows[0, 0].numel()
-    return mean, (power - mean.square()).clamp_min(0)
-
-
-def _moments_from_norm(x_bcthw: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """The two-pass moments that the group norm kernel makes, which are fast and exact on every device."""
-    b, c, t, h, w = x_bcthw.shape
-    order = storage_order(x_bcthw.device)
-    if x_bcthw.stride() != torch.empty(x_bcthw.shape, device="meta", memory_format=order).stride():
-        # The kernel asks for plain strides, also along axes of length one.
-        x_bcthw = allocate(x_bcthw, c, t).copy_(x_bcthw)
-    _, mean, rstd = torch.native_group_norm(x_bcthw, None, None, b, c, t * h * w, groups, eps)
-    return mean, rstd.pow(-2) - eps
+        chosen = self.latent_frame[place]
+        scale, shift = (cells.index_select(2, chosen) for cells in (self.maps.scale, self.maps.shift))
+        blocks = over_blocks(x_bcthw, scale), over_blocks(out_bcthw, scale)
+        Affine(widen(scale), widen(shift)).write(*blocks)
 
 
 def mix_channels(x_bcthw: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -182,7 +116,8 @@ def convolve_by_taps(frames_bcthw: Tensor, taps: list[Tensor], bias: Tensor | No
     """
     if len(frames_bcthw) == 1:
         return _convolve_clip(frames_bcthw[0].transpose(0, 1), taps, bias, begins).transpose(0, 1)[None]
-    y_bcthw = allocate(frames_bcthw, len(taps[0]), frames_bcthw.shape[2] - 2)
+    b, _, t, h, w = frames_bcthw.shape
+    y_bcthw = allocate(frames_bcthw, b, len(taps[0]), t - 2, h, w)
     for clip_cthw, y_cthw in zip(frames_bcthw, y_bcthw, strict=True):
         y_cthw.copy_(_convolve_clip(clip_cthw.transpose(0, 1), taps, bias, begins).transpose(0, 1))
     return y_bcthw

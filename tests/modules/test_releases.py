@@ -1,0 +1,115 @@
+"""The rows of published files: sizes that such a file must have, names and sizes that README and the files tell."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kinetograph.modules.families import FAMILIES
+from kinetograph.modules.weights.detect import detect
+from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, header, header_bytes
+
+ROWS = [(family, release) for family in FAMILIES for release in family.releases]
+NETWORKS = [(family, release) for family, release in ROWS if release.size]
+# file -> key list, dtype, metadata
+LAYOUTS = {
+    "svd_xt.safetensors": ("svd-xt", "F32", None),
+    "unet/diffusion_pytorch_model.safetensors": ("svd-diffusers-unet", "F32", {"format": "pt"}),
+    "unet/diffusion_pytorch_model.fp16.safetensors": ("svd-diffusers-unet", "F16", {"format": "pt"}),
+    "AnimateLCM-SVD-xt.safetensors": ("svd-diffusers-unet", "F32", {"format": "pt"}),
+    "AnimateLCM-SVD-xt-1.1.safetensors": ("svd-diffusers-unet", "F32", {"format": "pt"}),
+    "image_encoder/model.safetensors": ("svd-diffusers-image-encoder", "F32", {"format": "pt"}),
+    "image_encoder/model.fp16.safetensors": ("svd-diffusers-image-encoder", "F16", {"format": "pt"}),
+    "vae/diffusion_pytorch_model.safetensors": ("svd-diffusers-vae", "F32", {"format": "pt"}),
+    "vae/diffusion_pytorch_model.fp16.safetensors": ("svd-diffusers-vae", "F16", {"format": "pt"}),
+    "t5xxl_fp16.safetensors": ("t5-v1_1-xxl-encoder", "F16", None),
+}
+PICTURE_VAE, VAE = "conditioner.embedders.3.encoder.", "first_stage_model."
+
+
+def layout_of(file):
+    """(shapes, dtype, metadata) of a published file."""
+    if file != "svd_xt_image_decoder.safetensors":
+        name, dtype, metadata = LAYOUTS[file]
+        return BY_NAME[name].shapes, dtype, metadata
+    # svd_xt whose VAE has the decoder of the picture's, and its pointwise convolutions
+    whole = BY_NAME["svd-xt"].shapes
+    still = {
+        VAE + key.removeprefix(PICTURE_VAE): shape
+        for key, shape in whole.items()
+        if key.startswith((PICTURE_VAE + "decoder.", PICTURE_VAE + "quant", PICTURE_VAE + "post_quant"))
+    }
+    kept = {key: shape for key, shape in whole.items() if not key.startswith(VAE + "decoder.")}
+    return {**kept, **still}, "F32", None
+
+
+@pytest.mark.parametrize("file", [release.file for _, release in ROWS if release.bytes])
+def test_a_published_size_is_that_of_its_tensors(file):
+    """To the byte but for the header's fill: a wrong digit anywhere shows."""
+    (size,) = {release.bytes for _, release in ROWS if release.file == file}
+    head, data = header_bytes(*layout_of(file), size=1)
+    assert 0 <= size - data - len(head) < 8
+
+
+def test_rows_are_in_the_words_of_the_parts():
+    known = {
+        (listed.family, kind, variant)
+        for listed in KEY_LISTS
+        for kind, variant in zip(listed.kinds, listed.variant.split(" + "), strict=True)
+    }
+    assert [
+        release.file for family, release in ROWS if (family.id, release.kind, release.variant) not in known
+    ] == []
+
+
+def test_rows_are_each_of_one_file():
+    places = [(release.repository, release.file) for _, release in ROWS]
+    names = [release.name for _, release in ROWS]
+    hashes = [release.sha256 for _, release in ROWS if release.sha256]
+    for each in (places, names, hashes):
+        assert len(set(each)) == len(each) > 10
+    assert [each for each in hashes if not re.fullmatch("[0-9a-f]{64}", each)] == []
+
+
+def config_of(family, listed):
+    return detect(header(listed.shapes), (family,)).check().config
+
+
+@pytest.mark.parametrize("listed", KEY_LISTS, ids=lambda listed: listed.name)
+def test_sizes_are_those_of_the_networks(listed):
+    """As the loader reads them off shapes; what trained svd to 14 frames changed none."""
+    for family, release in NETWORKS:
+        whole = listed.family == family.id and (listed.kind, listed.variant.split(" + ")[0]) == (
+            release.kind,
+            release.variant,
+        )
+        if whole and release.name != "SVD" and "2-blocks" not in listed.name:
+            assert release.size == config_of(family, listed).native_size, release.name
+
+
+def readme():
+    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def makes(family, release):
+    starts_from_picture = family.id == "svd" or release.variant.endswith("-I2V")
+    width, height, frames = release.size
+    task = "image to video" if starts_from_picture else "text to video, video to video"
+    return f"{task}; {width}x{height}, {frames} frames"
+
+
+def test_readme_has_a_row_for_each_network():
+    lines = []
+    for family, release in NETWORKS:
+        over = ", on top of SVD-XT" if release.kind == "extension" else ""
+        link = f"[{release.repository}](https://huggingface.co/{release.repository})"
+        lines.append(f"| {release.name}{over} | {makes(family, release)} | {link} |")
+    table = "\n".join(["| Release | Makes | Download |", "|---|---|---|", *lines, ""])
+    assert len(lines) >= 9
+    assert table + "\n" in readme(), f"README.md should hold this table:\n\n{table}\n"
+
+
+def test_readme_names_published_files_alone():
+    section = readme().split("## Checkpoints")[1].split("\n## ")[0]
+    named = re.findall(r"`([^` ]+\.safetensors)`", section)
+    assert len(named) >= 5 and {*named} <= {release.file for _, release in ROWS}
