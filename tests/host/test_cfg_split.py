@@ -127,9 +127,10 @@ def lora(model):
     return comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)[0]
 
 
+@pytest.mark.parametrize("family", ["cogvideox", "svd"])
 @pytest.mark.parametrize("first", ["LoRA", "split"])
-def test_a_lora_reaches_both_devices(benches, split, first):
-    bench, (model, latent) = model_of(benches, "cogvideox")
+def test_a_lora_reaches_both_devices(benches, split, family, first):
+    bench, (model, latent) = model_of(benches, family)
     whole = sampled(bench, alone(lora(model)), latent, {})
     over = split(lora(model)) if first == "LoRA" else lora(split(model))
     assert relative(sampled(bench, over, latent, {}), whole) <= BOUND
