@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kinetograph.benchmarks import __main__ as command
-from kinetograph.benchmarks import cases, checkouts, harness, ours, peers, report
+from kinetograph.benchmarks import cases, checkouts, harness, memory, ours, peers, report
 
 BENCHMARKS = Path(command.__file__).parent
 GOAL = {"case": "svd_vae", "metric": "CPU s", "ratio": 0.8}
@@ -141,6 +143,25 @@ def test_psnr_is_that_of_colours_from_minus_one_to_one():
     expected = 20 * np.log10(2 / np.sqrt(np.mean((first - second) ** 2)))
     found = harness.psnr(torch.from_numpy(first), torch.from_numpy(second))
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("tokens", [64, 512])
+def test_attention_on_meta_tensors_holds_what_a_kernel_holds(tokens):
+    """PyTorch's own account of its CPU kernel is the oracle."""
+
+    def peak(device):
+        x_bld = torch.empty(2, tokens, 256, dtype=torch.bfloat16, device=device)
+
+        def attend():
+            q_bhld = (x_bld + 1).unflatten(2, (4, 64)).transpose(1, 2)
+            return F.scaled_dot_product_attention(q_bhld, q_bhld, q_bhld).transpose(1, 2).reshape(x_bld.shape)
+
+        return memory.peak_live_bytes(attend) / x_bld.nbytes
+
+    with torch.inference_mode():
+        on_meta = peak("meta")
+        with FakeTensorMode():
+            assert on_meta == peak("cpu") == 2
 
 
 class TestWeights:

@@ -5,10 +5,13 @@ import sys
 import time
 
 import pytest
+import torch
 
+from kinetograph.benchmarks import ours
 from kinetograph.benchmarks.gpu import __main__ as command
 from kinetograph.benchmarks.gpu import slabs, steps
 from kinetograph.benchmarks.gpu.report import Report, read_rows
+from kinetograph.benchmarks.memory import peak_live_bytes
 from kinetograph.modules.layers import slabs as kit
 
 
@@ -25,6 +28,29 @@ def test_a_constant_changes_for_everyone_and_comes_back():
     assert kit.UNET is usual
     with pytest.raises(AttributeError), slabs.changed(kit, "NO_SUCH_CONSTANT", other):
         pass
+
+
+def test_a_sweep_reaches_the_network_and_changes_no_result(tmp_path, monkeypatch):
+    """Under a small budget a decoder holds less, counted storage by storage, and gives the same."""
+    config = ours.config("svd", "vae", channels=(32, 32), num_res_blocks=1)
+    network = ours.network("svd", "vae", config, torch.float32, "cpu")
+    ours.draw(network)
+    z = ours.noise(0, torch.float32, "cpu", 4, 4, 16, 16)
+    pictures, peaks = [], []
+
+    def beside(candidates, rounds):
+        with torch.inference_mode():
+            peaks.append(peak_live_bytes(lambda: pictures.append(candidates["ours"]())))
+        return {"ours": {}}
+
+    monkeypatch.setattr(slabs.measure, "beside", beside)
+    monkeypatch.setitem(slabs.POWERS, "IMAGE_VAE", (9, 28))
+    slabs.sweep(Report(tmp_path, "slabs"), "decoder", "IMAGE_VAE", lambda: network.decode(z))
+    small, usual, large = peaks
+    assert small < 0.8 * large and usual <= large
+    for picture in pictures[1:]:
+        torch.testing.assert_close(picture, pictures[0], rtol=1e-5, atol=1e-5 * float(picture.abs().max()))
+    assert [line["usual"] for line in read_rows(tmp_path)] == [False, True, False]
 
 
 def test_a_study_that_fails_stops_no_other(tmp_path, monkeypatch):

@@ -60,12 +60,11 @@ def _unet(report: Report, title: str, exvideo: bool = False) -> Callable[[], Non
     models, _ = networks.build_unet(report, "none", exvideo=exvideo)
     size = (2, 16, 16) if report.tiny else ((128, 64, 64) if exvideo else (25, 72, 128))
     work = partial(models["ours"], *svd_unet.inputs(*size, torch.float16, measure.device()))
+    other = "IMAGE_VAE" if exvideo else "TOKENS"
 
     def study() -> None:
         sweep(report, title, "UNET", work)
-        sweep(report, title, "TOKENS", work)
-        if exvideo:
-            sweep(report, f"{title}, its convolution", "IMAGE_VAE", work)
+        sweep(report, f"{title}, its convolution" if exvideo else title, other, work)
 
     return study
 
@@ -92,7 +91,7 @@ def _cogvideox_decoder(report: Report, title: str) -> Callable[[], None]:
     def study() -> None:
         sweep(report, title, "VIDEO_VAE", work)
         _with_search(report, title, work)
-        with changed(kit, "storage_order", lambda device, axes: torch.channels_last_3d):
+        with changed(kit, "storage_order", clips_channels_last):
             channels_last(built["ours"].__self__, torch.channels_last_3d)
             _row(report, f"{title}, weights and activations channels last", work)
 
@@ -106,6 +105,11 @@ def _transformer(report: Report, title: str) -> Callable[[], None]:
     )
     work = partial(models["ours"], *networks.inputs(clip))
     return lambda: sweep(report, title, "TOKENS", work)
+
+
+def clips_channels_last(_: torch.device, axes: int) -> torch.memory_format:
+    """How activations lie in memory: clips with channels innermost, on every device."""
+    return torch.channels_last_3d if axes == 5 else torch.contiguous_format
 
 
 def channels_last(model: Any, order: torch.memory_format) -> None:

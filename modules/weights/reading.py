@@ -6,6 +6,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+from . import quantisation
 from .errors import SHOWN_CHARACTERS, shown
 from .files import DTYPES, Header, main_dtype
 from .finding import Finding
@@ -81,6 +82,9 @@ def _weigh(
     found = {key: header.shapes[keys[theirs]] for key, theirs in ours.items()}
     dtypes = {key: header.dtypes[keys[theirs]] for key, theirs in ours.items()}
     config, expected, missing, problem = _configure(reading, found, header)
+    quantised = quantisation.problem(
+        (keys[key] for key in unknown), (keys[key] for key in extras), header.dtypes
+    )
     known = expected if config is not None else found
     fitting = [key for key, shape in known.items() if key in found and part.fits(found[key], shape)]
     return Finding(
@@ -103,7 +107,7 @@ def _weigh(
             for key, shape in known.items()
             if not part.fits(found.get(key, shape), shape)
         ),
-        problem=_unusable(reading.renames, dtypes) or problem,
+        problem=quantised or _unusable(reading.renames, dtypes) or problem,
         **size,
     )
 

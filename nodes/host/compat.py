@@ -1,9 +1,11 @@
 """Every probe for a host version, each with the version that needs it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.patcher_extension import CallbacksMP
 
 
 def intermediate_dtype() -> torch.dtype:
@@ -28,3 +30,13 @@ def put_back_weights(patcher: Any) -> None:
     put_back = getattr(patcher, "restore_loaded_backups", None)
     if put_back is not None:
         put_back()
+
+
+def on_split(model: Any, key: str, change: Callable[[Any, Any], None]) -> None:
+    """Have `change(model, copy)` see each copy of a MODEL that the host makes for another device before a run.
+
+    0.30 splits guidance over devices so; 0.16.3 makes no copies.
+    """
+    moment = getattr(CallbacksMP, "ON_MATCH_MULTIGPU_CLONES", None)
+    if moment is not None:
+        model.add_callback_with_key(moment, key, change)

@@ -24,7 +24,7 @@ from ...modules.noise import EDMNoise, Noise
 from . import patches, refusals
 from .backend import Check, HostOperations, attend, new_patcher, unchecked
 from .description import VideoModel, attach
-from .guards import NUM_FRAMES, checking, guard_limits
+from .guards import NUM_FRAMES, check_windows, checking, guard_limits
 
 # The host's names in a conditioning: of image latents, and of SVD's numbers beside ours.
 CONCAT = "concat_latent_image"
@@ -219,8 +219,11 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
     that the clip starts with the latent that stands for one frame and that holds the image. diffusers drops the
     first one instead, and with it the image. An OUTER_SAMPLE wrapper of the host.
     """
-    recipe = executor.class_obj.model_patcher.model.recipe
-    added = recipe.family.network.frame_rule(recipe.config).missing(noise.shape[2])
+    guider = executor.class_obj
+    recipe = guider.model_patcher.model.recipe
+    rule = recipe.family.network.frame_rule(recipe.config)
+    check_windows(guider.model_options.get("context_handler"), noise.shape[2], rule, recipe.label)
+    added = rule.missing(noise.shape[2])
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
     sampler, sigmas, denoise_mask, *rest = args

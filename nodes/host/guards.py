@@ -6,6 +6,7 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...modules.families.family import FrameRule
 from .backend import Check
 from .description import VideoModel
 
@@ -60,6 +61,22 @@ def _checking(check: CheckClip, axis: int | None) -> Callable[..., Tensor]:
         return executor(noise, *args, **kwargs)
 
     return wrapper
+
+
+def check_windows(windows: Any, frames: int, rule: FrameRule, label: str) -> None:
+    """ValueError for context windows along time that would cut a token of several latent frames in two.
+
+    0.30 puts the frame before a window in front of it unless it is told not to.
+    """
+    if windows is None or windows.dim != 2 or frames <= windows.context_length:
+        return
+    length = windows.context_length + int(getattr(windows, "causal_window_fix", False))
+    if rule.missing(length) or rule.missing(windows.context_length):
+        raise ValueError(
+            f"{label} takes {rule.multiple} latent frames at a time, which context windows of {length} cut apart: use "
+            f"Context Windows (Manual) with dim 2, a context_length that is a multiple of {rule.multiple}, and "
+            "causal_window_fix off where it is there."
+        )
 
 
 def _frames(conds: dict[str, Any], noise: Tensor, axis: int | None) -> int:

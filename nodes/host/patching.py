@@ -37,22 +37,47 @@ def swap_layers(model: Any, layers: Layers) -> Any:
     models that wait. Children keep their names, so LoRAs of the MODEL reach the new layers. The
     add-on is asked about the clip before anything is sampled.
     """
-    branches = _build(model.model.diffusion_model, layers)
+    network = model.model.diffusion_model
+    branches = _build(network, layers)
     clone = model.clone()
-    for place, branch in layers.add_on.insert(branches):
-        for name, layer in branch.named_children():
-            clone.add_object_patch(f"diffusion_model.{place}.{name}", layer)
-    clone.size = model.model_size() + _added_bytes(model.model.diffusion_model, branches)
+    for place, layer in _places(branches, layers):
+        clone.add_object_patch(place, layer)
+    clone.size = model.model_size() + _added_bytes(network, branches)
     # the host compares it to see whether a loaded clone serves this one too
     clone.patches_uuid = uuid.uuid4()
     clone.add_object_patch("notes", {**model.model.notes, **layers.notes})
-    key = f"kinetograph_{layers.add_on.part.kind}_weights_check"
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, checking(layers.check))
-    clone.add_wrapper_with_key(
-        WrappersMP.OUTER_SAMPLE, f"kinetograph_{layers.add_on.part.kind}_weights", _own_weights
-    )
+    key = f"kinetograph_{layers.add_on.part.kind}_weights"
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, f"{key}_check", checking(layers.check))
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, _own_weights)
+    compat.on_split(clone, key, EachDevice(layers, branches).give)
     guard_clips(clone, layers.add_on.check_clip)
     return clone
+
+
+class EachDevice:
+    """The same layers once for every device: the host hands one device's to all copies of a MODEL."""
+
+    def __init__(self, layers: Layers, branches: nn.Module):
+        self.layers, self.branches = layers, branches
+        self.elsewhere: dict[torch.device, nn.Module] = {}
+
+    def give(self, model: Any, copy: Any) -> None:
+        """Put layers of its own into a copy, where those of `model` are still in place."""
+        if copy.load_device not in self.elsewhere:
+            self.elsewhere[copy.load_device] = _build(copy.model.diffusion_model, self.layers)
+        there = _places(self.elsewhere[copy.load_device], self.layers)
+        for (place, ours), (_, theirs) in zip(_places(self.branches, self.layers), there, strict=True):
+            if copy.object_patches.get(place) is ours:
+                copy.add_object_patch(place, theirs)
+
+
+def _places(branches: nn.Module, layers: Layers) -> list[tuple[str, nn.Module]]:
+    """The host's name of each place, and what goes there."""
+    return [
+        (f"diffusion_model.{place}.{name}", layer)
+        for place, branch in layers.add_on.insert(branches)
+        for name, layer in branch.named_children()
+    ]
 
 
 @torch.inference_mode(False)

@@ -234,8 +234,12 @@ def one_at_a_time(model: Any) -> Any:
     """A clone of a MODEL whose positive and negative passes run one after the other.
 
     The host puts both in one batch where it believes that memory allows: half the activations in turn cost
-    little time for a clip, whose frames fill the device. A CALC_COND_BATCH wrapper of the host.
+    little time for a clip, whose frames fill the device. A CALC_COND_BATCH wrapper of the host. The MODEL itself
+    where the host splits the passes over devices (0.30, MultiGPU CFG Split): each then holds one pass anyway, and
+    one after the other they would all run on the first.
     """
+    if model.get_additional_models_with_key("multigpu"):
+        return model
     clone = model.clone()
     clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "kinetograph_one_at_a_time", _each_alone)
     return clone

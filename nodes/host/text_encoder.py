@@ -103,6 +103,16 @@ def model_class(sizes: T5Config, dtype: torch.dtype, quantization: Any) -> type:
                 device=device, dtype=stored, name=NAME, clip_model=SizedT5, model_options=model_options or {}
             )
 
+        def load_sd(self, sd: dict[str, Tensor]) -> Any:
+            """The host's loading; ValueError names the first weights that the file lacks."""
+            missing, unexpected = super().load_sd(sd)
+            if missing:
+                raise ValueError(
+                    f"The text encoder lacks {len(missing)} of its weights, the first: {', '.join(missing[:5])}. "
+                    "Use a T5 v1.1 encoder such as t5xxl_fp16.safetensors."
+                )
+            return missing, unexpected
+
     stored = dtype  # T5 stays as stored and is cast at use: bf16 weights overflow in fp16
     return TextModel
 
@@ -117,13 +127,8 @@ def load_clip(recipe: TextRecipe) -> comfy.sd.CLIP:
     model = model_class(recipe.sizes, recipe.weight_dtype, found.get("t5_quantization_metadata"))
     tokenizer = tokenizer_class(recipe.max_tokens, recipe.check)
     target = comfy.supported_models_base.ClipTarget(tokenizer, model)
-    clip = comfy.sd.CLIP(target, parameters=recipe.parameters)
-    missing, _ = clip.load_sd(weights)
-    if missing:
-        raise ValueError(
-            f"The text encoder lacks {len(missing)} of its weights, the first: {', '.join(missing[:5])}. "
-            "Use a T5 v1.1 encoder such as t5xxl_fp16.safetensors."
-        )
+    # handed in, since layers of quantised weights are none before them, and the host may move them at once
+    clip = comfy.sd.CLIP(target, parameters=recipe.parameters, state_dict=[weights])
     clip.patcher.cached_patcher_init = (_load_clip_patcher, (recipe,))
     return clip
 

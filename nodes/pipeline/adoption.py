@@ -26,7 +26,8 @@ def own_model(model: Any, node: str, family: Family) -> Any:
     finding = recognise(tensors, (family,))
     if recipe is not None or not finding.complete:
         name = type(model.model).__name__ if recipe is None else recipe.label
-        raise ValueError(f"{node} is for {family.label} models: got {name}. Load one with {loader}.")
+        why = f" ({finding.problem})" if recipe is None and finding.problem else ""
+        raise ValueError(f"{node} is for {family.label} models: got {name}{why}. Load one with {loader}.")
     changed = [key for key in model.object_patches if not key.startswith("model_sampling")]
     if changed or model.injections or model.wrappers:
         raise ValueError(

@@ -70,7 +70,7 @@ class Partial:
     """A MODEL that shows a node few of its weights: the host takes seconds to merge a thousand."""
 
     def __init__(self, model, names):
-        self.whole, self.model, self.names = model, model.model, {f"diffusion_model.{name}" for name in names}
+        self.whole, self.model, self.names = model, model.model, set(names)
 
     def clone(self):
         return self.whole.clone()
@@ -113,10 +113,24 @@ class Pair:
             else COMFY.reverse().rename(dict.fromkeys(ours))
         )
 
-    def partial(self, model, ends):
-        """A MODEL of this pair that shows the weights whose name ends so in our network."""
+    def named(self, model, layers):
+        """What the weights of some of our layers are called in one of the two MODELs."""
         names = self.names(model)
-        return Partial(model, [names[name] for name in names if name.endswith(ends)])
+        return [f"diffusion_model.{names[f'{layer}.weight']}" for layer in layers]
+
+    def merged(self, model, layers):
+        """Those weights as a run would use them, one behind the other."""
+        import comfy.lora
+
+        weights = model.model_state_dict()
+        return torch.cat(
+            [
+                comfy.lora.calculate_weight(
+                    model.patches.get(name, []), weights[name].clone(), name
+                ).flatten()
+                for name in self.named(model, layers)
+            ]
+        )
 
     def sample(self, model, steps=1, clip="plain", masked=False):
         """Latents after some steps of the host's own sampling with guidance, from high to low noise."""
@@ -219,8 +233,9 @@ def hosts_cogvideox(weights, sampling):
 
 def cogvideox_pair(base):
     bench = SVDWorkbench()
-    ours = bench.load(COG)[0]
-    folder = base / "models" / "CogVideo" / f"tiny-{COG}" / "transformer"
+    folder = base / "models" / "CogVideo" / "tiny-patched-cog" / "transformer"
+    randomise(tiny.transformer(COG)).save_pretrained(folder)
+    ours = bench.load(model=f"CogVideo/{folder.parent.name}")[0]
     try:
         import comfy.ldm.cogvideo  # noqa: F401
     except ImportError:
@@ -229,6 +244,6 @@ def cogvideox_pair(base):
         theirs = hosts_cogvideox(load_file(tiny.weights_of(folder)), ours.model.model_sampling)
     generator = torch.Generator().manual_seed(1)
     shape = 1, TOKENS, tiny.TEXT_WIDTH
-    prompts = tuple([[torch.randn(shape, generator=generator) * 5, {}]] for _ in range(3))
+    prompts = tuple([[torch.randn(shape, generator=generator), {}]] for _ in range(3))
     clip = Clip({"samples": torch.zeros(1, 16, 4, 8, 8)}, prompts)
     return Pair("cogvideox", theirs, ours, bench, {"plain": clip, "square": clip})

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import torch
 from safetensors.torch import save_file
 
+from kinetograph.tests.host.patch_bench import Partial
 from kinetograph.tests.host.workbench import run
 
 LAYERS = "0, 1"
@@ -41,14 +42,20 @@ EVERYWHERE = {
     **{"start_percent": 0.0, "end_percent": 1.0},
     **{"width": 64, "height": 64, "length": 13, "batch_size": 1},
 }
-# few layers of both networks, and few attention weights
-SOME = ("_blocks.0.0.weight", "middle_block.1.proj_in.weight", "out.2.weight", "blocks.0.ff.net.2.weight")
-ATTENTIONS = tuple(
-    f"blocks.{place}attn{number}.to_{name}.weight"
-    for place in ("0.", "1.1.transformer_blocks.0.", "1.1.time_stack.0.")
-    for number in (1, 2)
-    for name in ("q", "v", "out.0")
-)
+# layers whose weights are merged, and attention layers that are scaled and that LoRAs are for
+MERGED = {
+    "svd": ("input_blocks.0.0", "middle_block.1.proj_in", "output_blocks.0.0.in_layers.2", "out.2"),
+    "cogvideox": ("transformer_blocks.0.ff.net.2", "transformer_blocks.1.ff.net.0.proj"),
+}
+ATTENTIONS = {
+    "svd": tuple(
+        f"input_blocks.1.1.{place}.0.attn{number}.to_{name}"
+        for place in ("transformer_blocks", "time_stack")
+        for number in (1, 2)
+        for name in ("v", "out.0")
+    ),
+    "cogvideox": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn1.to_out.0"),
+}
 
 
 class Inputs:
@@ -82,14 +89,15 @@ class Inputs:
 
     def _model(self, name, key, model):
         if key == "model2":
-            return self.pair.partial(self._other(model), SOME)
-        return self.pair.partial(model, ATTENTIONS) if "AttentionMultiply" in name else model
+            return Partial(self._other(model), self.pair.named(model, MERGED[self.pair.family]))
+        if "AttentionMultiply" in name:
+            return Partial(model, self.pair.named(model, ATTENTIONS[self.pair.family]))
+        return model
 
     def _other(self, model):
         """A MODEL to merge with: the same, some of its weights of half the size."""
-        other, names = model.clone(), self.pair.names(model)
-        some = {f"diffusion_model.{names[name]}": (None,) for name in names if name.endswith(SOME)}
-        other.add_patches(some, 0.0, 0.5)
+        other = model.clone()
+        other.add_patches(dict.fromkeys(self.pair.named(model, MERGED[self.pair.family]), (None,)), 0.0, 0.5)
         return other
 
     def _conditioning(self, name, key, model):
@@ -136,13 +144,12 @@ class Inputs:
 
     def _lora_model(self, name, key, model):
         """A LoRA for some layers of a MODEL, in the names of its own weights."""
-        generator, names = torch.Generator().manual_seed(3), self.pair.names(model)
-        weights = dict(self.pair.ours.model.diffusion_model.named_parameters())
+        generator, weights = torch.Generator().manual_seed(3), model.model_state_dict()
         tensors = {}
-        for own in sorted(name for name in names if name.endswith(ATTENTIONS)):
-            rows, columns = weights[own].shape
-            name = f"diffusion_model.{names[own].removesuffix('.weight')}"
-            tensors[f"{name}.lora_down.weight"] = torch.randn(4, columns, generator=generator) * 0.5
+        for key in self.pair.named(model, ATTENTIONS[self.pair.family]):
+            rows, columns = weights[key].shape
+            name = key.removesuffix(".weight")
+            tensors[f"{name}.lora_down.weight"] = torch.randn(4, columns, generator=generator) * 0.1
             tensors[f"{name}.lora_up.weight"] = torch.randn(rows, 4, generator=generator) * 0.5
         return tensors
 

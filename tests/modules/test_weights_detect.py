@@ -1,5 +1,6 @@
 """Detection: the published checkpoints strictly, every dialect and prefix, and what is wrong with others."""
 
+import dataclasses
 import random
 import re
 import time
@@ -85,6 +86,47 @@ def test_text_encoder_files_of_the_host():
     }
     extended = find({**without_copy, **scales, "scaled_fp8": (0,), "spiece_model": (791656,)}).check()
     assert set(scales) < set(extended.renames.values()), "the host reads the scales beside the weights"
+
+
+def quantised(shapes, word, companions, halved=False):
+    """A header whose linear layers are quantised the host's way: what lies beside each weight, and its dtype."""
+    linear = [key for key, shape in shapes.items() if len(shape) == 2 and key.endswith(".weight")]
+    layers = [key.removesuffix(".weight") for key in linear if not re.search("shared|bias|embed_tokens", key)]
+    beside = {f"{layer}.{name}": () for layer in layers for name in companions}
+    packed = {
+        f"{layer}.weight": (shapes[f"{layer}.weight"][0], shapes[f"{layer}.weight"][1] // 2)
+        for layer in layers
+    }
+    head = header({**shapes, **(packed if halved else {}), **beside})
+    dtypes = {**dict.fromkeys(head.shapes, "F16"), **{f"{layer}.weight": word for layer in layers}}
+    return dataclasses.replace(head, dtypes=dtypes)
+
+
+@pytest.mark.parametrize("name", ["cogvideox-2b", "svd-diffusers-unet"])
+@pytest.mark.parametrize(
+    "word, companions, halved, said",
+    [
+        ("I8", ["weight_scale", "comfy_quant"], False, "int8"),
+        ("U8", ["weight_scale", "weight_scale_2", "comfy_quant"], True, "4 bits, such as nvfp4"),
+        ("F8_E4M3", ["scale_weight", "scale_input"], False, "fp8 with scales"),
+        ("F8_E4M3", ["weight_scale", "comfy_quant"], False, "fp8 with scales"),
+    ],
+)
+def test_quantised_networks_are_refused_by_name(name, word, companions, halved, said):
+    head = quantised(BY_NAME[name].shapes, word, companions, halved)
+    finding = detect(head, FAMILIES, "diffusion_model")
+    message = (
+        rf"[0-9]+ of its layers are quantised \({said}\), .* published in fp32, bf16, fp16 or fp8 without"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        finding.check()
+
+
+def test_quantised_text_encoders_fp8_is_the_hosts_matter_and_integers_are_refused():
+    assert detect(quantised(T5.shapes, "F8_E4M3", ["scale_weight"]), FAMILIES).complete
+    head = quantised(T5.shapes, "I8", ["weight_scale", "comfy_quant"])
+    with pytest.raises(CheckpointError, match=r"168 of its layers are quantised \(int8\)"):
+        detect(head, FAMILIES).check()
 
 
 def test_a_file_that_holds_a_whole_pipeline():
