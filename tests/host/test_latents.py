@@ -263,3 +263,20 @@ def test_the_video_node_writes_every_frame_and_says_what_was_assumed(client):
         assert JOIN in result.outputs[key]["text"][0]
     (words,) = result.outputs["video"]["text"]  # which stand on the node
     assert JOIN in words
+
+
+def test_an_encoded_clip_says_its_frames(bench):
+    images = bench.picture(9, 48, 32)
+    chosen = {"vae": bench.shared()[2], "images": images, "posterior": {"posterior": "mean"}}
+    latent = run(bench.ours["VAEEncodeChunked"], **chosen)[0]
+    assert latent["num_frames"] == 9 and latent["samples"].shape == (1, 16, 3, 4, 6)
+
+
+def test_places_of_another_batch_say_nothing_of_these_frames():
+    """A node kept `batch_index` and changed the samples: only as many places as frames tell where they are from."""
+    from kinetograph.nodes.host.latents import clip_frames
+
+    whole = {**svd(3, clips=2), "batch_index": [0, 5]}
+    assert clip_frames(whole)[0] == 3
+    with pytest.raises(ValueError, match="parts of two clips"):
+        clip_frames({**whole, "batch_index": [0, 1, 5, 3, 4, 5]})
