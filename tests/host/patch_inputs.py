@@ -1,7 +1,8 @@
 """Legal inputs for every host node that takes a MODEL and gives one, with which it does something if it can.
 
-Numbers that no entry here names are taken off their default. Files are tiny and written on the fly; patches of
-other families are modules of the host's own classes at tiny sizes, or stand-ins where the class has no sizes.
+Numbers that no entry here names are taken off their default; ratios of a merge are all different. Files are tiny and
+written on the fly; patches of other families are modules of the host's own classes at tiny sizes, or stand-ins where the
+class has no sizes.
 """
 
 from pathlib import Path
@@ -64,11 +65,14 @@ class Inputs:
     def __init__(self, pair):
         self.pair = pair
 
-    def of(self, name, rows, model):
-        """What a node called `name` with these rows (name -> (type, options)) gets."""
+    def of(self, name, rows, model, even=False):
+        """What a node called `name` with these rows (name -> (type, options)) gets; `even`: one ratio for all blocks."""
         values = {**EVERYWHERE, **VALUES.get(name, {})}
         if name == "ContextWindowsManual":
             values |= FRAMES[self.pair.family]
+        if name.startswith("ModelMerge"):
+            ratios = [key for key, (word, _) in rows.items() if word == "FLOAT"]
+            values |= {key: 0.3 if even else 0.1 + 0.07 * (7 * i % 11) for i, key in enumerate(ratios)}
         return {
             key: values[key] if key in values else self._made(name, key, word, options, model)
             for key, (word, options) in rows.items()
