@@ -19,6 +19,7 @@ POWERS = {  # budget: powers of two that it may be
     "UNET": (21, 23, 25, 27, 29),
     "TOKENS": (22, 23, 24, 26, 28),
     "IMAGE_VAE": (22, 24, 26, 28, 31),
+    "LONG_CLIP": (21, 23, 25, 27, 29),
     "VIDEO_VAE": (24, 26, 28, 30),
 }
 
@@ -60,11 +61,11 @@ def _unet(report: Report, title: str, exvideo: bool = False) -> Callable[[], Non
     models, _ = networks.build_unet(report, "none", exvideo=exvideo)
     size = (2, 16, 16) if report.tiny else ((128, 64, 64) if exvideo else (25, 72, 128))
     work = partial(models["ours"], *svd_unet.inputs(*size, torch.float16, measure.device()))
-    other = "IMAGE_VAE" if exvideo else "TOKENS"
+    names = ("UNET", "LONG_CLIP") if exvideo else ("UNET",)
 
     def study() -> None:
-        sweep(report, title, "UNET", work)
-        sweep(report, f"{title}, its convolution" if exvideo else title, other, work)
+        for name in names:
+            sweep(report, title if name == "UNET" else f"{title}, its convolution", name, work)
 
     return study
 

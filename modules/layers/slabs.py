@@ -46,6 +46,8 @@ UNET = Budget(cpu=2**20, accelerator=2**25)
 # Tokens through layers in which they are wider. On a CPU every slab reads the weights again, so slabs are larger
 # than the caches; 30 * 2^20 are a multiple of 512 tokens in every published network.
 TOKENS = Budget(cpu=2**24, accelerator=30 * 2**20)
+# A convolution over time and space: each slab computes the frames beside it once more, so slabs are large everywhere.
+LONG_CLIP = Budget(cpu=2**25, accelerator=2**25)
 IMAGE_VAE = Budget(cpu=2**24, accelerator=2**24)
 VIDEO_VAE = Budget(cpu=2**26, accelerator=2**26)
 
@@ -127,10 +129,12 @@ def _norms(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     return torch.native_group_norm(x, None, None, b, c, x[0, 0].numel(), groups, eps)[1:]  # type: ignore[return-value]
 
 
-def in_rows(feed_forward: FeedForward, x_bld: Tensor) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+def in_rows(
+    feed_forward: FeedForward, x_bld: Tensor, budget: Budget
+) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
     """Some tokens (n, d) of x at a time, to be changed in place, and the feed-forward to run on them."""
     rows_nd = x_bld.view(-1, x_bld.shape[-1])
-    places = list(TOKENS.spans(len(rows_nd), feed_forward.wide, rows_nd.device))
+    places = list(budget.spans(len(rows_nd), feed_forward.wide, rows_nd.device))
     with feed_forward.fetched(rows_nd) if len(places) > 1 else nullcontext(feed_forward) as run:
         for place in places:
             yield rows_nd[place], run

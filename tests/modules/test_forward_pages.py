@@ -216,10 +216,7 @@ def cuts_in(path):
         for function in (part for part in functions if isinstance(part, ast.FunctionDef)):
             prefix = f"{scope.name}." if scope is not function else ""
             source = ast.get_source_segment(text, function)
-            budgets = {
-                *re.findall(r"slabs\.([A-Z_]{3,})", source),
-                *(["TOKENS"] if "in_rows(" in source else []),
-            }
+            budgets = set(re.findall(r"slabs\.([A-Z_]{3,})", source))
             found |= {(prefix + function.name, budget) for budget in budgets}
     return found
 

@@ -116,7 +116,7 @@ def test_a_wrong_variant_shows(monkeypatch, wrong):
 
 @pytest.mark.parametrize("elements", [1, 7 * 64 * 24])
 def test_chunks_of_frames_only_round(monkeypatch, elements):
-    monkeypatch.setattr(slabs, "IMAGE_VAE", slabs.Budget(elements, elements))
+    monkeypatch.setattr(slabs, "LONG_CLIP", slabs.Budget(elements, elements))
     assert relative_error(*both(*branch_pair(False), 40)) <= 2e-6
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...layers import positions
+from ...layers import positions, slabs
 from ...layers.attention import Attention
 from ...layers.feed_forward import FeedForward, gelu_tanh
 from ...layers.norms import add_gated, modulate
 from ...layers.operations import Operations, is_recorded
-from ...layers.slabs import in_rows
 from .config import CogVideoXConfig
 
 NORM_EPS = 1e-5
@@ -84,7 +83,7 @@ def feed_forward_in_place(y_bld: Tensor, feed_forward: FeedForward) -> Tensor:
     """The feed-forward of normed tokens, some at a time where there are many."""
     if is_recorded():
         return feed_forward(y_bld)
-    for rows_nd, run in in_rows(feed_forward, y_bld):
+    for rows_nd, run in slabs.in_rows(feed_forward, y_bld, slabs.TOKENS):
         rows_nd.copy_(run(rows_nd))
     return y_bld
 

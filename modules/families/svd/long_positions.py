@@ -78,7 +78,7 @@ class ExVideoPosition(nn.Module):
         """One clip, a few frames at a time with the frames beside them, channels last all the way."""
         count = len(tokens_thwd)
         with self.ops.weights(self.conv, tokens_thwd) as (weight, bias):
-            for place in slabs.IMAGE_VAE.spans(count, tokens_thwd[0].numel(), tokens_thwd.device):
+            for place in slabs.LONG_CLIP.spans(count, tokens_thwd[0].numel(), tokens_thwd.device):
                 beside = [_reflected(i, count) for i in range(place.start - 1, place.stop + 1)]
                 padded = _reflect(tokens_thwd, rows_td, beside)
                 out_tld[place] = _convolved(padded, weight, bias).flatten(1, 2)
