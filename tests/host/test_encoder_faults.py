@@ -84,8 +84,11 @@ def workspaces(folder):
 
 
 def at_work(action, delay=0.5):
-    """(listener, moments): does something a while after the node has begun; `moments` holds when."""
-    moments = []
+    """(listener, moments): does something once, a while after the node has its frames; `moments` holds when.
+
+    The host says "executing" twice of a node whose inputs are lazy: before they are computed, and after.
+    """
+    moments, begun = [], []
 
     def act():
         time.sleep(delay)
@@ -93,8 +96,10 @@ def at_work(action, delay=0.5):
         action()
 
     def listen(kind, data):
-        if kind == "executing" and data["node"] == "save":
-            threading.Thread(target=act).start()
+        if kind == "executing" and data["node"] in ("frames", "save"):
+            begun.append(data["node"])
+            if begun[-2:] == ["frames", "save"]:
+                threading.Thread(target=act).start()
 
     return listen, moments
 
