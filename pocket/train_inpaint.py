@@ -4,21 +4,33 @@ Layout and conditioning are those of CogVideoX-Fun InP: behind the 16 noisy chan
 known clip. The text encoder and the VAE stay as they are. It starts from the checkpoint that is shipped.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .check import noise_process
+from .check import decode, noise_process, sample_ddim
+from .detector import centroids, foreground
 from .latents import SCALE
 from .optimizers import BlockOptimizer
-from .parts import INPAINT_SETTINGS, MODEL_FOLDER, build_text_encoder, build_transformer, build_vae, pack
+from .parts import (
+    INPAINT_MODEL,
+    INPAINT_SETTINGS,
+    MODEL_FOLDER,
+    build_text_encoder,
+    build_transformer,
+    build_vae,
+    pack,
+)
+from .progress import read_log
 from .scenes import draw_scene, draw_scenes
-from .ship import WEIGHTS
 from .shapes import all_subjects, sample_clip
+from .ship import WEIGHTS, half, rows_of
+from .train_image import psnr
 from .train_transformer import DROP, HIGH_NOISE, LOG_EVERY, lr_at
 from .training import Averaged, Plan, mean_of, squared_errors, train
 
@@ -28,6 +40,8 @@ POOL, POOL_STEPS = 4096, 500  # clips encoded at once, and the steps that they s
 ENCODE = 128  # clips at once
 FIRST_SEED = 50_000_000
 SAVE_EVERY = 500
+UNSEEN_SEED, CHECKED = 90_000_000, 32
+GUIDANCE, STEPS = 2.0, 20  # of the checks
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,9 @@ def caption_features(file: Path) -> Tensor:
         from .tokens import Vocabulary
 
         words = Vocabulary()
-        stored = {k: v.float() for k, v in load_file(MODEL_FOLDER / "text_encoder" / "model.safetensors").items()}
+        stored = {
+            k: v.float() for k, v in load_file(MODEL_FOLDER / "text_encoder" / "model.safetensors").items()
+        }
         stored["shared.weight"] = stored["shared.weight"][words.rows]
         encoder = build_text_encoder(len(words.rows)).eval()
         encoder.load_state_dict(stored, strict=False)
@@ -75,8 +91,9 @@ def draw_pool(vae: nn.Module, first_seed: int, device: str, count: int = POOL) -
 
     place = {caption: i for i, caption in enumerate(captions())}
     parts = []
-    for start in range(first_seed, first_seed + count, ENCODE):
-        drawn = [draw_scene(seed) for seed in range(start, start + ENCODE)]
+    seeds = range(first_seed, first_seed + count)
+    for start in range(0, count, ENCODE):
+        drawn = [draw_scene(seed) for seed in seeds[start : start + ENCODE]]
         pixels = draw_scenes([scene for scene, _ in drawn], device) * 2 - 1
         masks = torch.stack([known.mask() for _, known in drawn]).to(device)
         hidden = torch.where(masks[..., None] < 0.5, pixels, UNKNOWN)
@@ -138,6 +155,57 @@ def train_inpaint(out: Path, total: int, device: str = "cpu") -> None:
         return {"lr": lr, **training.step(pools[number], lr, step)}
 
     def look() -> dict[str, Any]:
-        return {}
+        return check_inpaint(training.average.cpu(), vae.cpu(), training.features.cpu())
 
-    train(out, training, Plan(total, LOG_EVERY, SAVE_EVERY, total + 1), learn, look)
+    train(out, training, Plan(total, LOG_EVERY, SAVE_EVERY, total), learn, look)
+
+
+class Beside:
+    """A model with the same channels beside the noise at every step."""
+
+    def __init__(self, transformer: nn.Module, beside_bcthw: Tensor) -> None:
+        self.transformer, self.beside = transformer, beside_bcthw
+
+    def velocity(self, x_bcthw: Tensor, timestep_b: Tensor, context_bld: Tensor) -> Tensor:
+        beside = self.beside.repeat(len(x_bcthw) // len(self.beside), 1, 1, 1, 1)
+        return self.transformer(torch.cat([x_bcthw, beside], 1), timestep_b, context_bld)
+
+
+@torch.no_grad()
+def check_inpaint(transformer: nn.Module, vae: nn.Module, features_nld: Tensor) -> dict[str, float]:
+    """Figures of unseen clips: decibels where they are known, pixels that the shape is off its true way."""
+    pool = draw_pool(vae, UNSEEN_SEED, "cpu", CHECKED)
+    null = features_nld[-1:]
+    z = sample_ddim(
+        Beside(transformer, pool.beside), features_nld[pool.captions], null, GUIDANCE, STEPS, seed=1
+    )
+    frames = decode(vae, z)
+    drawn = [draw_scene(UNSEEN_SEED + i) for i in range(CHECKED)]
+    true = draw_scenes([scene for scene, _ in drawn])
+    rows = [i for i, (_, known) in enumerate(drawn) if not known.is_nothing]
+    known = [psnr(frames[i][m][None], true[i][m][None]) for i in rows for m in [drawn[i][1].mask() < 0.5]]
+    ends = [i for i in rows if drawn[i][1].end]
+    off = torch.stack([centres(frames[i]) - centres(true[i]) for i in rows]).norm(dim=-1)
+    last = torch.stack([(centres(frames[i]) - centres(true[i]))[-1].norm() for i in ends])
+    figures = {"known_db": torch.cat(known).mean(), "off_path": off.mean(), "off_end": last.max()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def centres(frames_fhwc: Tensor) -> Tensor:
+    """Where the shape is in each frame, x then y."""
+    cover = foreground(frames_fhwc)
+    return centroids(cover * (cover > 0.2))
+
+
+def ship_inpaint(out: Path, file: Path = INPAINT_MODEL) -> None:
+    """The running mean of the last saved step to one file with its config inside, and figures beside it."""
+    training = InpaintTraining(caption_features(out / "captions.pt"), "cpu")
+    step = training.open(out)
+    metadata = {"format": "pt", "config": json.dumps(INPAINT_SETTINGS)}
+    save_file(half(dict(training.average.state_dict())), file, metadata=metadata)
+    figures = check_inpaint(training.average, shipped_vae("cpu"), training.features)
+    losses = [row for row in read_log(out / "log.jsonl") if row["step"] <= step]
+    head = {"step": step, "clips": CHECKED, "guidance": GUIDANCE, "sampling_steps": STEPS, **figures}
+    lines = [f'  "{name}": {json.dumps(value)}' for name, value in head.items()]
+    lines += [f'  "transformer": {rows_of(losses)}']
+    file.with_suffix(".json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

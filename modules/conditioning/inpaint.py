@@ -72,7 +72,9 @@ def spread_mask(mask_fhw: Tensor, num_frames: int, width: int, height: int) -> T
             f"The mask has {count} frames, the clip {num_frames}: give one mask for all frames, or {num_frames}."
         )
     if (have_w, have_h) != (width, height):
-        raise ValueError(f"The mask is {have_w}x{have_h}, the clip {width}x{height}: make both the same size.")
+        raise ValueError(
+            f"The mask is {have_w}x{have_h}, the clip {width}x{height}: make both the same size."
+        )
     return (mask_fhw >= 0.5).to(mask_fhw).expand(num_frames, -1, -1)
 
 
