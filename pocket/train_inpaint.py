@@ -87,7 +87,7 @@ def shipped_vae(device: str) -> nn.Module:
 def draw_pool(vae: nn.Module, first_seed: int, device: str, count: int = POOL) -> Pool:
     """Clips of seeds counting up, encoded, with what is known of them as the sampler of a user makes it."""
     pack()
-    from kinetograph.modules.conditioning.inpaint import UNKNOWN, latent_mask
+    from kinetograph.modules.conditioning.inpaint import latent_mask
 
     place = {caption: i for i, caption in enumerate(captions())}
     parts = []
@@ -96,7 +96,7 @@ def draw_pool(vae: nn.Module, first_seed: int, device: str, count: int = POOL) -
         drawn = [draw_scene(seed) for seed in seeds[start : start + ENCODE]]
         pixels = draw_scenes([scene for scene, _ in drawn], device) * 2 - 1
         masks = torch.stack([known.mask() for _, known in drawn]).to(device)
-        hidden = torch.where(masks[..., None] < 0.5, pixels, UNKNOWN)
+        hidden = torch.where(masks[..., None] < 0.5, pixels, -1.0)
         latents, seen = (vae.encode(x.permute(0, 4, 1, 2, 3)) for x in (pixels, hidden))
         cells = torch.cat([latent_mask(mask, latents.shape[2], 8) for mask in masks])
         beside = torch.cat([1 - cells, seen], dim=1) * SCALE

@@ -10,10 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of the Gaussian noise on what is known, in -1..1 (the reference's noise_aug_strength).
-KNOWN_NOISE = 0.0563
-UNKNOWN = -1.0
-
 
 @dataclass(frozen=True)
 class KnownClip:
@@ -28,8 +24,8 @@ class KnownClip:
         return bool((self.mask == 1).all())
 
     def pixels(self) -> Tensor:
-        """(f, h, w, 3) in -1..1 of what is known, -1 elsewhere."""
-        return torch.where(self.mask[..., None] < 0.5, 2 * self.frames - 1, UNKNOWN)
+        """(f, h, w, 3) in 0..1 of what is known, black elsewhere."""
+        return torch.where(self.mask[..., None] < 0.5, self.frames, 0.0)
 
 
 def whole_mask(frames: Tensor) -> Tensor:
@@ -78,10 +74,13 @@ def spread_mask(mask_fhw: Tensor, num_frames: int, width: int, height: int) -> T
     return (mask_fhw >= 0.5).to(mask_fhw).expand(num_frames, -1, -1)
 
 
-def noise_known(pixels: Tensor, seed: int) -> Tensor:
-    """Pixels in -1..1 with a little noise on all that are not -1, drawn on the CPU."""
+def noise_known(pixels: Tensor, strength: float, seed: int) -> Tensor:
+    """Pixels in 0..1 with Gaussian noise on all that are not black, drawn on the CPU.
+
+    `strength` is its standard deviation in -1..1, the range of the reference, which adds it to all that is not -1.
+    """
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed)).to(pixels)
-    return torch.where(pixels == UNKNOWN, pixels, pixels + KNOWN_NOISE * noise)
+    return torch.where(pixels == 0, pixels, pixels + strength / 2 * noise)
 
 
 def latent_mask(mask_fhw: Tensor, latent_frames: int, stride_hw: int) -> Tensor:
@@ -100,3 +99,14 @@ def latent_mask(mask_fhw: Tensor, latent_frames: int, stride_hw: int) -> Tensor:
 
 def _resized(mask_fhw: Tensor, frames: int, size: tuple[int, int]) -> Tensor:
     return F.interpolate(mask_fhw[None, None], size=(frames, *size), mode="trilinear", align_corners=False)
+
+
+def covering_mask(mask_fhw: Tensor, latent_frames: int, stride_hw: int) -> Tensor:
+    """The mask over latent cells (1, 1, t, h, w), 1 where any pixel of any frame is to be made anew.
+
+    For samplers that put the known cells back at each step; frame 0 has a latent of its own.
+    """
+    size = mask_fhw.shape[1] // stride_hw, mask_fhw.shape[2] // stride_hw
+    pieces = [mask_fhw[:1]] + list(mask_fhw[1:].chunk(latent_frames - 1) if latent_frames > 1 else [])
+    cells = [F.adaptive_max_pool2d(piece.amax(0)[None, None], size) for piece in pieces]
+    return torch.stack(cells, dim=2)

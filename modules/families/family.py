@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -23,8 +23,12 @@ __all__ = [
     "Release",
     "Request",
     "Shapes",
+    "Size",
+    "Takes",
 ]
 
+# What a network takes beside noise and prompt: a picture to start from, a clip to paint into, a clip to follow.
+Takes = Literal["nothing", "image", "inpaint", "control"]
 Size = tuple[int, int, int]  # width and height in pixels, frames
 
 
@@ -153,6 +157,9 @@ class Diffusion:
     native_size: Callable[[Any], Size]
     # activation memory of a step, in units of the host's estimate
     memory_factor: Callable[[Any], float]
+    takes: Callable[[Any], Takes]
+    # standard deviation, in -1..1, of the noise on the pictures that it takes
+    image_noise: Callable[[Any], float]
     limits: Callable[[Any], Limits] = lambda config: Limits()
     frame_rule: Callable[[Any], FrameRule] = lambda config: FrameRule()
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..family import Clip, Request
-from .config import GRID, CogVideoXConfig, Conditioning
+from ..family import Clip, Request, Takes
+from .config import GRID, CogVideoXConfig
 
 # What a release takes beside a prompt: the node that gives it, and what such a release is called.
 NODES = {
@@ -70,7 +70,7 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
     )
 
 
-def _kind(request: Request) -> Conditioning:
+def _kind(request: Request) -> Takes:
     """What kind of conditioning came beside the prompt."""
     if request.control_latents is not None:
         return "control"

@@ -6,12 +6,12 @@ CogVideoX (arXiv 2408.06072) and its five releases: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ...grid import LatentGrid
 from ...weights.part import Shapes, lengths
 from ...weights.settings import colours, switch, whole
-from ..family import FrameRule, LatentSpace, Limits
+from ..family import FrameRule, LatentSpace, Limits, Takes
 
 # The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
 GRID = LatentGrid(channels=16, stride_t=4, stride_hw=8, lone_first=True, patch_hw=2)
@@ -36,8 +36,9 @@ RGB_FACTORS = (
     (-0.0152, -0.0058, 0.0722),
 )
 
-Conditioning = Literal["nothing", "image", "inpaint", "control"]
-SUFFIXES: dict[Conditioning, str] = {"nothing": "", "image": "-I2V", "inpaint": "-InP", "control": "-Control"}
+SUFFIXES: dict[Takes, str] = {"nothing": "", "image": "-I2V", "inpaint": "-InP", "control": "-Control"}
+# of CogVideoX-Fun's noise on the given part of a clip (noise_aug_strength of its pipelines)
+KNOWN_NOISE = 0.0563
 WIDTH_2B = 1920  # 30 heads of 64; the only release with sin-cos positions and a shifted schedule
 LATENT_SCALE_2B = 1.15258426
 LATENT_SCALE_5B = 0.7
@@ -76,7 +77,7 @@ class CogVideoXConfig:
         return self.num_heads * self.head_dim
 
     @property
-    def takes(self) -> Conditioning:
+    def takes(self) -> Takes:
         """What lies beside the noise on the channel axis.
 
         I2V: a first frame. Control: a clip to follow. InP: a mask and a clip to paint into.
@@ -87,6 +88,11 @@ class CogVideoXConfig:
         if extra == 0:
             return "nothing"
         return "image" if self.learned_positions or self.ofs_dim else "control"
+
+    @property
+    def image_noise(self) -> float:
+        """Standard deviation, in -1..1, of the noise on what InP is given; its VAE sees it."""
+        return KNOWN_NOISE if self.noised_image else 0.0
 
     @property
     def fun(self) -> bool:
