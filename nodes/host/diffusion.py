@@ -226,10 +226,8 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
     guider = executor.class_obj
     recipe = guider.model_patcher.model.recipe
     rule = recipe.family.network.frame_rule(recipe.config)
-    windows = guider.model_options.get("context_handler")
-    check_windows(windows, noise.shape[2], rule, recipe.label)
-    if windows is None:
-        rule.check(recipe.label, noise.shape[2], recipe.family.network.grid)
+    check_windows(guider.model_options.get("context_handler"), noise.shape[2], rule, recipe.label)
+    rule.check(recipe.label, noise.shape[2], recipe.family.network.grid)
     added = rule.missing(noise.shape[2])
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
