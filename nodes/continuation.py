@@ -3,6 +3,7 @@
 from ..modules.sampling.samplers import SAMPLERS as OURS
 from ..modules.videofile.probe import usable_formats
 from .checks import check_known, checked, guarded
+from .host import results
 from .host.api import io
 from .host.sampling import SAMPLERS, SCHEDULERS
 from .pipeline import continuation
@@ -74,6 +75,11 @@ class VideoContinue(io.ComfyNode):
         except ValueError as error:
             return str(error)
         return continuation.plan_problem(plan or {}) or continuation.file_problem(file or {}) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
 
     @classmethod
     @checked
