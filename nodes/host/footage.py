@@ -118,9 +118,11 @@ class StreamedVideo(Input.Video):
         self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
     ) -> "StreamedVideo | None":
         """Some seconds of it; a start below 0 counts from the end. None where there are none, or less in strict mode."""
-        source, start = self.source, start_time or 0
-        first = floor((start if start >= 0 else max(0, source.seconds + start)) * source.rate)
-        wanted = ceil((duration or source.seconds) * source.rate)
+        source = self.source
+        # a person's and the host's seconds, without what floats add
+        start, length = (Fraction(time or 0).limit_denominator(10**6) for time in (start_time, duration))
+        first = floor((start if start >= 0 else max(Fraction(0), source.seconds + start)) * source.rate)
+        wanted = ceil((length or source.seconds) * source.rate)
         count = min(wanted, source.num_frames - first)
         if count < 1 or (strict_duration and duration and count < wanted):
             return None

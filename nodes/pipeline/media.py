@@ -220,10 +220,9 @@ def _choose_clip(
 ) -> tuple[FrameSource, str]:
     """The frames that a wish means, as the video has them, and which those are."""
     start = Fraction(wish.start).limit_denominator(footage.FINEST)
-    reasons = [f"{wish.num_frames} were set" if wish.num_frames else "all were wanted"]
     wanted, why = wish.num_frames, ""
     if wanted:
-        wanted, why = _legal_frames(wanted, grid, described, reasons, nearest=True)
+        wanted, why = _legal_frames(wanted, grid, described, [f"{wanted} were set"], nearest=True)
     whole = open_video(video, node)
     base = exact_rate(wish.frame_rate) if wish.frame_rate else whole.rate
     every = wish.every or max(1, int(base // FUN_RATE))
@@ -231,7 +230,7 @@ def _choose_clip(
     times = whole.times(start + (wanted + 1) * step + 1 if wanted else None)
     first, there = footage.choose_span(times, whole.rate, start, step, wanted)
     if not wanted or there < wanted:
-        reasons = [*filter(None, (why,)), f"the video has {there} from there on"]
+        reasons = [why or "all were wanted", f"the video has {there} from there on"]
         wanted, why = _legal_frames(there, grid, described, reasons, nearest=False)
     shown = first - times[0]
     rate = f"{_short(1 / step)} frames per second (the video has {_short(whole.rate)})"
