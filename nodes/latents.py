@@ -236,7 +236,7 @@ class SizeFromImage(io.ComfyNode):
     def execute(cls, image, rule, num_frames, model=None) -> io.NodeOutput:
         tokens = int(rule["tokens"]) if "tokens" in rule else None
         chosen = media.SizeRule(rule["rule"], rule.get("base", 0), tokens)
-        return io.NodeOutput(*media.choosesize_input(image, chosen, num_frames, model, "Size From Image"))
+        return io.NodeOutput(*media.choose_size(image, chosen, num_frames, model, "Size From Image"))
 
 
 NODES = [VideoLatent, VAEEncodeChunked, PinFrames, SizeFromImage]

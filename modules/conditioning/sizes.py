@@ -4,6 +4,9 @@ aigc-apps/CogVideoX-Fun and EasyAnimate, `bucket_sampler.py`: ASPECT_RATIO_512. 
 seven of the rows.
 """
 
+from fractions import Fraction
+from math import ceil
+
 from ..grid import LatentGrid
 
 # height / width as written there, then height and width at 512
@@ -79,8 +82,13 @@ def own_size(width: int, height: int, multiple: int = 16) -> tuple[int, int]:
     """
     scale = min(MOST / max(width, height), max(1.0, LEAST / min(width, height)))
     most = MOST // multiple * multiple
-    across, down = (round(side * scale / multiple) * multiple for side in (width, height))
-    return max(min(across, most), multiple), max(min(down, most), multiple)
+    across, down = (min(nearest_multiple(side * scale, multiple), most) for side in (width, height))
+    return across, down
+
+
+def nearest_multiple(side: float | Fraction, multiple: int) -> int:
+    """The whole multiple nearest to some pixels, one at least; of two, the lower."""
+    return max(1, ceil(side / multiple - 0.5)) * multiple
 
 
 def frames_below(grid: LatentGrid, num_frames: int) -> int:

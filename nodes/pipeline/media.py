@@ -242,14 +242,10 @@ def _choose_clip(
 def _choose_sides(clip: FrameSource, wish: Wish, multiple: int) -> tuple[int, int]:
     """(width, height) of a wish; for a 0 what keeps the shape of the frames, in the nearest multiples."""
     if not wish.width and not wish.height:
-        return _nearest(clip.width, multiple), _nearest(clip.height, multiple)
+        return sizes.nearest_multiple(clip.width, multiple), sizes.nearest_multiple(clip.height, multiple)
     shape = Fraction(clip.width, clip.height)
-    width = wish.width or _nearest(wish.height * shape, multiple)
-    return width, wish.height or _nearest(wish.width / shape, multiple)
-
-
-def _nearest(side: Fraction | int, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple
+    width = wish.width or sizes.nearest_multiple(wish.height * shape, multiple)
+    return width, wish.height or sizes.nearest_multiple(wish.width / shape, multiple)
 
 
 def _fitted(clip: FrameSource, width: int, height: int, fit: Any) -> FrameSource:
