@@ -67,23 +67,30 @@ def choose_size(
         why = f"the nearest of {len(sizes.BUCKETS)} aspect ratios at base {rule.base}, in multiples of {multiple}"
     if described is not None and described.limits.size is not None and size != described.limits.size:
         size, why = described.limits.size, f"the one size that {described.label} has positions for"
-    frames, reasons = _choose_frames(num_frames, there, rule, grid, described)
+    # several pictures may be what a clip starts from
+    most = None if isinstance(media, Tensor) else there
+    frames, reasons = _choose_frames(num_frames, there, most, rule, grid, described)
     lost = _lost(width, height, *size)
     return *size, frames, f"{what}\n{size[0]}x{size[1]}: {why}{lost}.\n{frames} frames: {reasons}."
 
 
 def _choose_frames(
-    wanted: int, there: int, rule: SizeRule, grid: LatentGrid, described: VideoModel | None
+    wanted: int,
+    there: int,
+    most: int | None,
+    rule: SizeRule,
+    grid: LatentGrid,
+    described: VideoModel | None,
 ) -> tuple[int, str]:
-    """(frames, why) for a number wanted, of which 0 is as many as there are."""
+    """(frames, why) for a number wanted, at most those of a video; 0 is as many as there are."""
     native = sizes.TOKEN_FRAMES if described is None else described.native_size[2]
     frames = wanted or (there if there > 1 else native)
     reasons = [
         f"{frames} were set" if wanted else f"{frames} {'are there' if there > 1 else 'are what it makes'}"
     ]
-    if wanted and 1 < there < wanted:
-        frames = there
-        reasons.append(f"the video has {there}")
+    if most is not None and most < frames:
+        frames = most
+        reasons.append(f"the video has {most}")
     if rule.tokens is not None:
         budget = sizes.token_frames(frames, rule.base, rule.tokens)
         reasons.append(f"{rule.tokens} tokens leave {budget} at base {rule.base}")

@@ -64,6 +64,11 @@ def test_a_video_shorter_than_asked(bench, tmp_path):
     assert frames == 29 and "49 were set, the video has 30, the next lower" in report
 
 
+def test_several_start_images_do_not_shorten_the_clip(bench):
+    assert size_of(bench, picture(64, 64, 4))[2] == 49
+    assert size_of(bench, picture(64, 64, 30), num_frames=0)[2] == 29
+
+
 def test_a_model_says_what_it_takes(bench):
     """SVD: multiples of 64 and any number of frames; of 0 its own."""
     from kinetograph.nodes.host.description import describe
