@@ -23,15 +23,29 @@ def shots(count, width=SIZE[0], height=SIZE[1]):
     return frames
 
 
-def write(target, frames, rate=24, times=None, sound=None, codec="libx264rgb", muxer=None, gop=12, tick=None):
-    """A file of frames, without loss; `times` are in `tick`s. `sound` is (samples, its rate, first sample's time)."""
+def write(
+    target,
+    frames,
+    rate=24,
+    times=None,
+    sound=None,
+    codec="libx264rgb",
+    muxer=None,
+    gop=12,
+    tick=None,
+    b_frames=False,
+):
+    """A file of frames, lossless without B frames. `times` are in `tick`s, `sound` is (samples, rate, start)."""
     with av.open(target, "w", format=muxer) as container:
         stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(10**5))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb24" if codec == "libx264rgb" else "bgr0"
         stream.gop_size = gop
         if codec == "libx264rgb":
-            stream.options = {"qp": "0", "bf": "2"}
+            stream.options = {"qp": "0"}
+        if b_frames:
+            stream.codec_context.max_b_frames = 2
+            stream.options = {"crf": "1", "x264-params": "b-adapt=0:scenecut=0"}
         if tick:
             stream.codec_context.time_base = tick
         heard = sound and container.add_stream("pcm_f32le", rate=sound[1], layout="stereo")

@@ -34,10 +34,31 @@ def take(source, start=0, step=None, count=0, window=()):
 def test_every_frame_once_at_its_own_rate(tmp_path, name, rate, codec):
     """Also where times are rounded to milliseconds, missing, do not begin at zero, or the file is in memory."""
     target = tmp_path / name if name else io.BytesIO()
-    source = write(target, shots(40), rate, codec=codec, muxer=None if name else "matroska")
+    ordered = codec == "ffv1" or name == "a.mkv"
+    muxer = None if name else "matroska"
+    source = write(target, shots(40), rate, codec=codec, muxer=muxer, b_frames=not ordered)
     assert footage.open_film(source).rate == pytest.approx(Fraction(rate), rel=1e-3)
     assert numbers(take(source)) == list(range(40))
     assert numbers(take(source, start=Fraction(17) / Fraction(rate), count=5)) == [17, 18, 19, 20, 21]
+
+
+def test_frames_lie_in_another_order_than_they_are_shown(tmp_path):
+    """What the tests here stand on: the encoder really made such files."""
+    source = write(tmp_path / "a.mp4", shots(40), 24, b_frames=True)
+    with av.open(source) as container:
+        shown = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    assert shown != sorted(shown)
+    assert footage.frame_times(footage.open_film(source)) == [Fraction(number, 24) for number in range(40)]
+
+
+def test_frames_that_an_editor_cut_off_stay_away(tmp_path):
+    """Cut without encoding anew, a file keeps frames from the last key frame on and says that they do not count."""
+    write(tmp_path / "whole.mp4", shots(60), 20, gop=20, b_frames=True)
+    cut = tmp_path / "cut.mp4"
+    run_ffmpeg("-ss", "0.5", "-i", tmp_path / "whole.mp4", "-c", "copy", cut)
+    raw = run_ffmpeg("-i", cut, "-f", "rawvideo", "-pix_fmt", "rgb24", "-").stdout
+    shown = np.frombuffer(raw, np.uint8).reshape(-1, SIZE[1], SIZE[0], 3)
+    assert len(shown) < 60 and np.array_equal(take(str(cut)), shown)
 
 
 @pytest.mark.parametrize("wanted", [8, 10, 15, 16, 30, 48])
@@ -63,7 +84,7 @@ def test_variable_frame_rate_keeps_the_time(tmp_path):
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
 def test_a_start_between_key_frames(tmp_path, name):
     """Entered at the key frame before, with the frames that come in another order there."""
-    source = write(tmp_path / name, shots(60), 20, gop=25)
+    source = write(tmp_path / name, shots(60), 20, gop=25, b_frames=True)
     whole = take(source)
     for start in (7, 24, 25, 26, 49, 59):
         got = take(source, start=Fraction(start, 20), count=3)
