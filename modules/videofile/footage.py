@@ -20,8 +20,8 @@ from .errors import VideoError, reason
 
 Source = str | io.BytesIO
 Check = Callable[[], None]
-# of a rate that was measured, about one that the file names: the same
-RATE_SLACK = Fraction(1, 100)
+# what a file may have fewer frames than the rate it names: some were dropped, or the last is shown longer
+RATE_SLACK = Fraction(1, 10)
 FINEST = 10**6  # parts of a second in which people and the host give times
 FASTEST = 1000  # frames per second; what a file says beyond it is the tick of its clock
 

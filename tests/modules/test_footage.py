@@ -81,6 +81,14 @@ def test_variable_frame_rate_keeps_the_time(tmp_path):
     assert got.count(2) > 10 and 4 not in got
 
 
+def test_a_dropped_frame_is_the_one_before(tmp_path):
+    """The file plays 24 frames a second, but for one; 40 frames in 41 / 24 s are no other rate."""
+    ticks = [number + (number > 19) for number in range(40)]
+    source = write(tmp_path / "a.mp4", shots(40), 24, times=ticks, tick=Fraction(1, 24))
+    assert footage.open_film(source).rate == 24
+    assert numbers(take(source)) == [*range(20), *range(19, 40)]
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
 def test_a_start_between_key_frames(tmp_path, name):
     """Entered at the key frame before, with the frames that come in another order there."""
