@@ -142,6 +142,7 @@ SOCKETS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _is_picture(value) or _is_video(value),
         "an IMAGE (frames, h, w, channels) or a VIDEO",
     ),
+    "MASK": (lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3), "a MASK (frames, h, w)"),
     "AUDIO": (_is_sound, "AUDIO with a waveform (batch, channels, samples)"),
 }
 
@@ -216,6 +217,9 @@ def _check_value(name: str, wish: Any, value: Any) -> None:
         _check_type(name, value, bool, "true or false")
     elif isinstance(wish, io.String.Input):
         _check_type(name, value, str, "a text")
+    elif isinstance(wish, io.Autogrow.Input):
+        for key, entry in (value or {}).items():
+            check_socket(f"{name}.{key}", wish.template.input.get_io_type(), entry)
     elif kind in SOCKETS:
         check_socket(name, kind, value)
 

@@ -4,6 +4,7 @@ aigc-apps/CogVideoX-Fun and EasyAnimate, `bucket_sampler.py`: ASPECT_RATIO_512. 
 seven of the rows.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from math import ceil
 
@@ -56,6 +57,8 @@ BUCKETS: tuple[tuple[float, int, int], ...] = (
 TOKENS = {13312: 512, 29952: 768, 53248: 1024}
 # the frames that TOKENS are counted with
 TOKEN_FRAMES = 49
+# whether a network can sample so many latent frames
+Fits = Callable[[int], bool]
 # pixels on a side that Fun was trained on
 LEAST, MOST = 256, 1280
 
@@ -91,19 +94,26 @@ def nearest_multiple(side: float | Fraction, multiple: int) -> int:
     return max(1, ceil(side / multiple - 0.5)) * multiple
 
 
-def frames_below(grid: LatentGrid, num_frames: int) -> int:
-    """The most frames, at most `num_frames` but one at least, that fold into whole latent frames."""
+def frames_below(grid: LatentGrid, num_frames: int, fits: Fits = lambda latent_frames: True) -> int:
+    """The most frames, at most `num_frames`, that fold into latent frames which `fits`; the fewest where none do."""
     lone = int(grid.lone_first)
-    if num_frames < grid.stride_t + lone:
-        return 1 if lone else grid.stride_t
-    return grid.pixel_frames((num_frames - lone) // grid.stride_t + lone)
+    latent_frames = max(1, (num_frames - lone) // grid.stride_t + lone)
+    while latent_frames > 1 and not fits(latent_frames):
+        latent_frames -= 1
+    return grid.pixel_frames(_next_fit(latent_frames, fits))
 
 
-def nearest_frames(grid: LatentGrid, num_frames: int) -> int:
-    """The count nearest to `num_frames` that folds into whole latent frames; of two, the lower."""
-    low = frames_below(grid, num_frames)
-    high = low + grid.stride_t
+def nearest_frames(grid: LatentGrid, num_frames: int, fits: Fits = lambda latent_frames: True) -> int:
+    """The count nearest to `num_frames` that folds into latent frames which `fits`; of two, the lower."""
+    low = frames_below(grid, num_frames, fits)
+    high = grid.pixel_frames(_next_fit(grid.latent_frames(low) + 1, fits))
     return high if high - num_frames < num_frames - low else low
+
+
+def _next_fit(latent_frames: int, fits: Fits) -> int:
+    while not fits(latent_frames):
+        latent_frames += 1
+    return latent_frames
 
 
 def cropped_share(width: int, height: int, new_width: int, new_height: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...modules.conditioning import sizes
 from ...modules.conditioning.first_frame import fit_image
 from ...modules.families import FAMILIES
+from ...modules.families.family import FrameRule
 from ...modules.grid import LatentGrid
 from ...modules.videofile import footage, soundtrack
 from ...modules.videofile.encoding import exact_rate
@@ -102,17 +103,19 @@ def _legal_frames(
     frames: int, grid: LatentGrid, described: VideoModel | None, reasons: list[str], nearest: bool
 ) -> tuple[int, str]:
     """(a count that the model can make, every reason for it)."""
-    most = grid.max_frames
-    if described is not None and described.limits.max_frames is not None:
-        most = min(most, described.limits.max_frames)
+    most, rule = grid.max_frames, FrameRule()
+    if described is not None:
+        most, rule = min(most, described.limits.max_frames or most), described.frame_rule
     if frames > most:
         reasons.append(f"{described.label if described else 'a clip'} has at most {most}")
-    legal = (sizes.nearest_frames if nearest else sizes.frames_below)(grid, min(frames, most))
+    wanted = min(frames, most)
+    legal = (sizes.nearest_frames if nearest else sizes.frames_below)(grid, wanted, rule.fits)
     if legal > most:
-        legal = sizes.frames_below(grid, most)
-    if legal != min(frames, most):
+        legal = sizes.frames_below(grid, most, rule.fits)
+    if legal != wanted:
+        pairs = f", {rule.multiple} of those into one," if not rule.fits(rule.multiple + 1) else ""
         reasons.append(
-            f"the {'nearest' if nearest else 'next lower'} that folds {grid.stride_t} frames into one is {legal}"
+            f"the {'nearest' if nearest else 'next lower'} that folds {grid.stride_t} frames into one{pairs} is {legal}"
         )
     return legal, ", ".join(reasons)
 
@@ -210,6 +213,7 @@ def fit_video(
     grid.latent_size(width, height)
     if described is not None:
         described.limits.check(described.label, width, height, clip.num_frames)
+        described.frame_rule.check(described.label, grid.latent_frames(clip.num_frames), grid)
     source = _fitted(clip, width, height, wish.fit)
     cut = _lost(clip.width, clip.height, width, height) if wish.fit == "crop" else ""
     report = f"{told}\n{clip.width}x{clip.height} became {width}x{height}{cut}."
