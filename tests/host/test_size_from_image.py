@@ -1,5 +1,7 @@
 """Size From Image on the real host: from a picture and from a video, for a model and without one."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -89,6 +91,24 @@ def test_a_model_with_one_size(bench):
     width, height, frames, report = size_of(bench, picture(1080, 1920), model=model, num_frames=81)
     assert (width, height) == limits.size and "the one size that" in report
     assert frames == limits.max_frames and f"has at most {frames}" in report
+
+
+def test_a_model_that_takes_pairs_of_latent_frames(bench, base):
+    """As CogVideoX-Fun V1.5: 13 latent frames of 49 are odd, so that 45 are left; Fit Video agrees."""
+    from comfy_api.latest import InputImpl
+
+    from kinetograph.modules.families.family import FrameRule
+    from kinetograph.nodes.host.description import attach, describe
+
+    model = bench.shared("5B")[0].clone()
+    rule = FrameRule(2, pads=False, lone_frame=True)
+    attach(model, dataclasses.replace(describe(model, "test"), frame_rule=rule))
+    *_, frames, report = size_of(bench, picture(64, 64), model=model)
+    assert frames == 45 and "folds 4 frames into one, 2 of those into one, is 45" in report
+    film = InputImpl.VideoFromFile(write(base / "pairs.mkv", shots(60), 20))
+    choices = {"start": 0.0, "frame_rate": 0.0, "every_nth": 1, "width": 48, "height": 32, "fit": "exact"}
+    fitted = run(bench.ours["FitVideo"], video=film, num_frames=49, model=model, **choices)
+    assert fitted[3] == 45 == len(fitted[0])
 
 
 @pytest.mark.parametrize("side", [256, 512, 768, 1024, 1280])

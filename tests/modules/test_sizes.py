@@ -4,6 +4,7 @@ import pytest
 
 from kinetograph.modules.conditioning import sizes
 from kinetograph.modules.families import FAMILIES
+from kinetograph.modules.families.family import FrameRule
 from kinetograph.modules.grid import LatentGrid
 
 # ASPECT_RATIO_512 of aigc-apps/EasyAnimate, one "key height x width" after the other
@@ -115,6 +116,18 @@ def test_frames_fold(grid):
     for count in range(1, 100):
         assert sizes.frames_below(grid, count) == max((c for c in legal if c <= count), default=legal[0])
         assert sizes.nearest_frames(grid, count) == min(legal, key=lambda c: (abs(c - count), c))
+
+
+def test_frames_of_a_network_that_takes_pairs():
+    """CogVideoX-Fun V1.5: one latent frame or an even number, 1, 5, 13, 21, ... 85 frames."""
+    rule = FrameRule(2, pads=False, lone_frame=True)
+    grid, legal = GRIDS["cogvideox"], [1, *range(5, 90, 8)]
+    assert [count for count in range(1, 86, 4) if rule.fits(grid.latent_frames(count))] == legal
+    for count in range(1, 86):
+        assert sizes.frames_below(grid, count, rule.fits) == max(c for c in legal if c <= count)
+        assert sizes.nearest_frames(grid, count, rule.fits) == min(legal, key=lambda c: (abs(c - count), c))
+    alone = FrameRule(2, pads=False)
+    assert sizes.frames_below(grid, 3, alone.fits) == 5 == sizes.nearest_frames(grid, 1, alone.fits)
 
 
 def test_frames_of_a_vae_without_a_first_of_its_own():
