@@ -125,7 +125,7 @@ def _plan_input() -> io.DynamicCombo.Input:
     return io.DynamicCombo.Input(
         "plan",
         options=[io.DynamicCombo.Option(name, parts) for name in reversed(continuation.PLANS)],
-        tooltip="closed loop: the last segment leads back to the first frame (CogVideoX-Fun InP, SVD).",
+        tooltip="closed loop: the last segment leads back to the first frames (CogVideoX-Fun InP, SVD).",
     )
 
 

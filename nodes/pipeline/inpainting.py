@@ -62,7 +62,7 @@ class Given:
         """The clip in pixels; ValueError where counts or sizes do not fit."""
         if self.video is None:
             start = None if self.start is None else fit_image(self.start[..., :3], width, height, self.fit)
-            end = None if self.end is None else fit_image(self.end[:1, ..., :3], width, height, self.fit)[0]
+            end = None if self.end is None else fit_image(self.end[..., :3], width, height, self.fit)
             return known_ends(start, end, num_frames)
         video, mask = self.video[..., :3], self.mask
         if len(video) != num_frames:
