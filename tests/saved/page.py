@@ -6,7 +6,7 @@
 from kinetograph.tests.campaigns.valid_prompts import AUTOGROW, DYNAMIC, WIDGETS, fields_of
 
 OURS = "Kinetograph"
-SEEDS = ("seed", "noise_seed")  # the page puts a widget of its own behind them
+SEEDS = ("seed", "noise_seed")  # the page puts a widget of its own behind them, outside a DynamicCombo
 UPLOADS = ("image_upload", "video_upload", "audio_upload")  # and a button behind a list that takes files
 
 
@@ -47,7 +47,7 @@ def _values(fields, saved):
 
 def has_companion(field):
     """Whether the page saves one more value behind this one, which no prompt holds."""
-    counts = field.options.get("control_after_generate") or field.name.split(".")[-1] in SEEDS
+    counts = field.options.get("control_after_generate") or field.name in SEEDS
     return bool(field.type == "INT" and counts) or any(field.options.get(upload) for upload in UPLOADS)
 
 
