@@ -121,6 +121,8 @@ class Diffusion:
     native_size: Callable[[Any], Size]
     # activation memory of a step, in units of the host's estimate
     memory_factor: Callable[[Any], float]
+    # configs of the published networks: what a LoRA file was made for is told by them
+    published: tuple[Any, ...] = ()
     limits: Callable[[Any], Limits] = lambda config: Limits()
     frame_rule: Callable[[Any], FrameRule] = lambda config: FrameRule()
 

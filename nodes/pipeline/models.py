@@ -29,12 +29,29 @@ def components_of(kind: Kind) -> tuple[str, ...]:
 
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(part.kind for part in PARTS))
 OWN = tuple(dict.fromkeys(part.folders[-1] for part in PARTS))
-MODELS = ModelFolders(OWN, folders_of(KINDS), components_of("diffusion_model"))
+# the host's folder for LoRA files
+LORAS = ("loras",)
+MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS), components_of("diffusion_model"))
 
 
 def list_models(kinds: Iterable[Kind] = KINDS) -> list[str]:
     """Names of the files and diffusers folders where `kinds` of parts may lie."""
     return MODELS.names(folders_of(kinds))
+
+
+def list_files() -> list[str]:
+    """Names of everything that can be looked into: models and LoRA files."""
+    return MODELS.names(MODELS.keys)
+
+
+def list_loras() -> list[str]:
+    """Names of the host's LoRA files."""
+    return MODELS.names(LORAS, pipelines=False)
+
+
+def find_lora(name: str) -> Path:
+    """Path of a LoRA file; ValueError says where it goes when it is not there."""
+    return MODELS.find(name, LORAS)
 
 
 def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list[str]:

@@ -105,6 +105,23 @@ class CogVideoXConfig:
         return release + ("-I2V" if self.image_to_video else "")
 
 
+# 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V; 5B-I2V has a learned row for 226 tokens of text and 13 x 30 x 45 of the clip
+PUBLISHED = (
+    CogVideoXConfig(
+        num_layers=30,
+        num_heads=WIDTH_2B // 64,
+        rotary=False,
+        latents=LatentSpace(LATENT_SCALE_2B, RGB_FACTORS),
+        image_latent_scale=LATENT_SCALE_2B,
+        snr_shift=3.0,
+    ),
+    CogVideoXConfig(),
+    CogVideoXConfig(in_channels=32, learned_positions=17776),
+    CogVideoXConfig(patch_size_t=2),
+    CogVideoXConfig(in_channels=32, patch_size_t=2, ofs_dim=512, image_latent_scale=1.0),
+)
+
+
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CogVideoXConfig:
     """Config of a transformer from its key -> shape list in diffusers naming.
 

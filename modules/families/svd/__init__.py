@@ -130,6 +130,7 @@ FAMILY = Family(
         inputs=inputs,
         native_size=lambda config: config.native_size,
         memory_factor=memory_factor,
+        published=(SVDConfig(),),
         limits=lambda config: config.limits,
     ),
 )
