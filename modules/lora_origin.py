@@ -80,6 +80,18 @@ def is_lora(keys: Iterable[str]) -> bool:
     return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
 
 
+def family_of(shapes: Shapes) -> str:
+    """Id of the family of ours that a LoRA file names a module of, quickly; "other" for all others.
+
+    Names alone: PixArt calls some modules as CogVideoX does.
+    """
+    stems = [stem.text for key in shapes if (stem := stem_of(key)) and stem.style]
+    if _by_sign(shapes):
+        return "other"
+    found = (family.id for family, _, names in _published() if any(map(names.find, stems)))
+    return next(found, "other")
+
+
 def find_origin(shapes: Shapes) -> Origin:
     """What a LoRA file of these shapes was made for."""
     text_keys, num_text = text_parts(shapes)

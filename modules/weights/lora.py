@@ -78,9 +78,17 @@ def match_lora(shapes: Shapes, names: Names, place: str = NETWORK) -> LoRA:
         unmatched=tuple(key for key in shapes if key not in renames),
         rank=max(ranks.values(), default=0),
         ranks=ranks,
-        dialect=" + ".join(dict.fromkeys(dialects[key] for key in renames if key in dialects)) or "unknown",
+        dialect=_joined(dialects[key] for key in renames if key in dialects),
         place=place,
     )
+
+
+def _joined(dialects: Iterable[str]) -> str:
+    """The dialects of a file's keys. Diffsynth and ComfyUI call many modules the same: the others decide."""
+    found = list(dict.fromkeys(dialects))
+    if {"ComfyUI", "diffsynth"} <= {*found}:
+        found.remove("diffsynth")
+    return " + ".join(found) or "unknown"
 
 
 def check_match(

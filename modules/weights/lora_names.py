@@ -84,7 +84,7 @@ class Names:
 
 def names_of(part: Part, wanted: Shapes) -> Names:
     """The names of a diffusion network; `wanted` are its weights (`Part.shapes`)."""
-    return _names(wanted, {**part.dialects, **part.lora_names}, (*PREFIXES, *FLAT_PREFIXES))
+    return _names(wanted, {**part.lora_names, **part.dialects}, (*PREFIXES, *FLAT_PREFIXES))
 
 
 def text_names(wanted: Shapes) -> Names:
@@ -128,6 +128,4 @@ def dialect_of(style: str, whose: str, prefix: str) -> str:
     if prefix.endswith("diffusion_model.") or whose == "comfy":
         return "ComfyUI"
     # diffsynth writes its own module names, without anything in front
-    if whose == "diffsynth" or (style == "PEFT" and not prefix):
-        return "diffsynth"
-    return style
+    return "diffsynth" if whose == "diffsynth" else style

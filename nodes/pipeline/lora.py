@@ -49,6 +49,8 @@ class Loaded:
     model: host_lora.Patches
     clip: host_lora.Patches
     report: str
+    # of the MODEL, where their names are known here
+    modules: tuple[str, ...] = ()
 
 
 def rows_of(loras: Mapping[str, Any]) -> list[Row]:
@@ -133,7 +135,7 @@ def load(row: Row, path: Path, network: Network, text: Network | None, allow_par
     patches = _patches(header, tensors, lora, network)
     text_patches = {} if text is None or text_lora is None else _patches(header, tensors, text_lora, text)
     said = report(header, Told(row.strength, row.text_strength, lora, text_lora, left), tensors)
-    return Loaded(row, patches, text_patches, said)
+    return Loaded(row, patches, text_patches, said, lora.modules)
 
 
 def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:

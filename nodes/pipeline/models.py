@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from ...modules.catalogue import CATALOGUE
+from ...modules.catalogue import CATALOGUE, LORA
 from ...modules.families import FAMILIES
 from ...modules.families.family import Family, Kind, Part
 from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
@@ -44,9 +45,10 @@ def list_files() -> list[str]:
     return MODELS.names(MODELS.keys)
 
 
-def list_loras() -> list[str]:
-    """Names of the host's LoRA files."""
-    return MODELS.names(LORAS, pipelines=False)
+def list_loras(family: Family | None = None) -> list[str]:
+    """Names of the host's LoRA files, without those that are surely for another family than this one."""
+    unless = None if family is None else partial(_is_others, family, LORA)
+    return MODELS.names(LORAS, pipelines=False, unless=unless)
 
 
 def find_lora(name: str) -> Path:
@@ -63,8 +65,9 @@ def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list
     return MODELS.names(keys, kind != "extension", partial(_is_others, family, kind))
 
 
-def _is_others(family: Family, kind: Kind, path: Path) -> bool:
-    return CATALOGUE.is_others(part_path(path, kind), family.id, kind)
+def _is_others(family: Family, kind: Kind | Literal["lora"], path: Path) -> bool:
+    inside = path if kind == LORA else part_path(path, kind)
+    return CATALOGUE.is_others(inside, family.id, kind)
 
 
 def find_model(name: str, kinds: Iterable[Kind] = KINDS) -> Path:
