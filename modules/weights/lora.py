@@ -15,7 +15,19 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, shown, shown_list
-from .lora_names import ALPHA, BIAS_DIFF, DIFF, DOWN, UP, Names, dialect_of, names_of, stem_of
+from .lora_names import (
+    ALPHA,
+    ALPHA_END,
+    BIAS_DIFF,
+    DIFF,
+    DOWN,
+    UP,
+    Names,
+    Written,
+    dialect_of,
+    names_of,
+    stem_of,
+)
 from .part import Part, Shapes
 
 NETWORK = "diffusion_model."
@@ -66,7 +78,7 @@ def read_lora(name: str, shapes: Shapes, part: Part, wanted: Shapes, allow_parti
 
 def match_lora(shapes: Shapes, names: Names, place: str = NETWORK) -> LoRA:
     """What a file changes in the network that has these names; nothing is an answer, too."""
-    found, dialects = _sort_by_module(shapes, names)
+    found, written = _sort_by_module(shapes, names)
     fitting = {module: keys for module, keys in found.items() if _fits(module, keys, shapes, names)}
     renames = {
         key: f"{place}{module}.{word}" for module, keys in fitting.items() for word, key in keys.items()
@@ -78,17 +90,9 @@ def match_lora(shapes: Shapes, names: Names, place: str = NETWORK) -> LoRA:
         unmatched=tuple(key for key in shapes if key not in renames),
         rank=max(ranks.values(), default=0),
         ranks=ranks,
-        dialect=_joined(dialects[key] for key in renames if key in dialects),
+        dialect=dialect_of(written[key] for key in renames if key in written),
         place=place,
     )
-
-
-def _joined(dialects: Iterable[str]) -> str:
-    """The dialects of a file's keys. Diffsynth and ComfyUI call many modules the same: the others decide."""
-    found = list(dict.fromkeys(dialects))
-    if {"ComfyUI", "diffsynth"} <= {*found}:
-        found.remove("diffsynth")
-    return " + ".join(found) or "unknown"
 
 
 def check_match(
@@ -134,7 +138,9 @@ def with_alphas(
 def check_values(name: str, tensors: Mapping[str, Tensor]) -> None:
     """CheckpointError unless all numbers of a LoRA are finite."""
     for key, tensor in tensors.items():
-        if not tensor.is_floating_point():
+        # an alpha may be a whole number
+        count = ALPHA_END.search(key) is not None and tensor.dtype in (torch.int64, torch.int32)
+        if not (tensor.is_floating_point() or count):
             raise CheckpointError(
                 f"{name} holds {shown(key)} as {str(tensor.dtype).removeprefix('torch.')}, a LoRA is made of floating "
                 "point numbers. Use the file as it was published."
@@ -182,13 +188,13 @@ def _notes(name: str, text: str) -> dict[str, Any]:
     return words
 
 
-def _sort_by_module(shapes: Shapes, names: Names) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """({module: {word: the file's key}} of known modules, {key: dialect}).
+def _sort_by_module(shapes: Shapes, names: Names) -> tuple[dict[str, dict[str, str]], dict[str, Written]]:
+    """({module: {word: the file's key}} of known modules, {key: how it is written}).
 
     A module that a file names twice, or for which it holds what is known to nobody here, is left out whole.
     """
     found: dict[str, dict[str, str]] = {}
-    dialects: dict[str, str] = {}
+    written: dict[str, Written] = {}
     stems: dict[str, str] = {}
     spoiled, strange = set(), []
     for key in shapes:
@@ -203,9 +209,9 @@ def _sort_by_module(shapes: Shapes, names: Names) -> tuple[dict[str, dict[str, s
             spoiled.add(module)
         found[module][stem.word] = key
         if stem.style:
-            dialects[key] = dialect_of(stem.style, whose, prefix)
+            written[key] = Written(stem.style, whose, prefix)
     spoiled |= {stems[text] for key in strange for text in _beginnings(key) if text in stems}
-    return {module: keys for module, keys in found.items() if module not in spoiled}, dialects
+    return {module: keys for module, keys in found.items() if module not in spoiled}, written
 
 
 def _beginnings(key: str) -> Iterable[str]:

@@ -23,8 +23,9 @@ ENDINGS = (
     (re.compile(r"_lora_(A|B)(?:_default)?_weight$"), "Fun, flattened"),
     (re.compile(r"_lora_(down|up)_weight$"), "Fun, flattened"),
 )
+ALPHA_END = re.compile(r"[._]alpha$")
 BESIDE = (
-    (re.compile(r"[._]alpha$"), ALPHA),
+    (ALPHA_END, ALPHA),
     (re.compile(r"\.diff$"), DIFF),
     (re.compile(r"\.diff_b$"), BIAS_DIFF),
 )
@@ -99,7 +100,8 @@ def _names(wanted: Shapes, dialects: Mapping[str, KeyMap], prefixes: tuple[str, 
     for whose, dialect in dialects.items():
         for theirs, module in _reversed_names(weights, dialect):
             spellings.setdefault(theirs, (module, whose))
-    flat = {theirs.replace(".", "_"): found for theirs, found in spellings.items()}
+    # what is our own name as well stays so
+    flat = {theirs.replace(".", "_"): found for theirs, found in reversed(spellings.items())}
     return Names(weights, biases, flat | spellings, prefixes)
 
 
@@ -119,13 +121,31 @@ def _bare(prefix: str, text: str, prefixes: tuple[str, ...]) -> Iterable[tuple[s
             yield from _bare(prefix + more, text.removeprefix(more), prefixes)
 
 
-def dialect_of(style: str, whose: str, prefix: str) -> str:
-    """What to call a file that writes a module so."""
-    if "flattened" in style:
-        return style
-    if prefix.startswith("lora_unet__"):
-        return "Fun"
-    if prefix.endswith("diffusion_model.") or whose == "comfy":
+class Written(NamedTuple):
+    """How a file writes one key: who ends it so, whose name the module has, what is in front."""
+
+    style: str
+    whose: str
+    prefix: str
+
+
+def dialect_of(keys: Iterable[Written]) -> str:
+    """What to call a file: who ends its keys so, unless names or prefixes tell more. They share many names."""
+    written = list(keys)
+    whose = {one.whose for one in written}
+    found = []
+    for style in dict.fromkeys(one.style for one in written):
+        prefixes = {one.prefix for one in written if one.style == style}
+        found.append(_dialect(style, whose, prefixes))
+    return " + ".join(dict.fromkeys(found)) or "unknown"
+
+
+def _dialect(style: str, whose: set[str], prefixes: set[str]) -> str:
+    if style.startswith("Fun") or any(prefix.startswith("lora_unet__") for prefix in prefixes):
+        return style if style.startswith("Fun") else "Fun"
+    if any(prefix.endswith("diffusion_model.") for prefix in prefixes) or (
+        "comfy" in whose and prefixes == {""}
+    ):
         return "ComfyUI"
-    # diffsynth writes its own module names, without anything in front
-    return "diffsynth" if whose == "diffsynth" else style
+    # diffsynth writes its own module names, with nothing in front
+    return "diffsynth" if "diffsynth" in whose else style
