@@ -1,7 +1,7 @@
 """LoRA files on a MODEL, and on the text encoder that came with it."""
 
 from ..modules.weights.files import FileIdentity
-from .checks import check_known, checked, guarded
+from .checks import FileNames, check_known, checked, guarded
 from .host.api import io
 from .pipeline import lora, models
 
@@ -14,7 +14,7 @@ class LoRAStack(io.ComfyNode):
     @classmethod
     @guarded
     def define_schema(cls) -> io.Schema:
-        files = models.list_loras()
+        files = FileNames(models.list_loras())
         rows = [_row(files, number) for number in range(1, lora.MOST + 1)]
         options = [
             io.DynamicCombo.Option(count, [part for row in rows[: int(count)] for part in row])
