@@ -22,6 +22,7 @@ COMFY = (  # ComfyUI 0.30, comfy/ldm/cogvideo/model.py
     ("transformer_blocks.", "blocks."),
     ("attn1.to_out.0", "attn_out"),
     ("attn1.to_", ""),
+    ("attn1.", ""),
     ("ff.net.0.proj", "ff_proj"),
     ("ff.net.2", "ff_out"),
     ("embedding.linear", "embedding_linear"),
