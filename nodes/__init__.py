@@ -1,12 +1,13 @@
 """The nodes of this pack, in the one list that ComfyUI, the README and the tests read."""
 
-from . import conditioning, decoding, inspection, latents, loaders, lora, motion, sampling, video
+from . import conditioning, decoding, inpainting, inspection, latents, loaders, lora, motion, sampling, video
 
 NODES = (
     *loaders.NODES,
     *lora.NODES,
     *latents.NODES,
     *conditioning.NODES,
+    *inpainting.NODES,
     *motion.NODES,
     *sampling.NODES,
     *decoding.NODES,

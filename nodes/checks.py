@@ -137,6 +137,7 @@ SOCKETS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
         "an IMAGE (frames, h, w, channels)",
     ),
+    "MASK": (lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3), "a MASK (frames, h, w)"),
     "AUDIO": (_is_sound, "AUDIO with a waveform (batch, channels, samples)"),
 }
 

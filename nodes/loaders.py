@@ -9,7 +9,7 @@ from .widgets import part_input, weight_dtype_input
 
 
 class CogVideoXLoader(io.ComfyNode):
-    """Loads CogVideoX 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V (arXiv 2408.06072) for the host's own nodes."""
+    """Loads CogVideoX (arXiv 2408.06072) and CogVideoX-Fun for the host's own nodes: 2B, 5B and 1.5, all variants."""
 
     @classmethod
     @guarded
@@ -18,8 +18,8 @@ class CogVideoXLoader(io.ComfyNode):
             node_id="KinetographCogVideoXLoader",
             display_name="CogVideoX Loader",
             category="kinetograph/loaders",
-            description="Load a CogVideoX checkpoint: a diffusers folder, or single files.",
-            search_aliases=["cogvideo", "cogvideox", "text to video", "image to video"],
+            description="Load a CogVideoX or CogVideoX-Fun checkpoint: a diffusers folder, or single files.",
+            search_aliases=["cogvideo", "cogvideox", "cogvideox-fun", "text to video", "image to video"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -42,6 +42,15 @@ class CogVideoXLoader(io.ComfyNode):
                     "CogVideoX 3D VAE, in vae or CogVideo.",
                 ),
                 weight_dtype_input(),
+                io.Combo.Input(
+                    "decode",
+                    options=list(loading.DECODE),
+                    default=loading.FROM_TRANSFORMER,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How the VAE cuts a clip to decode it. fun: the first latent frame alone, then pairs, as "
+                    "CogVideoX-Fun from V1.5 on; base: as all others.",
+                ),
             ],
             outputs=[
                 io.Model.Output("MODEL", tooltip="The transformer."),
@@ -62,8 +71,15 @@ class CogVideoXLoader(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model: str, text_encoder: str, vae: str, weight_dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(*loading.load_cogvideox(model, text_encoder, vae, weight_dtype))
+    def execute(
+        cls,
+        model: str,
+        text_encoder: str,
+        vae: str,
+        weight_dtype: str,
+        decode: str = loading.FROM_TRANSFORMER,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*loading.load_cogvideox(model, text_encoder, vae, weight_dtype, decode))
 
 
 class SVDLoader(io.ComfyNode):

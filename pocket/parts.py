@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_FOLDER = Path(__file__).resolve().parent / "models" / "CogVideo" / "pocket-cogvideox"
+INPAINT_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-fun-inp.safetensors")
 IMAGE_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-i2v.safetensors")
 TEXT_TOKENS = 16
 
@@ -85,6 +86,11 @@ IMAGE_SETTINGS: dict[str, Any] = {  # as 5B-I2V: image channels, and learned pos
     **TRANSFORMER_SETTINGS,
     "in_channels": 32,
     "use_learned_positional_embeddings": True,
+}
+INPAINT_SETTINGS: dict[str, Any] = {  # as CogVideoX-Fun InP: a mask and a clip beside the noise
+    **TRANSFORMER_SETTINGS,
+    "in_channels": 33,
+    "add_noise_in_inpaint_model": False,
 }
 LEARNED_POSITIONS = TEXT_TOKENS + 5 * 4 * 4  # text, then latent frames times the 4x4 tokens of each
 TEXT_SETTINGS: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
-CogVideoX: vae, transformer, ship, image, ship_image. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 RUNS = Path(__file__).resolve().parent / "runs"
 
 
-def run_cogvideox(part: str, runs: Path, steps: int | None) -> None:
+def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None:
     """One part of the CogVideoX pocket models."""
     vae_run, transformer_run = runs / "vae", runs / "transformer"
     if part == "vae":
@@ -29,6 +29,14 @@ def run_cogvideox(part: str, runs: Path, steps: int | None) -> None:
         from .train_image import ship_image
 
         ship_image(runs / "image", vae_run)
+    elif part == "inpaint":
+        from .train_inpaint import train_inpaint
+
+        train_inpaint(runs / "inpaint", steps or 6000, device)
+    elif part == "ship_inpaint":
+        from .train_inpaint import ship_inpaint
+
+        ship_inpaint(runs / "inpaint")
     else:
         from .ship import ship
 
@@ -63,7 +71,7 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
         write_log(runs)
 
 
-COGVIDEOX = ("vae", "transformer", "ship", "image", "ship_image")
+COGVIDEOX = ("vae", "transformer", "ship", "image", "ship_image", "inpaint", "ship_inpaint")
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
 
 
@@ -74,14 +82,17 @@ def main() -> None:
     reader.add_argument("part", choices=COGVIDEOX + SVD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
+    reader.add_argument("--device", default="cpu", help="of inpaint: cpu, or cuda")
     reader.add_argument("--threads", type=int, default=os.cpu_count())
     asked = reader.parse_args()
 
     import torch
 
     torch.set_num_threads(asked.threads)
-    train = run_svd if asked.part in SVD else run_cogvideox
-    train(asked.part, asked.runs, asked.steps)
+    if asked.part in SVD:
+        run_svd(asked.part, asked.runs, asked.steps)
+    else:
+        run_cogvideox(asked.part, asked.runs, asked.steps, asked.device)
 
 
 if __name__ == "__main__":

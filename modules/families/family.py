@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -23,8 +23,12 @@ __all__ = [
     "Release",
     "Request",
     "Shapes",
+    "Size",
+    "Takes",
 ]
 
+# What a network takes beside noise and prompt: a picture to start from, a clip to paint into, a clip to follow.
+Takes = Literal["nothing", "image", "inpaint", "control"]
 Size = tuple[int, int, int]  # width and height in pixels, frames
 
 
@@ -69,14 +73,42 @@ class Limits:
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a network's temporal patches meet clips that do not fill them: frames are added behind, then cut off."""
+    """How a network's temporal patches meet clips that do not fill them.
+
+    Frames are added behind and cut off again, or such clips are refused. A lone latent frame may be sampled all the
+    same: its network fills the patch by itself.
+    """
 
     # latent frames per token
     multiple: int = 1
+    pads: bool = True
+    lone_frame: bool = False
 
     def missing(self, latent_frames: int) -> int:
         """Latent frames to add behind a clip."""
-        return -latent_frames % self.multiple
+        return 0 if self.lone_frame and latent_frames == 1 else -latent_frames % self.multiple
+
+    def fits(self, latent_frames: int) -> bool:
+        """Whether such a clip can be sampled."""
+        return self.pads or not self.missing(latent_frames)
+
+    def nearest(self, latent_frames: int) -> int:
+        """The longest clip of at most so many latent frames that can be sampled; the shortest where none can."""
+        while latent_frames > 1 and not self.fits(latent_frames):
+            latent_frames -= 1
+        return latent_frames if self.fits(latent_frames) else self.multiple
+
+    def check(self, label: str, latent_frames: int, grid: LatentGrid) -> None:
+        """ValueError for a clip that the network called `label` cannot sample, naming those next to it."""
+        if self.fits(latent_frames):
+            return
+        above = latent_frames + self.missing(latent_frames)
+        counts = sorted({grid.pixel_frames(count) for count in (self.nearest(latent_frames), above)})
+        raise ValueError(
+            f"{label} makes clips of {'1 or ' if self.lone_frame else ''}{self.multiple}n latent frames: got "
+            f"{grid.pixel_frames(latent_frames)} frames ({latent_frames} latent), use "
+            f"{' or '.join(map(str, counts))}. Change num_frames."
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +131,10 @@ class Request:
     context: Tensor | None = None
     # as the VAE gave them, unscaled
     image_latents: Tensor | None = None
+    # (b, 1, t, h, w) over latent cells, 1 where the clip is made anew and 0 where `image_latents` tell what is there
+    mask: Tensor | None = None
+    # of a video that guides every frame, unscaled
+    control_latents: Tensor | None = None
     # of one clip, where frames lie on the batch axis and somebody said how many
     clip_frames: int | None = None
     # what else a family is told, by its own names
@@ -121,6 +157,9 @@ class Diffusion:
     native_size: Callable[[Any], Size]
     # activation memory of a step, in units of the host's estimate
     memory_factor: Callable[[Any], float]
+    takes: Callable[[Any], Takes]
+    # standard deviation, in -1..1, of the noise on the pictures that it takes
+    image_noise: Callable[[Any], float]
     # configs of the published networks: what a LoRA file was made for is told by them
     published: tuple[Any, ...] = ()
     limits: Callable[[Any], Limits] = lambda config: Limits()

@@ -10,7 +10,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_sampling as host_sampling
 
-from ...modules.families.family import LatentSpace, Limits, Size
+from ...modules.families.family import FrameRule, LatentSpace, Limits, Size, Takes
 from ...modules.grid import LatentGrid
 from ...modules.noise import EDMNoise, Noise, Prediction, ReadNoise
 
@@ -20,6 +20,7 @@ PREDICTIONS: dict[Any, Prediction] = {
     host_sampling.V_PREDICTION.calculate_denoised: "v",
 }
 SVD_SIZE = (1024, 576, 25)  # of svd_xt; the host's MODEL does not tell which release it is
+SVD_NOISE = 0.02  # on its picture, where nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class VideoModel:
     # (width, height, frames) in pixels that it was trained on
     native_size: Size
     limits: Limits = Limits()
+    takes: Takes = "nothing"
+    # standard deviation, in -1..1, of the noise on the pictures that it takes
+    image_noise: float = 0.0
+    frame_rule: FrameRule = FrameRule()
 
     @property
     def clip_axis(self) -> int | None:
@@ -79,6 +84,8 @@ def _read(model: Any, node: str) -> VideoModel:
         noise=noise,
         latents=LatentSpace(latents.scale_factor, *_colours(latents)),
         native_size=SVD_SIZE if is_svd else (width, width, 1),
+        takes="image" if is_svd else "nothing",
+        image_noise=SVD_NOISE if is_svd else 0.0,
     )
 
 

@@ -26,8 +26,10 @@ from .backend import Check, HostOperations, attend, new_patcher, unchecked
 from .description import VideoModel, attach
 from .guards import NUM_FRAMES, check_windows, checking, guard_limits
 
-# The host's names in a conditioning: of image latents, and of SVD's numbers beside ours.
-CONCAT = "concat_latent_image"
+# The host's names in a conditioning: of image latents, of the mask over them, and of SVD's numbers beside ours.
+CONCAT, CONCAT_MASK = "concat_latent_image", "concat_mask"
+# ours, for latents of a clip to follow
+CONTROL = "kinetograph_control_latents"
 NUMBERS = {
     "fps": "fps",
     "motion_bucket_id": "motion_bucket_id",
@@ -168,6 +170,8 @@ class FamilyModel(comfy.model_base.BaseModel):
             tuple(kwargs["noise"].shape),
             kwargs.get("cross_attn"),
             kwargs.get(CONCAT),
+            kwargs.get(CONCAT_MASK),
+            kwargs.get(CONTROL),
             None if frames is None else int(frames),
             {ours: float(kwargs[name]) for name, ours in NUMBERS.items() if name in kwargs},
         )
@@ -223,6 +227,7 @@ def pad_to_patch(executor: Any, noise: Tensor, latent_image: Tensor, *args: Any,
     recipe = guider.model_patcher.model.recipe
     rule = recipe.family.network.frame_rule(recipe.config)
     check_windows(guider.model_options.get("context_handler"), noise.shape[2], rule, recipe.label)
+    rule.check(recipe.label, noise.shape[2], recipe.family.network.grid)
     added = rule.missing(noise.shape[2])
     if not added:
         return executor(noise, latent_image, *args, **kwargs)
@@ -255,6 +260,9 @@ def of_recipe(recipe: ModelRecipe) -> VideoModel:
         latents=network.latents(config),
         native_size=network.native_size(config),
         limits=network.limits(config),
+        takes=network.takes(config),
+        image_noise=network.image_noise(config),
+        frame_rule=network.frame_rule(config),
     )
 
 

@@ -38,6 +38,7 @@ def empty_clips(family: str, size: Size, count: int, model: Any, node: str) -> d
     check_memory(grid, size, count)
     if described is not None:
         described.limits.check(described.label, *size)
+        described.frame_rule.check(described.label, grid.latent_frames(size[2]), grid)
     channels, frames, height, width = latent_shape(grid, size)
     shape = (count * frames, channels, height, width)
     if not grid.frames_on_batch:

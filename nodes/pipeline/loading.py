@@ -7,6 +7,7 @@ import torch
 
 from ...modules.encoders.clip_vision import to_hugging_face
 from ...modules.families import COGVIDEOX, SVD
+from ...modules.families.cogvideox.vae import Schedule
 from ...modules.families.family import AddOn, Family, Kind
 from ...modules.families.svd import EXVIDEO
 from ...modules.weights.checkpoint import Checkpoint, Source
@@ -16,6 +17,8 @@ from ...modules.weights.load import assign
 from ..host import backend, clip_vision, description, diffusion, patching, text_encoder, vae
 from . import adoption, models
 
+FROM_TRANSFORMER = "from the transformer"
+DECODE = (FROM_TRANSFORMER, "base", "fun")
 FROM_MODEL = "from the model's folder"
 # the same, where a single file may hold all parts
 FROM_CHECKPOINT = "from the checkpoint"
@@ -76,14 +79,14 @@ def fingerprint(model: str | None, **chosen: str | None) -> list[FileIdentity]:
 
 
 def load_cogvideox(
-    model: str, text_encoder: str, vae: str, weight_dtype: str
+    model: str, text_encoder: str, vae: str, weight_dtype: str, decode: str = FROM_TRANSFORMER
 ) -> tuple[object, object, object]:
-    """MODEL, CLIP and VAE of a CogVideoX pipeline."""
+    """MODEL, CLIP and VAE of a CogVideoX pipeline; `decode` is one of DECODE."""
     network = source_of(COGVIDEOX, model, model, "diffusion_model")
     return (
         load_model(COGVIDEOX, network, weight_dtype),
         load_text_encoder(COGVIDEOX, model, text_encoder, network.finding.config.max_text_tokens),
-        load_video_vae(COGVIDEOX, model, vae),
+        load_video_vae(COGVIDEOX, model, vae, schedule_of(network) if decode == FROM_TRANSFORMER else decode),
     )
 
 
@@ -127,10 +130,16 @@ def load_text_encoder(family: Family, model: str, chosen: str, max_tokens: int) 
     return text_encoder.load_clip(recipe)
 
 
-def load_video_vae(family: Family, model: str, chosen: str) -> object:
+def schedule_of(network: Source) -> Schedule:
+    """How the latents of a transformer are cut for decoding: Fun's V1.5 was trained and shipped with another way."""
+    config = network.finding.config
+    return "fun" if config.fun and config.patch_size_t > 1 else "base"
+
+
+def load_video_vae(family: Family, model: str, chosen: str, schedule: Schedule) -> object:
     """The VAE of a causal video VAE."""
     source = source_of(family, model, chosen, "vae")
-    config = source.finding.config
+    config = dataclasses.replace(source.finding.config, schedule=schedule)
     grid = dataclasses.replace(family.network.grid, channels=config.latent_channels, patch_hw=1)
     return vae.VideoVAE(
         vae.VAERecipe(source.finding.part, config, grid, source.fill, source.check, source.notes)
@@ -215,7 +224,9 @@ def add_layers(model: object, add_on: AddOn, family: Family, name: str, node: st
     layers = patching.Layers(add_on, config, source.fill, source.check, source.notes)
     longer = patching.swap_layers(model, layers)
     size, limits = family.network.native_size(finding.config), add_on.limits(finding.config)
-    description.attach(
-        longer, dataclasses.replace(description.describe(model, node), native_size=size, limits=limits)
+    noise = family.network.image_noise(finding.config)
+    described = dataclasses.replace(
+        description.describe(model, node), native_size=size, limits=limits, image_noise=noise
     )
+    description.attach(longer, described)
     return longer

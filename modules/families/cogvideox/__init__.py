@@ -1,4 +1,4 @@
-"""CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V."""
+"""CogVideoX (arXiv 2408.06072): 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V; CogVideoX-Fun InP and Control."""
 
 from ...encoders.t5 import t5_encoder
 from ...noise import DiscreteNoise
@@ -89,6 +89,8 @@ FAMILY = Family(
         native_size=lambda config: config.native_size,
         memory_factor=memory_factor,
         published=PUBLISHED,
+        takes=lambda config: config.takes,
+        image_noise=lambda config: config.image_noise,
         limits=lambda config: config.limits,
         frame_rule=lambda config: config.frame_rule,
     ),

@@ -1,16 +1,17 @@
 """What distinguishes the CogVideoX checkpoints, read from the shapes of their weights.
 
-CogVideoX (arXiv 2408.06072) and its five releases: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V.
+CogVideoX (arXiv 2408.06072) and its five releases: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V; CogVideoX-Fun
+(aigc-apps/VideoX-Fun): InP, which paints into a clip, and Control, which follows one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...grid import LatentGrid
 from ...weights.part import Shapes, lengths
 from ...weights.settings import colours, switch, whole
-from ..family import FrameRule, LatentSpace, Limits
+from ..family import FrameRule, LatentSpace, Limits, Takes
 
 # The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
 GRID = LatentGrid(channels=16, stride_t=4, stride_hw=8, lone_first=True, patch_hw=2)
@@ -35,6 +36,9 @@ RGB_FACTORS = (
     (-0.0152, -0.0058, 0.0722),
 )
 
+SUFFIXES: dict[Takes, str] = {"nothing": "", "image": "-I2V", "inpaint": "-InP", "control": "-Control"}
+# of CogVideoX-Fun's noise on the given part of a clip (noise_aug_strength of its pipelines)
+KNOWN_NOISE = 0.0563
 WIDTH_2B = 1920  # 30 heads of 64; the only release with sin-cos positions and a shifted schedule
 LATENT_SCALE_2B = 1.15258426
 LATENT_SCALE_5B = 0.7
@@ -65,6 +69,7 @@ class CogVideoXConfig:
     latents: LatentSpace = LatentSpace(LATENT_SCALE_5B, RGB_FACTORS)
     image_latent_scale: float = LATENT_SCALE_5B  # 1.0 for 1.5-I2V (zai-org/CogVideo issue 761)
     snr_shift: float = 1.0  # 3.0 for 2B
+    noised_image: bool = False  # InP: whether what is given was noised a little in training
 
     @property
     def width(self) -> int:
@@ -72,20 +77,54 @@ class CogVideoXConfig:
         return self.num_heads * self.head_dim
 
     @property
-    def image_to_video(self) -> bool:
-        """Whether image latents are concatenated to the noise on the channel axis."""
-        return self.in_channels == 2 * self.out_channels
+    def takes(self) -> Takes:
+        """What lies beside the noise on the channel axis.
+
+        I2V: a first frame. Control: a clip to follow. InP: a mask and a clip to paint into.
+        """
+        extra = self.in_channels - self.out_channels
+        if extra == self.out_channels + 1:
+            return "inpaint"
+        if extra == 0:
+            return "nothing"
+        return "image" if self.learned_positions or self.ofs_dim else "control"
+
+    @property
+    def image_noise(self) -> float:
+        """Standard deviation, in -1..1, of the noise on what InP is given; its VAE sees it."""
+        return KNOWN_NOISE if self.noised_image else 0.0
+
+    @property
+    def fun(self) -> bool:
+        """Whether it is one of CogVideoX-Fun, whose sizes, schedule and frame counts differ from the base's."""
+        return self.takes in ("inpaint", "control")
+
+    @property
+    def resizes_positions(self) -> bool:
+        """Fun's 2B takes its own table of sin-cos positions, resized to the clip."""
+        return self.fun and not self.rotary
+
+    @property
+    def own_tokens(self) -> tuple[int, int, int]:
+        """Tokens along time, height and width of the clip that it was trained on, where a token is one latent frame."""
+        p = self.patch_size
+        return GRID.latent_frames(self.sample_frames), self.sample_height // p, self.sample_width // p
 
     @property
     def native_size(self) -> tuple[int, int, int]:
         """(width, height, frames) in pixels that the checkpoint was trained on."""
         if self.patch_size_t > 1:  # the 1.5 releases' config.json names a base grid, not their size
-            return 1360, 768, 81
+            return (672, 384, 85) if self.fun else (1360, 768, 81)
         return self.sample_width * GRID.stride_hw, self.sample_height * GRID.stride_hw, self.sample_frames
 
     @property
     def limits(self) -> Limits:
-        """5B-I2V has a learned row for every token of its own picture and of the frames it was trained on."""
+        """5B-I2V has a learned row for every token of its own picture and of the frames it was trained on.
+
+        Fun's 2B has rows for as many frames as it was trained on, of any picture.
+        """
+        if self.resizes_positions:
+            return Limits(max_frames=self.sample_frames)
         if not self.learned_positions:
             return Limits()
         width, height = self.sample_width * GRID.stride_hw, self.sample_height * GRID.stride_hw
@@ -95,30 +134,36 @@ class CogVideoXConfig:
 
     @property
     def frame_rule(self) -> FrameRule:
-        """A token of the 1.5 releases spans two latent frames."""
+        """A token of the 1.5 releases spans two latent frames; Fun's does not add any, but to a lone one."""
+        if self.fun and self.patch_size_t > 1:
+            return FrameRule(self.patch_size_t, pads=False, lone_frame=True)
         return FrameRule(self.patch_size_t)
 
     @property
     def variant(self) -> str:
-        """The published name of this kind of checkpoint: 2B, 5B, 5B-I2V, 1.5-5B or 1.5-5B-I2V."""
+        """The published name of this kind of checkpoint, such as 2B, 5B-I2V, 1.5-5B or Fun-5B-InP."""
         release = "1.5-5B" if self.patch_size_t > 1 else ("5B" if self.rotary else "2B")
-        return release + ("-I2V" if self.image_to_video else "")
+        return ("Fun-" if self.fun else "") + release + SUFFIXES[self.takes]
 
 
-# 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V; 5B-I2V has a learned row for 226 tokens of text and 13 x 30 x 45 of the clip
+CONFIG_2B = CogVideoXConfig(
+    num_layers=30,
+    num_heads=WIDTH_2B // 64,
+    rotary=False,
+    latents=LatentSpace(LATENT_SCALE_2B, RGB_FACTORS),
+    image_latent_scale=LATENT_SCALE_2B,
+    snr_shift=3.0,
+)
+# The published networks; 5B-I2V has a learned row for 226 tokens of text and 13 x 30 x 45 of the clip.
 PUBLISHED = (
-    CogVideoXConfig(
-        num_layers=30,
-        num_heads=WIDTH_2B // 64,
-        rotary=False,
-        latents=LatentSpace(LATENT_SCALE_2B, RGB_FACTORS),
-        image_latent_scale=LATENT_SCALE_2B,
-        snr_shift=3.0,
-    ),
+    CONFIG_2B,
     CogVideoXConfig(),
     CogVideoXConfig(in_channels=32, learned_positions=17776),
     CogVideoXConfig(patch_size_t=2),
     CogVideoXConfig(in_channels=32, patch_size_t=2, ofs_dim=512, image_latent_scale=1.0),
+    *(replace(CONFIG_2B, in_channels=channels, snr_shift=1.0) for channels in (33, 32)),
+    *(CogVideoXConfig(in_channels=channels) for channels in (33, 32)),
+    CogVideoXConfig(in_channels=33, patch_size_t=2),
 )
 
 
@@ -136,7 +181,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     patch_size_t, in_channels, out_channels = _read_patches(shapes, patch_size)
     ofs = "ofs_embedding.linear_1.weight" in shapes
     learned = "patch_embed.pos_embedding" in shapes
-    _check_channels(in_channels, out_channels, knows_image=ofs or learned)
+    fun = _is_fun(in_channels, out_channels, knows_image=ofs or learned)
     rotary = switch(settings, "use_rotary_positional_embeddings", width != WIDTH_2B)
     latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
     return CogVideoXConfig(
@@ -158,7 +203,10 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         sample_frames=whole(settings, "sample_frames", 49, MAX_FRAMES),
         latents=LatentSpace(latent_scale, *colours(settings, out_channels, RGB_FACTORS)),
         image_latent_scale=1.0 if ofs else latent_scale,
-        snr_shift=1.0 if rotary else 3.0,
+        # Fun's own sampler, a plain DDIM, leaves it out
+        snr_shift=1.0 if rotary or fun else 3.0,
+        # told for V1.1-5B; the one release of V1.5 has it
+        noised_image=switch(settings, "add_noise_in_inpaint_model", fun and patch_size_t > 1),
     )
 
 
@@ -182,18 +230,22 @@ def untold(config: CogVideoXConfig) -> dict[str, int]:
         **size,
         "sample_frames": config.sample_frames,
         "use_rotary_positional_embeddings": config.rotary,
+        **({"add_noise_in_inpaint_model": config.noised_image} if config.fun else {}),
     }
 
 
-def _check_channels(in_channels: int, out_channels: int, knows_image: bool) -> None:
-    """ValueError unless the input is the noise alone, or noise and image with the keys of an I2V release."""
-    if in_channels not in (out_channels, 2 * out_channels):
+def _is_fun(in_channels: int, out_channels: int, knows_image: bool) -> bool:
+    """Whether the channels are those of a Fun release; ValueError where they are of no release known here."""
+    image, inpaint = 2 * out_channels, 2 * out_channels + 1
+    if in_channels not in (out_channels, image, inpaint):
         raise ValueError(
             f"CogVideoX transformer with {in_channels} input channels for {out_channels} latent channels: "
-            f"this version knows {out_channels} (text to video) and {2 * out_channels} (image to video)."
+            f"this version knows {out_channels} (text to video), {image} (image to video, Fun Control) and {inpaint} "
+            "(Fun InP)."
         )
-    if in_channels > out_channels and not knows_image:
+    if in_channels != image and knows_image:
         raise ValueError(
-            "CogVideoX transformer with image channels, but neither patch_embed.pos_embedding (5B-I2V) nor "
-            "ofs_embedding (1.5-5B-I2V): a key is missing, or it is a Control checkpoint, which this version does not know."
+            f"CogVideoX transformer with patch_embed.pos_embedding or ofs_embedding, as I2V releases have, but with "
+            f"{in_channels} input channels: those have {image}."
         )
+    return in_channels > out_channels and not knows_image

@@ -1,4 +1,4 @@
-"""The CogVideoX diffusion transformer: 2B, 5B, 5B-I2V, 1.5-5B and 1.5-5B-I2V.
+"""The CogVideoX diffusion transformer: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-5B-I2V, and CogVideoX-Fun's InP and Control.
 
 CogVideoX (arXiv 2408.06072, sec. 2.2). Text and image tokens are one sequence, text first, in one tensor
 from the first block to the last. Parameter names are those of the published checkpoints (diffusers naming).
@@ -105,6 +105,22 @@ class CogVideoXTransformer(Network):
         it stands for are not read. Raises ValueError for sizes that do not fill patches, for timesteps
         that a table lacks and, with learned positions, for pictures of another size than the model's own.
         """
+        lone = x_bcthw.shape[2] == 1 and self.config.frame_rule.lone_frame
+        if lone:
+            # Fun V1.5 (aigc-apps/VideoX-Fun, cogvideox_transformer3d): a silent frame fills the patch.
+            x_bcthw = F.pad(x_bcthw, (0, 0, 0, 0, 0, self.config.patch_size_t - 1))
+        v_bcthw = self._velocity(x_bcthw, timestep_b, context_bld, transformer_options, ofs_b, modulation)
+        return v_bcthw[:, :, :1] if lone else v_bcthw
+
+    def _velocity(
+        self,
+        x_bcthw: Tensor,
+        timestep_b: Tensor,
+        context_bld: Tensor,
+        transformer_options: Any,
+        ofs_b: Tensor | None,
+        modulation: ModulationTable | None,
+    ) -> Tensor:
         grid = self._token_grid(x_bcthw)
         text_tokens = context_bld.shape[1]
         if modulation is None:
@@ -210,6 +226,8 @@ class CogVideoXTransformer(Network):
 
     def _sincos(self, grid: tuple[int, int, int], like: Tensor) -> Tensor:
         """Fixed positions of the image tokens of 2B: a quarter of the channels time, the rest the plane."""
+        if self.config.resizes_positions:
+            return self._resized_sincos(grid, like)
         key = ("sincos", grid, like.device, like.dtype)
         time_td, plane_nd = self._tables.get(key, partial(self._build_sincos, grid, like))
         t, n = len(time_td), len(plane_nd)
@@ -226,6 +244,31 @@ class CogVideoXTransformer(Network):
             for table in (time_td, plane_nd)
         )
         return time_td, plane_nd
+
+    def _resized_sincos(self, grid: tuple[int, int, int], like: Tensor) -> Tensor:
+        """The model's own table of 2B, its planes resized to the clip's.
+
+        CogVideoX-Fun (aigc-apps/VideoX-Fun, report of V1.0): what it calls a resized 3D embedding. Another function
+        than positions made anew for the size.
+        """
+        own = self.config.own_tokens
+        if grid[0] > own[0]:
+            raise ValueError(
+                f"CogVideoX {self.config.variant} has positions for {own[0]} latent frames: got {grid[0]}, use at most "
+                f"{self.config.sample_frames} frames."
+            )
+        key = ("resized", grid[1:], like.device, like.dtype)
+        table_tnd = self._tables.get(key, partial(self._build_resized_sincos, own, grid, like))[0]
+        return table_tnd[: grid[0]].flatten(0, 1)
+
+    def _build_resized_sincos(
+        self, own: tuple[int, int, int], grid: tuple[int, int, int], like: Tensor
+    ) -> tuple[Tensor]:
+        time_td, plane_nd = self._build_sincos(own, like.new_empty(0, dtype=torch.float32))
+        table = [time_td[:, None].expand(-1, len(plane_nd), -1), plane_nd[None].expand(len(time_td), -1, -1)]
+        table_1dthw = rearrange(torch.cat(table, dim=-1), "t (h w) d -> 1 d t h w", h=own[1])
+        resized_1dthw = F.interpolate(table_1dthw, size=(own[0], *grid[1:]), mode="trilinear")
+        return (rearrange(resized_1dthw, "1 d t h w -> t (h w) d").to(like.dtype),)
 
     def _learned(self, grid: tuple[int, int, int], text_bld: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the learned table for text and image tokens; only the model's own picture size has any."""

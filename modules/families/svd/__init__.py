@@ -131,6 +131,9 @@ FAMILY = Family(
         native_size=lambda config: config.native_size,
         memory_factor=memory_factor,
         published=(SVDConfig(),),
+        takes=lambda config: "image",
+        # of diffusers' pipeline; ExVideo was trained without
+        image_noise=lambda config: 0.0 if config.exvideo else 0.02,
         limits=lambda config: config.limits,
     ),
 )
