@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -71,7 +71,8 @@ class Origin:
     @property
     def what(self) -> str:
         """Label and variants."""
-        return " ".join(filter(None, (self.label, " or ".join(self.variants))))
+        *most, last = self.variants or ("",)
+        return f"{self.label} {', '.join(most)}{' or ' if most else ''}{last}".strip()
 
 
 def is_lora(keys: Iterable[str]) -> bool:
@@ -98,16 +99,14 @@ def find_origin(shapes: Shapes) -> Origin:
     tried = [(family, config, match_lora(shapes, names)) for family, config, names in _published()]
     most = max(lora.matched for _, _, lora in tried)
     if not most:
-        label, family = _by_names(shapes)
-        return Origin(label, family, (), LoRA({}, 0, tuple(shapes), 0), text_keys, num_text)
+        return _by_names(shapes, text_keys, num_text)
     best = [(family, config, lora) for family, config, lora in tried if lora.matched == most]
     family, _, lora = best[0]
-    variants = tuple(
-        family.parts["diffusion_model"].variant(config) for other, config, _ in best if other is family
-    )
-    known = len(lora.renames) + len(text_keys)
-    if 2 * known < len(shapes) and (sign := _by_sign(shapes)):
-        return Origin(sign, "", (), LoRA({}, 0, tuple(shapes), 0), text_keys, num_text)
+    # what is mostly another's may share a name with one of ours
+    if 2 * (len(lora.renames) + len(text_keys)) < len(shapes) and (sign := _by_sign(shapes)):
+        return _unknown(shapes, sign, text_keys, num_text)
+    part = family.parts["diffusion_model"]
+    variants = tuple(part.variant(config) for other, config, _ in best if other is family)
     return Origin(family.label, family.id, variants, lora, text_keys, num_text)
 
 
@@ -139,15 +138,20 @@ def _names(number: int, place: int) -> Names:
     return names_of(part, part.shapes(family.network.published[place]))
 
 
-def _by_names(shapes: Shapes) -> tuple[str, str]:
-    """(label, family) of a LoRA whose shapes are those of no published network."""
+def _by_names(shapes: Shapes, text_keys: tuple[str, ...], num_text: int) -> Origin:
+    """What a LoRA is for whose shapes are those of no published network."""
     if sign := _by_sign(shapes):
-        return sign, ""
-    stems = {stem.text for key in shapes if (stem := stem_of(key)) and stem.style}
-    for family, _, names in _published() if stems else ():
-        if all(map(names.find, stems)):
-            return f"{family.label} of another size", family.id
-    return "unknown", ""
+        return _unknown(shapes, sign, text_keys, num_text)
+    rest = [stem.text for key in shapes if key not in text_keys and (stem := stem_of(key)) and stem.style]
+    for family, _, names in _published() if rest else ():
+        if all(map(names.find, rest)):
+            lora = match_lora(shapes, replace(names, any_size=True))
+            return Origin(f"{family.label} of another size", family.id, (), lora, text_keys, num_text)
+    return _unknown(shapes, "unknown", text_keys, num_text)
+
+
+def _unknown(shapes: Shapes, label: str, text_keys: tuple[str, ...], num_text: int) -> Origin:
+    return Origin(label, "", (), LoRA({}, 0, tuple(shapes), 0), text_keys, num_text)
 
 
 def _by_sign(shapes: Shapes) -> str:

@@ -237,7 +237,8 @@ def _fits(module: str, keys: Mapping[str, str], shapes: Shapes, names: Names) ->
         return False
     if prod(held.get(ALPHA, ())) != 1:
         return False
-    return len(weight) > 1 and up[0] == weight[0] and prod(down[1:]) == prod(weight[1:])
+    same = up[0] == weight[0] and prod(down[1:]) == prod(weight[1:])
+    return len(weight) > 1 and (same or names.any_size)
 
 
 def grouped(modules: Iterable[str]) -> list[str]:

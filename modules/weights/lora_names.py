@@ -74,6 +74,8 @@ class Names:
     # as written -> (module, whose names they are)
     spellings: Mapping[str, tuple[str, str]]
     prefixes: tuple[str, ...]
+    # whether a file may be for a network of other sizes
+    any_size: bool = False
 
     def find(self, text: str) -> tuple[str, str, str] | None:
         """(module, whose names, the prefix in front) of a stem; None for what is no module of this network."""

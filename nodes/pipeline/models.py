@@ -35,14 +35,9 @@ LORAS = ("loras",)
 MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS), components_of("diffusion_model"))
 
 
-def list_models(kinds: Iterable[Kind] = KINDS) -> list[str]:
-    """Names of the files and diffusers folders where `kinds` of parts may lie."""
-    return MODELS.names(folders_of(kinds))
-
-
-def list_files() -> list[str]:
-    """Names of everything that can be looked into: models and LoRA files."""
-    return MODELS.names(MODELS.keys)
+def list_models(kinds: Iterable[Kind] | None = None) -> list[str]:
+    """Names of the files and diffusers folders where `kinds` of parts may lie; of all, and of LoRA files, for None."""
+    return MODELS.names(MODELS.keys if kinds is None else folders_of(kinds))
 
 
 def list_loras(family: Family | None = None) -> list[str]:

@@ -35,6 +35,13 @@ def limits(size: Size) -> Limits:
     return Limits(max_frames=size[2])
 
 
+def is_exvideo(modules: Collection[str]) -> bool:
+    """Whether a LoRA changes just what ExVideo's changes in every block, and in no other place."""
+    blocks = {module.split(".")[1] for module in modules if module.startswith("transformer_blocks.")}
+    wanted = {f"transformer_blocks.{i}.{module}" for i in blocks for module in MODULES}
+    return bool(wanted) and wanted == {*modules}
+
+
 def check_fit(name: str, config: CogVideoXConfig, modules: Collection[str]) -> None:
     """ValueError unless a network is 5B text-to-video, and a LoRA changes what ExVideo's does in every block."""
     if config.variant != "5B":
