@@ -1,6 +1,18 @@
 """The nodes of this pack, in the one list that ComfyUI, the README and the tests read."""
 
-from . import conditioning, decoding, inpainting, inspection, latents, loaders, lora, motion, sampling, video
+from . import (
+    conditioning,
+    continuation,
+    decoding,
+    inpainting,
+    inspection,
+    latents,
+    loaders,
+    lora,
+    motion,
+    sampling,
+    video,
+)
 
 NODES = (
     *loaders.NODES,
@@ -10,6 +22,7 @@ NODES = (
     *inpainting.NODES,
     *motion.NODES,
     *sampling.NODES,
+    *continuation.NODES,
     *decoding.NODES,
     *video.NODES,
     *inspection.NODES,

@@ -212,6 +212,9 @@ def _check_value(name: str, wish: Any, value: Any) -> None:
         _check_type(name, value, bool, "true or false")
     elif isinstance(wish, io.String.Input):
         _check_type(name, value, str, "a text")
+    elif isinstance(wish, io.Autogrow.Input):
+        for key, entry in (value or {}).items():
+            check_socket(f"{name}.{key}", wish.template.input.get_io_type(), entry)
     elif kind in SOCKETS:
         check_socket(name, kind, value)
 
