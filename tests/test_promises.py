@@ -8,7 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_ROW = 79
-SHOWN = {*range(1, 5), *range(7, 11), *range(38, 50)}  # rows whose family is complete; each later family adds its own
+SHOWN = {
+    *range(1, 5),
+    *range(7, 11),
+    *range(38, 50),
+}  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
 LATENT, SAVER = "KinetographVideoLatent", "KinetographVideoCombine"
 MP4 = {"format": "video/h264-mp4"}
@@ -26,7 +30,10 @@ NUMBERS = {
             "CLIPTextEncode": {"text": "an astronaut riding a horse on Mars."},
         },
     ),
-    10: ("exvideo_cogvideox_129", {SAVER: {"frame_rate": 8, "format.crf": 25, **MP4}}),  # quality=5 of imageio
+    10: (
+        "exvideo_cogvideox_129",
+        {SAVER: {"frame_rate": 8, "format.crf": 25, **MP4}},
+    ),  # quality=5 of imageio
     38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
     46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),
     47: ("svd_xt", {SAVER: {"frame_rate": 7, **MP4}}),
