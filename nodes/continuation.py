@@ -3,6 +3,7 @@
 from ..modules.sampling.samplers import SAMPLERS as OURS
 from ..modules.videofile.probe import usable_formats
 from .checks import check_known, checked, guarded
+from .host import results
 from .host.api import io
 from .host.sampling import SAMPLERS, SCHEDULERS
 from .pipeline import continuation
@@ -76,6 +77,11 @@ class VideoContinue(io.ComfyNode):
         return continuation.plan_problem(plan or {}) or continuation.file_problem(file or {}) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Write the file again when the one that was reported is gone."""
+        return results.times_gone()
+
+    @classmethod
     @checked
     def execute(
         cls, model, vae, latent, plan, sampling, file, prompts=None, negative=None, start_images=None,
@@ -125,7 +131,7 @@ def _plan_input() -> io.DynamicCombo.Input:
     return io.DynamicCombo.Input(
         "plan",
         options=[io.DynamicCombo.Option(name, parts) for name in reversed(continuation.PLANS)],
-        tooltip="closed loop: the last segment leads back to the first frame (CogVideoX-Fun InP, SVD).",
+        tooltip="closed loop: the last segment leads back to the first frames (CogVideoX-Fun InP, SVD).",
     )
 
 

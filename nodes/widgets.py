@@ -10,8 +10,15 @@ from .checks import check_known, check_socket
 from .host.api import io
 from .pipeline import loading, models
 
+# pixels on a side, pixel frames
+MAX_SIZE, MAX_FRAMES = 4096, 8193
 MAX_CFG = 100.0
 CFG_TIP = "Classifier-free guidance scale; 1 turns it off and halves the work."
+
+
+def size_input(name: str, default: int, tooltip: str) -> io.Int.Input:
+    """Pixels on a side of a clip, 0 for what the node finds out."""
+    return io.Int.Input(name, default=default, min=0, max=MAX_SIZE, tooltip=tooltip)
 
 
 def fit_input() -> io.Combo.Input:
@@ -23,6 +30,11 @@ def fit_input() -> io.Combo.Input:
         tooltip="crop: cover the size and cut what hangs over; stretch: squeeze to the size; "
         "exact: refuse an image of another size.",
     )
+
+
+def media_input(name: str, tooltip: str) -> io.MultiType.Input:
+    """Frames that may come as an IMAGE or as a VIDEO."""
+    return io.MultiType.Input(name, types=[io.Image, io.Video], tooltip=tooltip)
 
 
 def part_input(family: Family, kind: Kind, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
@@ -53,12 +65,12 @@ def posterior_input() -> io.DynamicCombo.Input:
     )
 
 
-def posterior_problem(chosen: object, name: str, image: object) -> str | None:
-    """Why a choice of `posterior_input` cannot be met, or the picture in the input `name` is none; or None."""
+def posterior_problem(chosen: object, name: str, image: object, kind: str = "IMAGE") -> str | None:
+    """Why a choice of `posterior_input` cannot be met, or what is in the input `name` is of no such kind; or None."""
     try:
         check_known("posterior", chosen, ("sample", "mean"))
         if image is not None:
-            check_socket(name, "IMAGE", image)
+            check_socket(name, kind, image)
     except ValueError as error:
         return str(error)
     return None

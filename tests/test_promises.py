@@ -11,6 +11,9 @@ LAST_ROW = 79
 SHOWN = {
     *range(1, 5),
     *range(7, 11),
+    24,
+    26,
+    32,
     *range(38, 50),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"

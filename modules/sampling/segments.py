@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """Segments of `frames` frames, of which neighbours share `overlap`; `loop`: the video ends where it begins."""
+    """Segments of `frames` frames, of which neighbours share `overlap`; `loop`: so do the last one and the first."""
 
     count: int
     frames: int
@@ -28,8 +28,9 @@ class SegmentPlan:
 
     @property
     def total(self) -> int:
-        """Frames of the whole video. A loop leaves out its last one, which is the first again."""
-        return self.frames + (self.count - 1) * (self.frames - self.overlap) - self.loop
+        """Frames of the whole video. The last ones of a loop are the first again."""
+        shared = self.overlap * (self.count if self.loop else self.count - 1)
+        return self.frames * self.count - shared
 
 
 def cross_fade(old_fhwc: Tensor, new_fhwc: Tensor) -> Tensor:
@@ -67,6 +68,15 @@ class Joiner:
             yield cross_fade(old, head[: len(old)])
             yield head[len(old) :]
         yield from source
+
+
+def skip(frames_fhwc: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+    """The frames without the first so many."""
+    for piece in frames_fhwc:
+        kept = piece[count:]
+        count = max(0, count - len(piece))
+        if len(kept):
+            yield kept
 
 
 @dataclass(frozen=True)

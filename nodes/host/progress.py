@@ -5,7 +5,6 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
-from server import PromptServer
 
 
 class Progress:
@@ -26,8 +25,13 @@ class Progress:
 
 def tell(text: str) -> None:
     """Show a line of text on the running node."""
-    running, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    if running is not None and server is not None:
+    running = get_executing_context()
+    if running is None:
+        return
+    from server import PromptServer  # there where a queue runs
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
         server.send_progress_text(text, running.node_id)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...modules.sampling.segments import Colours, Joiner, SegmentPlan
+from ...modules.sampling.segments import Colours, Joiner, SegmentPlan, cross_fade, skip
 from ...modules.videofile.segments import SegmentStore
 from ..host import digests, progress
 from ..host.description import VideoModel, describe
@@ -129,20 +129,29 @@ class Run:
     colours: Colours | None = None
     # (3,) in 0..1, of each segment
     means: list[Tensor] = field(default_factory=list)
-    first: Tensor | None = None
+    # (overlap, h, w, 3), the first of the video
+    first: Tensor = torch.empty(0)
     lines: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[Tensor]:
-        """Frames (f, h, w, 3) of the whole video, as they come."""
+        """Frames (f, h, w, 3) of the whole video, as they come.
+
+        A loop begins behind its first frames and ends with them, blended like those that two segments share.
+        """
+        plan, joiner = self.video.segments, Joiner(self.video.segments.overlap)
+        frames = self._joined(joiner)
+        yield from skip(frames, plan.overlap) if plan.loop else frames
+        if joiner.tail is not None:
+            yield cross_fade(joiner.tail, self.first) if plan.loop else joiner.tail
+
+    def _joined(self, joiner: Joiner) -> Iterator[Tensor]:
+        """The frames of all segments but those that the joiner holds back at last."""
         plan = self.video.segments
-        joiner = Joiner(plan.overlap)
         for number in range(plan.count):
             latents = self.segment(number, joiner.tail)
             yield from joiner.join(self._watched(self._decoded(latents)))
             self.lines[-1] += self._drift()
             progress.tell(f"{self.lines[-1]} ({number + 1} of {plan.count})")
-        assert joiner.tail is not None
-        yield joiner.tail[:-1] if plan.loop else joiner.tail
 
     def segment(self, number: int, tail: Tensor | None) -> Tensor:
         """The latents of a segment: those that are kept, or new ones."""
@@ -193,8 +202,9 @@ class Run:
         """The same frames; the first of all is kept, and the mean colour of the segment."""
         total, count = torch.zeros(3, dtype=torch.float64), 0
         for piece in frames_fhwc:
-            if self.first is None:
-                self.first = piece[:1].clone()
+            if len(self.first) < self.video.segments.overlap:
+                seen = [self.first, piece] if len(self.first) else [piece]
+                self.first = torch.cat(seen)[: self.video.segments.overlap].clone()
             total, count = total + piece.double().mean((1, 2)).sum(0).cpu(), count + len(piece)
             yield piece
         self.means.append(total / count)
