@@ -105,9 +105,17 @@ def test_notes_say_what_a_real_checkpoint_wants(nodes, note):
         assert f'stay "{OWN_FOLDER}"' in said if fits else f'to "{OWN_FOLDER}"' in said
         if "pocket" not in loader["model"]:
             continue  # made for a published file, with the settings that it was published with
-        (sampler,) = all_of(nodes, "KinetographVideoSampler")
-        assert (sampler["guidance"], sampler["guidance.cfg"]) == ("constant", 2)
-        assert "Real checkpoints want **dynamic cosine** with cfg 6" in said
+        assert guidance_of(nodes) == ("constant", 2)
+        fun = "**constant** with cfg 6 and 50 steps"
+        wanted = fun if "-fun-" in loader["model"] else "**dynamic cosine** with cfg 6"
+        assert f"Real checkpoints want {wanted}" in said
+
+
+def guidance_of(nodes):
+    """(way, scale) of the one node that samples."""
+    places = {"KinetographVideoSampler": "guidance", "KinetographVideoContinue": "sampling"}
+    (found,) = [(one[name], one[f"{name}.cfg"]) for kind, name in places.items() for one in all_of(nodes, kind)]
+    return found
 
 
 @pytest.mark.parametrize("template", [ROOT / "workflows" / "svd_micro_conditioning.json"])
