@@ -79,7 +79,7 @@ def widgets_of(node):
     values, widgets = list(node["widgets_values"]), {}
     for name in [entry["name"] for entry in node["inputs"] if "widget" in entry]:
         widgets[name] = values.pop(0)
-        if name.split(".")[-1] == "seed":
+        if name == "seed":
             widgets["after a run"] = values.pop(0)
     return widgets
 
