@@ -40,7 +40,8 @@ class Size:
         return f"{FRAMES} frames {side}x{side}, {self.steps} steps, width {64 * self.heads}"
 
 
-SMALL = Size(8, (32, 64, 64, 128), 8, 10)
+# two channels a group of its norms: with one, those of a flat picture are rounding alone
+SMALL = Size(8, (64, 128, 128, 256), 4, 6)
 LARGE = Size(48, (128, 256, 256, 512), 12, 10)
 
 
