@@ -36,7 +36,8 @@ OWN, OTHERS = (8, 12), [(10, 6), (6, 16), (12, 12)]  # latent cells: the size of
 def resized(oracle, t, h, w):
     """diffusers' model with its native table (in float32, as the original keeps it) resized to a clip, not made anew."""
     embed = oracle.patch_embed
-    text, (own_t, own_h, own_w) = embed.max_text_seq_length, (3, OWN[0] // 2, OWN[1] // 2)
+    text, own_t = embed.max_text_seq_length, (embed.sample_frames + 3) // 4
+    own_h, own_w = embed.sample_height // 2, embed.sample_width // 2
     table = embed.pos_embedding[0, text:].float().reshape(own_t, own_h, own_w, -1).permute(3, 0, 1, 2)[None]
     table = F.interpolate(table, size=(own_t, h // 2, w // 2), mode="trilinear", align_corners=False)
     image = table[0].permute(1, 2, 3, 0).flatten(0, 2)[: t * (h // 2) * (w // 2)]
@@ -100,7 +101,10 @@ def test_v1_5_fills_the_patch_of_a_lone_frame_with_silence():
     padded = F.pad(x, (0, 0, 0, 0, 0, 1))
     expected = run_reference(oracle, model.config, padded, timestep, context)[:, :, :1]
     assert relative_error(ours, expected) <= 1e-5
-    for wrong in (x.repeat(1, 1, 2, 1, 1), torch.cat([padded[:, :16], x.repeat(1, 1, 2, 1, 1)[:, 16:]], dim=1)):
+    for wrong in (
+        x.repeat(1, 1, 2, 1, 1),
+        torch.cat([padded[:, :16], x.repeat(1, 1, 2, 1, 1)[:, 16:]], dim=1),
+    ):
         other = run_reference(oracle, model.config, wrong, timestep, context)[:, :, :1]
         assert relative_error(ours, other) > 1e-2
 
