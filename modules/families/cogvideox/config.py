@@ -177,9 +177,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         rotary=rotary,
         learned_positions=learned_positions,
         ofs_dim=ofs_dim,
-        sample_width=whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw),
-        sample_height=whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw),
-        sample_frames=whole(settings, "sample_frames", 49, MAX_FRAMES),
+        **_base_grid(settings),
         latents=LatentSpace(latent_scale, *colours(settings, out_channels, RGB_FACTORS)),
         image_latent_scale=1.0 if ofs_dim else latent_scale,
         # Fun's own sampler, a plain DDIM, leaves it out
@@ -187,6 +185,14 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         # its config.json tells; of V1.5 there is one release, which was
         noised_image=switch(settings, "add_noise_in_inpaint_model", fun and patch_size_t > 1),
     )
+
+
+def _base_grid(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Latent cells and pixel frames of the clips that the positions were made for."""
+    width = whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw)
+    height = whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw)
+    frames = whole(settings, "sample_frames", 49, MAX_FRAMES)
+    return {"sample_width": width, "sample_height": height, "sample_frames": frames}
 
 
 def _second_axis(shapes: Shapes, key: str, axes: int) -> int:
