@@ -56,10 +56,6 @@ class Given:
             )
         if self.start is None and self.end is not None:
             raise ValueError("An end image needs a start image: connect start_images, too.")
-        if self.end is not None and len(self.end) > 1:
-            raise ValueError(
-                f"A clip ends in one picture: got {len(self.end)} end images. Choose one of them."
-            )
 
     @property
     def is_nothing(self) -> bool:
@@ -69,7 +65,7 @@ class Given:
         """The clip in pixels; ValueError where counts or sizes do not fit."""
         if self.video is None:
             start = None if self.start is None else fit_image(self.start[..., :3], width, height, self.fit)
-            end = None if self.end is None else fit_image(self.end[..., :3], width, height, self.fit)[0]
+            end = None if self.end is None else fit_image(self.end[..., :3], width, height, self.fit)
             return known_ends(start, end, num_frames)
         video, mask = self.video[..., :3], self.mask
         check_length(video, num_frames)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +53,12 @@ def check_before_frames(inputs: dict[str, Any], prompt: Any) -> None:
     check_request(chosen, sound, inputs["filename_prefix"], prompt, files.output_directory())
 
 
+def check_file(node: Any, clip_file: ClipFile) -> None:
+    """VideoError where this computer cannot encode the format, or the name tells of what is not in the prompt."""
+    chosen, root = clip_file.format["format"], files.output_directory()
+    check_request(chosen, read_audio(clip_file.audio), clip_file.filename_prefix, node.hidden.prompt, root)
+
+
 def save_frames(node: Any, clip_file: ClipFile, images: Tensor) -> Any:
     """Write the frames (f, h, w, c) of an IMAGE; what the host takes as a node's result."""
     size, advance = (images.shape[2], images.shape[1]), progress.steps(len(images)).advance
@@ -65,6 +72,32 @@ def save_latent(node: Any, clip_file: ClipFile, vae: Any, latent: dict[str, Any]
     writer, place = _write(node, clip_file, clips.frames(), clips.size)
     result = _result(clip_file, writer, place, [note for note in (clips.note, *writer.said) if note])
     return io.NodeOutput(*result.args, clips.note, ui=result.ui)
+
+
+def save_stream(
+    node: Any,
+    clip_file: ClipFile,
+    frames: Iterable[Tensor],
+    size: tuple[int, int],
+    num_frames: int,
+    notes: Callable[[], list[str]],
+) -> Any:
+    """Write frames (f, h, w, 3) as they come; the result ends with what `notes` say once all are there."""
+    writer, place = _write(node, clip_file, frames, size, num_frames)
+    said = notes()
+    result = _result(clip_file, writer, place, [*said, *writer.said])
+    return io.NodeOutput(result.args[0], " ".join(said), ui=result.ui)
+
+
+def place_of(node: Any, clip_file: ClipFile, size: tuple[int, int]) -> tuple[Path, str]:
+    """(folder, name) of a clip that will be written, before its counter."""
+    temporary = not clip_file.save_output
+    prefix = fill_prefix(
+        clip_file.filename_prefix, node.hidden.prompt, datetime.now(), files.result_root(temporary)
+    )
+    with in_our_words():
+        folder, name, _, _ = files.save_path(prefix, *size, temporary)
+    return folder, name
 
 
 def _write(

@@ -330,8 +330,11 @@ class TestRefusals:
     # what our node is told -> words; all of it before a VAE is asked
     WRONG = [
         ({"end_image": draw(1)}, "An end image needs a start image: connect start_images"),
-        ({"start_images": draw(1), "end_image": draw(2)}, "ends in one picture: got 2 end images"),
-        ({"start_images": draw(10)}, "has 9 frames, 9 of them before its end: got 10 start images"),
+        (
+            {"start_images": draw(1), "end_image": draw(9)},
+            "has 9 frames: got 1 start images and 9 for its end",
+        ),
+        ({"start_images": draw(10)}, "has 9 frames: got 10 start images and 0 for its end"),
         (
             {"start_images": draw(1), "video": draw(9)},
             "start and end images, or a video with a mask: not both",

@@ -25,7 +25,9 @@ def draw(*shape, seed=0):
 
 def ends(start=None, end=None, frames=FRAMES):
     pictures = draw(6, 16, 16, 3)
-    return known_ends(None if start is None else pictures[:start], pictures[5] if end else None, frames)
+    return known_ends(
+        None if start is None else pictures[:start], pictures[6 - int(end or 0) :] if end else None, frames
+    )
 
 
 def over_cells(clip):
@@ -70,8 +72,8 @@ def test_ends_are_where_they_belong():
     "start, end, frames, words",
     [
         (None, True, 13, "needs a start image"),
-        (6, False, 5, "has 5 frames, 5 of them before its end: got 6 start images. Give at most 5"),
-        (5, True, 5, "4 of them before its end: got 5"),
+        (6, False, 5, "has 5 frames: got 6 start images and 0 for its end. Give fewer"),
+        (5, True, 5, "got 5 start images and 1 for its end"),
     ],
 )
 def test_ends_that_no_clip_has_are_refused(start, end, frames, words):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kinetograph.tests.host.graphs import node
+from kinetograph.tests.saved import loras
 from kinetograph.tools.commands import ROOT
 from kinetograph.tools.server import PACK, Server
 
@@ -53,6 +54,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
         (base / "models" / copy).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(models / original, base / "models" / copy)
     write_control(models / "CogVideo" / "pocket-cogvideox-i2v.safetensors", base / "models" / CONTROL)
+    loras.write(base / "models" / "loras" / "saved", models / "CogVideo" / "pocket-cogvideox")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running

@@ -5,7 +5,7 @@ CogVideoX (arXiv 2408.06072) and its five releases: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...grid import LatentGrid
@@ -146,6 +146,27 @@ class CogVideoXConfig:
         return ("Fun-" if self.fun else "") + release + SUFFIXES[self.takes]
 
 
+CONFIG_2B = CogVideoXConfig(
+    num_layers=30,
+    num_heads=WIDTH_2B // 64,
+    rotary=False,
+    latents=LatentSpace(LATENT_SCALE_2B, RGB_FACTORS),
+    image_latent_scale=LATENT_SCALE_2B,
+    snr_shift=3.0,
+)
+# The published networks; 5B-I2V has a learned row for 226 tokens of text and 13 x 30 x 45 of the clip.
+PUBLISHED = (
+    CONFIG_2B,
+    CogVideoXConfig(),
+    CogVideoXConfig(in_channels=32, learned_positions=17776),
+    CogVideoXConfig(patch_size_t=2),
+    CogVideoXConfig(in_channels=32, patch_size_t=2, ofs_dim=512, image_latent_scale=1.0),
+    *(replace(CONFIG_2B, in_channels=channels, snr_shift=1.0) for channels in (33, 32)),
+    *(CogVideoXConfig(in_channels=channels) for channels in (33, 32)),
+    CogVideoXConfig(in_channels=33, patch_size_t=2),
+)
+
+
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CogVideoXConfig:
     """Config of a transformer from its key -> shape list in diffusers naming.
 
@@ -177,7 +198,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         rotary=rotary,
         learned_positions=learned_positions,
         ofs_dim=ofs_dim,
-        **_base_grid(settings),
+        **_trained_size(settings),
         latents=LatentSpace(latent_scale, *colours(settings, out_channels, RGB_FACTORS)),
         image_latent_scale=1.0 if ofs_dim else latent_scale,
         # Fun's own sampler, a plain DDIM, leaves it out
@@ -187,17 +208,18 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     )
 
 
-def _base_grid(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Latent cells and pixel frames of the clips that the positions were made for."""
-    width = whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw)
-    height = whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw)
-    frames = whole(settings, "sample_frames", 49, MAX_FRAMES)
-    return {"sample_width": width, "sample_height": height, "sample_frames": frames}
-
-
 def _second_axis(shapes: Shapes, key: str, axes: int) -> int:
     """Length of the second axis of a tensor; 0 where the checkpoint has none of that name."""
     return lengths(shapes, key, axes)[1] if key in shapes else 0
+
+
+def _trained_size(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Latent cells and pixel frames of the clips that it was trained on, which no shape tells."""
+    return {
+        "sample_width": whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw),
+        "sample_height": whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw),
+        "sample_frames": whole(settings, "sample_frames", 49, MAX_FRAMES),
+    }
 
 
 def _read_patches(shapes: Shapes, patch_size: int) -> tuple[int, int, int]:
