@@ -223,13 +223,13 @@ class Beside:
 
 @torch.no_grad()
 def check_fun(
-    recipe: Recipe, transformer: nn.Module, vae: nn.Module, features_nld: Tensor
+    recipe: Recipe, transformer: nn.Module, vae: nn.Module, features_nld: Tensor, count: int = CHECKED
 ) -> dict[str, float]:
     """The recipe's figures of clips that no training saw."""
-    pool = draw_pool(recipe, vae, UNSEEN_SEED, "cpu", CHECKED)
+    pool = draw_pool(recipe, vae, UNSEEN_SEED, "cpu", count)
     model, null = Beside(transformer, pool.beside), features_nld[-1:]
     z = sample_ddim(model, features_nld[pool.captions], null, GUIDANCE, STEPS, seed=1)
-    figures = recipe.figures(decode(vae, z), range(UNSEEN_SEED, UNSEEN_SEED + CHECKED))
+    figures = recipe.figures(decode(vae, z), range(UNSEEN_SEED, UNSEEN_SEED + count))
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
