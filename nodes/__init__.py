@@ -1,6 +1,17 @@
 """The nodes of this pack, in the one list that ComfyUI, the README and the tests read."""
 
-from . import conditioning, decoding, inpainting, inspection, latents, loaders, motion, sampling, video
+from . import (
+    conditioning,
+    continuation,
+    decoding,
+    inpainting,
+    inspection,
+    latents,
+    loaders,
+    motion,
+    sampling,
+    video,
+)
 
 NODES = (
     *loaders.NODES,
@@ -9,6 +20,7 @@ NODES = (
     *inpainting.NODES,
     *motion.NODES,
     *sampling.NODES,
+    *continuation.NODES,
     *decoding.NODES,
     *video.NODES,
     *inspection.NODES,

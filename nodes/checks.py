@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .host.api import io
+from .host.api import Input, io
 
 # An optional DynamicCombo that is not in the prompt; None is one that is linked.
 ABSENT = object()
@@ -115,6 +115,14 @@ def _is_sound(value: Any) -> bool:
     return isinstance(waveform, torch.Tensor) and waveform.ndim == 3 and len(waveform) > 0
 
 
+def _is_picture(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 4
+
+
+def _is_video(value: Any) -> bool:
+    return isinstance(value, Input.Video)
+
+
 def _is_conditioning(value: Any) -> bool:
     entries = value if isinstance(value, list | tuple) else [None]
     return all(isinstance(entry, list | tuple) and len(entry) == 2 for entry in entries)
@@ -128,9 +136,11 @@ SOCKETS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "CLIP_VISION": (lambda value: not isinstance(value, str | int | float | dict | list), "a CLIP_VISION"),
     "CONDITIONING": (_is_conditioning, "a CONDITIONING"),
     "LATENT": (_is_clip, "a LATENT with samples"),
-    "IMAGE": (
-        lambda value: isinstance(value, torch.Tensor) and value.ndim == 4,
-        "an IMAGE (frames, h, w, channels)",
+    "IMAGE": (_is_picture, "an IMAGE (frames, h, w, channels)"),
+    "VIDEO": (_is_video, "a VIDEO"),
+    "IMAGE,VIDEO": (
+        lambda value: _is_picture(value) or _is_video(value),
+        "an IMAGE (frames, h, w, channels) or a VIDEO",
     ),
     "MASK": (lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3), "a MASK (frames, h, w)"),
     "AUDIO": (_is_sound, "AUDIO with a waveform (batch, channels, samples)"),
@@ -207,6 +217,9 @@ def _check_value(name: str, wish: Any, value: Any) -> None:
         _check_type(name, value, bool, "true or false")
     elif isinstance(wish, io.String.Input):
         _check_type(name, value, str, "a text")
+    elif isinstance(wish, io.Autogrow.Input):
+        for key, entry in (value or {}).items():
+            check_socket(f"{name}.{key}", wish.template.input.get_io_type(), entry)
     elif kind in SOCKETS:
         check_socket(name, kind, value)
 

@@ -40,7 +40,11 @@ class InpaintConditioning(io.ComfyNode):
                     optional=True,
                     tooltip="The first frame, or the first few frames in order.",
                 ),
-                io.Image.Input("end_image", optional=True, tooltip="The last frame; needs a start image."),
+                io.Image.Input(
+                    "end_image",
+                    optional=True,
+                    tooltip="The last frame, or the last few in order; needs a start image.",
+                ),
                 io.Image.Input(
                     "video",
                     optional=True,

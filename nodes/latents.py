@@ -1,13 +1,20 @@
-"""What a sampler starts from: empty clips, encoded clips, clips with frames that stay."""
+"""What a sampler starts from: empty clips, encoded clips, clips with frames that stay; and of what size."""
 
 from ..modules.conditioning.pinned_frames import parse_frames
-from .checks import check_choice, check_number, checked, guarded
+from ..modules.conditioning.sizes import LEAST, MOST, TOKENS
+from .checks import check_choice, check_known, check_number, checked, guarded
 from .host.api import io
-from .pipeline import encoding, latents
-from .widgets import fit_input, posterior_input, posterior_problem
+from .pipeline import encoding, latents, media
+from .widgets import (
+    MAX_FRAMES,
+    MAX_SIZE,
+    fit_input,
+    media_input,
+    posterior_input,
+    posterior_problem,
+    size_input,
+)
 
-# pixels on a side, pixel frames
-MAX_SIZE, MAX_FRAMES = 4096, 8193
 SIZE_TIP = "Pixels: CogVideoX in steps of 16, SVD of 64. 0: what the model was trained on."
 
 
@@ -29,8 +36,8 @@ class VideoLatent(io.ComfyNode):
                     options=[*latents.GRIDS, latents.FROM_MODEL],
                     tooltip="Family of the model that will sample; 'from the model': whatever is connected.",
                 ),
-                _size("width", 720, SIZE_TIP),
-                _size("height", 480, SIZE_TIP),
+                size_input("width", 720, SIZE_TIP),
+                size_input("height", 480, SIZE_TIP),
                 io.Int.Input(
                     "num_frames",
                     default=49,
@@ -75,10 +82,6 @@ class VideoLatent(io.ComfyNode):
         return io.NodeOutput(latents.empty_clips(family, size, batch_size, model, "Video Latent"))
 
 
-def _size(name: str, default: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=default, min=0, max=MAX_SIZE, tooltip=tooltip)
-
-
 class VAEEncodeChunked(io.ComfyNode):
     """Encodes a clip for video to video, with memory that does not grow with its length."""
 
@@ -93,7 +96,10 @@ class VAEEncodeChunked(io.ComfyNode):
             search_aliases=["vae encode video", "video to video", "v2v"],
             inputs=[
                 io.Vae.Input("vae", tooltip="VAE of the model's family, from its loader."),
-                io.Image.Input("images", tooltip="Frames of the clip; CogVideoX: 1, 9, 17, ... 49."),
+                media_input(
+                    "images",
+                    "Frames of the clip, or a VIDEO that is read as it is encoded; CogVideoX: 1, 9, 17, ... 49.",
+                ),
                 posterior_input(),
             ],
             outputs=[
@@ -104,7 +110,7 @@ class VAEEncodeChunked(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, images=None, *, posterior=None) -> bool | str:
         """Refuse an unknown way to read the posterior; `images` carries the answer, so it is checked here, too."""
-        return posterior_problem(posterior, "images", images) or True
+        return posterior_problem(posterior, "images", images, "IMAGE,VIDEO") or True
 
     @classmethod
     @checked
@@ -156,4 +162,81 @@ class PinFrames(io.ComfyNode):
         return io.NodeOutput(encoding.pin(latent, vae, images, frames, fit, "Pin Frames"))
 
 
-NODES = [VideoLatent, VAEEncodeChunked, PinFrames]
+class SizeFromImage(io.ComfyNode):
+    """Finds the size and the length of a clip that starts from a picture, or is made of a video."""
+
+    @classmethod
+    @guarded
+    def define_schema(cls) -> io.Schema:
+        base = io.Int.Input(
+            "base",
+            default=512,
+            min=LEAST,
+            max=MOST,
+            step=64,
+            tooltip="Pixels on a side of a square of that area: 512, 768, 960, 1024 or 1280.",
+        )
+        tokens = io.Combo.Input(
+            "tokens",
+            options=list(map(str, TOKENS)),
+            default=str(max(TOKENS)),
+            tooltip="Tokens of a clip, as in Fun's training: 49 frames at 512, at 768, at 1024.",
+        )
+        return io.Schema(
+            node_id="KinetographSizeFromImage",
+            display_name="Size From Image",
+            category="kinetograph/conditioning",
+            description="Find a clip's size from a picture or a video: the nearest aspect ratio that "
+            "CogVideoX-Fun was trained on, or its own size, and how many frames fit.",
+            search_aliases=["resize to the start image", "aspect ratio", "resolution", "bucket size"],
+            inputs=[
+                media_input("image", "The picture that the clip starts from, or the video it is made of."),
+                io.DynamicCombo.Input(
+                    "rule",
+                    options=[
+                        io.DynamicCombo.Option("bucket", [base]),
+                        io.DynamicCombo.Option("tokens", [base, tokens]),
+                        io.DynamicCombo.Option("keep", []),
+                    ],
+                    tooltip="bucket: the nearest of 40 aspect ratios; tokens: so, too, with fewer frames where the "
+                    "clip is large; keep: its own size, 256 to 1280 pixels a side.",
+                ),
+                io.Int.Input(
+                    "num_frames",
+                    default=49,
+                    min=0,
+                    max=MAX_FRAMES,
+                    tooltip="Frames at most. 0: as many as the video has, or as the model was trained on.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that will sample: its sizes and frame counts. Without: CogVideoX's.",
+                ),
+            ],
+            outputs=[
+                io.Int.Output("width", tooltip="Pixels."),
+                io.Int.Output("height", tooltip="Pixels."),
+                io.Int.Output("num_frames", tooltip="Frames that the model can make."),
+                io.String.Output("report", tooltip="What came, what was chosen and why, what is cut off."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, image=None, *, rule=None) -> bool | str:
+        """Refuse an unknown rule; `image` carries the answer."""
+        try:
+            check_known("rule", rule, media.RULES)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    @checked
+    def execute(cls, image, rule, num_frames, model=None) -> io.NodeOutput:
+        tokens = int(rule["tokens"]) if "tokens" in rule else None
+        chosen = media.SizeRule(rule["rule"], rule.get("base", 0), tokens)
+        return io.NodeOutput(*media.choose_size(image, chosen, num_frames, model, "Size From Image"))
+
+
+NODES = [VideoLatent, VAEEncodeChunked, PinFrames, SizeFromImage]

@@ -1,19 +1,11 @@
 """Sampling whole clips with the host's samplers and schedulers."""
 
-from ..modules.sampling import guidance as rules
 from ..modules.sampling.samplers import SAMPLERS as OURS
 from .checks import ABSENT, check_known, checked, guarded
 from .host.api import io
 from .host.sampling import SAMPLERS, SCHEDULERS
 from .pipeline import sampling as pipeline
-from .widgets import long_clip_input
-
-MAX_CFG = 100.0
-CFG_TIP = "Classifier-free guidance scale; 1 turns it off and halves the work."
-
-
-def _scale(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=MAX_CFG, step=0.1, tooltip=tooltip)
+from .widgets import guidance_options, long_clip_input
 
 
 class VideoSampler(io.ComfyNode):
@@ -48,28 +40,7 @@ class VideoSampler(io.ComfyNode):
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps; CogVideoX: 50."),
                 io.DynamicCombo.Input(
                     "guidance",
-                    options=[
-                        io.DynamicCombo.Option("constant", [_scale("cfg", 6.0, CFG_TIP)]),
-                        io.DynamicCombo.Option(
-                            "dynamic cosine",
-                            [
-                                _scale("cfg", 6.0, "Guidance rises from 1 to 1 + cfg over the run."),
-                                io.Combo.Input(
-                                    "clock",
-                                    options=list(rules.CLOCKS),
-                                    tooltip="step: by the share of steps done, as CogVideoX's own code; "
-                                    "timestep: as diffusers.",
-                                ),
-                            ],
-                        ),
-                        io.DynamicCombo.Option(
-                            "per-frame linear",
-                            [
-                                _scale("min_cfg", 1.0, "Scale at the first frame."),
-                                _scale("max_cfg", 6.0, "Scale at the last frame."),
-                            ],
-                        ),
-                    ],
+                    options=[io.DynamicCombo.Option(name, parts) for name, parts in guidance_options()],
                     tooltip="How strongly the prompt pulls, and how that changes over steps or frames.",
                 ),
                 io.Combo.Input(

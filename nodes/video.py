@@ -1,11 +1,11 @@
-"""Frames to a video file."""
+"""Frames to a video file, and a video file to frames."""
 
 from ..modules.videofile.probe import usable_formats
 from .checks import checked, guarded, still_to_come
 from .host import results
 from .host.api import io
-from .pipeline import saving
-from .widgets import clip_inputs, file_inputs, file_outputs
+from .pipeline import media, saving
+from .widgets import MAX_FRAMES, clip_inputs, file_inputs, file_outputs, fit_input, size_input
 
 
 class VideoCombine(io.ComfyNode):
@@ -69,4 +69,92 @@ class VideoCombine(io.ComfyNode):
         return saving.save_frames(cls, clip_file, images)
 
 
-NODES = [VideoCombine]
+class FitVideo(io.ComfyNode):
+    """Makes a clip that the model takes out of a user's own video, however long that is."""
+
+    @classmethod
+    @guarded
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographFitVideo",
+            display_name="Fit Video",
+            category="kinetograph/video",
+            description="Cut a clip out of a video at the rate, length and size that a model takes. The file is read "
+            "as a stream: an hour of film needs no more memory than the clip.",
+            search_aliases=["load video frames", "video to video", "resize video", "frame rate", "every nth"],
+            inputs=[
+                io.Video.Input("video", tooltip="Your video, from Load Video."),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1e6,
+                    step=0.001,
+                    tooltip="Where the clip begins, in seconds.",
+                ),
+                io.Float.Input(
+                    "frame_rate",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.001,
+                    tooltip="Frames per second to take, before every_nth; the speed stays. 0: the video's own.",
+                ),
+                io.Int.Input(
+                    "every_nth",
+                    default=1,
+                    min=0,
+                    max=1000,
+                    tooltip="Take one frame of so many. 0: as CogVideoX-Fun does, about 8 frames per second.",
+                ),
+                io.Int.Input(
+                    "num_frames",
+                    default=49,
+                    min=0,
+                    max=MAX_FRAMES,
+                    tooltip="Frames of the clip; the nearest count that the model takes, less where the video is "
+                    "short. 0: all.",
+                ),
+                size_input("width", 720, "Pixels; 0: from height and the video's shape, or its own."),
+                size_input("height", 480, "Pixels; 0: from width and the video's shape, or its own."),
+                fit_input(),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that will sample: its sizes and frame counts. Without: CogVideoX's.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "IMAGE", tooltip="The frames; decoded only when something is connected here."
+                ),
+                io.Audio.Output(
+                    "AUDIO", tooltip="The sound of the same seconds; none where the video has none."
+                ),
+                io.Video.Output(
+                    "VIDEO", tooltip="The clip, decoded by whoever takes it: it holds no frames."
+                ),
+                io.Int.Output("num_frames", tooltip="Frames of the clip."),
+                io.Float.Output("frame_rate", tooltip="Frames per second of the clip."),
+                io.String.Output(
+                    "report", tooltip="Which frames were taken, what changed and what was cut off."
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> str:
+        """Run again once somebody takes what was left out."""
+        return f"{results.is_taken(0)} {results.is_taken(1)}"
+
+    @classmethod
+    @checked
+    def execute(
+        cls, video, start, frame_rate, every_nth, num_frames, width, height, fit, model=None
+    ) -> io.NodeOutput:
+        wish = media.Wish(start, frame_rate, every_nth, num_frames, width, height, fit)
+        wants = results.is_taken(0), results.is_taken(1)
+        return io.NodeOutput(*media.fit_video(video, wish, model, *wants, "Fit Video"))
+
+
+NODES = [VideoCombine, FitVideo]

@@ -3,11 +3,22 @@
 from collections.abc import Iterable
 
 from ..modules.families.family import Family, Kind
+from ..modules.sampling.guidance import CLOCKS
 from ..modules.videofile.formats import VideoFormat
 from ..modules.videofile.options import Amount, Choice, Option
 from .checks import check_known, check_socket
 from .host.api import io
 from .pipeline import loading, models
+
+# pixels on a side, pixel frames
+MAX_SIZE, MAX_FRAMES = 4096, 8193
+MAX_CFG = 100.0
+CFG_TIP = "Classifier-free guidance scale; 1 turns it off and halves the work."
+
+
+def size_input(name: str, default: int, tooltip: str) -> io.Int.Input:
+    """Pixels on a side of a clip, 0 for what the node finds out."""
+    return io.Int.Input(name, default=default, min=0, max=MAX_SIZE, tooltip=tooltip)
 
 
 def fit_input() -> io.Combo.Input:
@@ -19,6 +30,11 @@ def fit_input() -> io.Combo.Input:
         tooltip="crop: cover the size and cut what hangs over; stretch: squeeze to the size; "
         "exact: refuse an image of another size.",
     )
+
+
+def media_input(name: str, tooltip: str) -> io.MultiType.Input:
+    """Frames that may come as an IMAGE or as a VIDEO."""
+    return io.MultiType.Input(name, types=[io.Image, io.Video], tooltip=tooltip)
 
 
 def part_input(family: Family, kind: Kind, own: str, kinds: tuple[Kind, ...], tooltip: str) -> io.Combo.Input:
@@ -49,15 +65,39 @@ def posterior_input() -> io.DynamicCombo.Input:
     )
 
 
-def posterior_problem(chosen: object, name: str, image: object) -> str | None:
-    """Why a choice of `posterior_input` cannot be met, or the picture in the input `name` is none; or None."""
+def posterior_problem(chosen: object, name: str, image: object, kind: str = "IMAGE") -> str | None:
+    """Why a choice of `posterior_input` cannot be met, or what is in the input `name` is of no such kind; or None."""
     try:
         check_known("posterior", chosen, ("sample", "mean"))
         if image is not None:
-            check_socket(name, "IMAGE", image)
+            check_socket(name, kind, image)
     except ValueError as error:
         return str(error)
     return None
+
+
+def guidance_options() -> list[tuple[str, list[io.Input]]]:
+    """Ways to guide a clip, with the widgets of their numbers."""
+    clock = io.Combo.Input(
+        "clock",
+        options=list(CLOCKS),
+        tooltip="step: by the share of steps done, as CogVideoX's own code; timestep: as diffusers.",
+    )
+    return [
+        ("constant", [_scale("cfg", 6.0, CFG_TIP)]),
+        ("dynamic cosine", [_scale("cfg", 6.0, "Guidance rises from 1 to 1 + cfg over the run."), clock]),
+        (
+            "per-frame linear",
+            [
+                _scale("min_cfg", 1.0, "Scale at the first frame."),
+                _scale("max_cfg", 6.0, "Scale at the last frame."),
+            ],
+        ),
+    ]
+
+
+def _scale(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=MAX_CFG, step=0.1, tooltip=tooltip)
 
 
 def long_clip_input() -> io.DynamicCombo.Input:
@@ -95,17 +135,22 @@ def long_clip_input() -> io.DynamicCombo.Input:
     )
 
 
+def rate_input() -> io.Float.Input:
+    """Frames per second of a file."""
+    return io.Float.Input(
+        "frame_rate",
+        default=8.0,
+        min=0.1,
+        max=240.0,
+        step=0.001,  # the page rounds to it: 23.976 would become 23.98
+        tooltip="Frames per second. CogVideoX: 8, 1.5: 16. A gif plays at most 50.",
+    )
+
+
 def clip_inputs(formats: Iterable[VideoFormat]) -> list[io.Input]:
     """What every node that writes a clip asks: rate, repeats, name and format."""
     return [
-        io.Float.Input(
-            "frame_rate",
-            default=8.0,
-            min=0.1,
-            max=240.0,
-            step=0.001,  # the page rounds to it: 23.976 would become 23.98
-            tooltip="Frames per second. CogVideoX: 8, 1.5: 16. A gif plays at most 50.",
-        ),
+        rate_input(),
         io.Int.Input(
             "loop_count",
             default=0,
@@ -157,9 +202,14 @@ def file_outputs() -> list[io.Output]:
 
 def format_input(formats: Iterable[VideoFormat]) -> io.DynamicCombo.Input:
     """A DynamicCombo of formats, each with its own bounded options."""
-    choices = [io.DynamicCombo.Option(entry.name, [_option(o) for o in entry.options]) for entry in formats]
+    choices = [io.DynamicCombo.Option(name, parts) for name, parts in format_options(formats)]
     tooltip = "Container and encoder. h264-mp4 plays everywhere; ffv1-mkv loses nothing."
     return io.DynamicCombo.Input("format", options=choices, tooltip=tooltip)
+
+
+def format_options(formats: Iterable[VideoFormat]) -> list[tuple[str, list[io.Input]]]:
+    """Names of formats, with the widgets of their options."""
+    return [(entry.name, [_option(option) for option in entry.options]) for entry in formats]
 
 
 def _option(option: Option) -> io.Input:

@@ -8,7 +8,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_ROW = 79
-SHOWN = {*range(1, 5), 7, *range(38, 50)}  # rows whose family is complete; each later family adds its own
+SHOWN = {
+    *range(1, 5),
+    7,
+    24,
+    26,
+    32,
+    *range(38, 50),
+}  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
 LATENT, SAVER = "KinetographVideoLatent", "KinetographVideoCombine"
 MP4 = {"format": "video/h264-mp4"}

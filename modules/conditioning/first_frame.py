@@ -4,7 +4,7 @@ CogVideoX-I2V (zai-org/CogVideo; diffusers CogVideoXImageToVideoPipeline): the i
 frame 0 of the conditioning, the other frames are zeros.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -44,14 +44,22 @@ def fit_image(
 
 
 def sample_posterior(mean: Tensor, log_variance: Tensor, seed: int | None) -> Tensor:
-    """A draw from the VAE's Gaussian posterior with a seeded CPU generator; its mean when `seed` is None.
+    """A draw from the VAE's Gaussian posterior with a seeded CPU generator; its mean when `seed` is None."""
+    if seed is None:
+        return mean
+    return at_noise(mean, log_variance, posterior_noise(mean.shape, seed).to(mean))
+
+
+def posterior_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """The noise of a draw for latents of a shape, on the CPU."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def at_noise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """Where unit noise falls in the VAE's Gaussian posterior.
 
     The log-variance is clamped to [-30, 20] (Rombach et al., arXiv 2112.10752, and all that follow it).
     """
-    if seed is None:
-        return mean
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(mean.shape, generator=generator).to(mean)
     return mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
 
 

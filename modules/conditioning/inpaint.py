@@ -33,27 +33,26 @@ def whole_mask(frames: Tensor) -> Tensor:
     return frames.new_ones(frames.shape[:3])
 
 
-def known_ends(start_fhwc: Tensor | None, end_hwc: Tensor | None, num_frames: int) -> KnownClip:
-    """A clip that starts with the given frames and, where `end_hwc` is one, ends in it.
+def known_ends(start_fhwc: Tensor | None, end_fhwc: Tensor | None, num_frames: int) -> KnownClip:
+    """A clip that starts with the given frames and, where there are some, ends with others.
 
-    Between them lies the first frame, which the mask hides. ValueError for an end without a start, for more frames
-    than the clip has, and for both in one place.
+    Between them lies the first frame, which the mask hides. ValueError for an end without a start, and for more
+    frames than the clip has.
     """
     if start_fhwc is None:
         raise ValueError("An end image needs a start image: connect start_images, too.")
-    count = len(start_fhwc)
-    most = num_frames - (end_hwc is not None)
-    if count > most:
+    count, at_end = len(start_fhwc), 0 if end_fhwc is None else len(end_fhwc)
+    if count + at_end > num_frames:
         raise ValueError(
-            f"The clip has {num_frames} frames, {most} of them before its end: got {count} start images. Give at most "
-            f"{most}, or a longer clip."
+            f"The clip has {num_frames} frames: got {count} start images and {at_end} for its end. Give fewer, or make "
+            "a longer clip."
         )
     frames = start_fhwc[:1].repeat(num_frames, 1, 1, 1)
     frames[:count] = start_fhwc
     mask = whole_mask(frames)
     mask[:count] = 0
-    if end_hwc is not None:
-        frames[-1], mask[-1] = end_hwc, 0
+    if end_fhwc is not None:
+        frames[-at_end:], mask[-at_end:] = end_fhwc, 0
     return KnownClip(frames, mask)
 
 

@@ -78,6 +78,11 @@ def parse_encoding(
 
 def _parse_rate(chosen: VideoFormat, frame_rate: float | Fraction) -> Fraction:
     check_rate(frame_rate, chosen)
+    return exact_rate(frame_rate)
+
+
+def exact_rate(frame_rate: float | Fraction) -> Fraction:
+    """The frames per second that somebody means who types so many."""
     # 1001: the NTSC rates as they are, and three decimals of any other
     return Fraction(frame_rate).limit_denominator(1001)
 

@@ -40,3 +40,15 @@ def on_split(model: Any, key: str, change: Callable[[Any, Any], None]) -> None:
     moment = getattr(CallbacksMP, "ON_MATCH_MULTIGPU_CLONES", None)
     if moment is not None:
         model.add_callback_with_key(moment, key, change)
+
+
+def trim_window(video: Any) -> tuple[float, float]:
+    """(start, seconds) to which a VideoFromFile was trimmed, 0 seconds: to its end; 0.16.3 tells nobody of it."""
+    tell = getattr(video, "get_active_trim_window", None)
+    if tell is not None:
+        return tell()
+    # its own names for them; without them the whole file counts
+    start, seconds = (getattr(video, f"_VideoFromFile__{name}", 0) for name in ("start_time", "duration"))
+    if start < 0:
+        start = max(0, type(video)(video.get_stream_source()).get_duration() + start)
+    return start, seconds

@@ -4,6 +4,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 
 
 class Progress:
@@ -20,6 +21,18 @@ class Progress:
         self.done += count
         shown = None if preview is None else ("JPEG", preview, 512)
         self._bar.update_absolute(min(self.done, self.total), self.total, shown)
+
+
+def tell(text: str) -> None:
+    """Show a line of text on the running node."""
+    running = get_executing_context()
+    if running is None:
+        return
+    from server import PromptServer  # there where a queue runs
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text(text, running.node_id)
 
 
 def steps(total: int) -> Progress:

@@ -55,16 +55,35 @@ def _state(path: Path) -> tuple[int, int]:
     return seen.st_size, seen.st_mtime_ns
 
 
+def is_taken(slot: int) -> bool:
+    """Whether a node of the running prompt takes this output of the running node; True where nobody can tell.
+
+    A node that leaves out what nobody takes must have this in its `fingerprint_inputs`, too: else the host would
+    hand what was left out to whoever takes it later.
+    """
+    running, prompt = _running_prompt()
+    if running not in prompt:
+        return True
+    return any([running, slot] == value for node in prompt.values() for value in node["inputs"].values())
+
+
 def _running_key() -> str | None:
     """A name for all that decides what the running node makes; None outside the queue."""
+    running, prompt = _running_prompt()
+    return _digest(running, prompt, {}) if running in prompt else None
+
+
+def _running_prompt() -> tuple[str, dict[str, Any]]:
+    """(id of the running node, the prompt); an empty prompt outside the queue."""
     running = get_executing_context()
     if running is None:
-        return None
+        return "", {}
     from server import PromptServer  # there where a queue runs
 
     prompts, _ = PromptServer.instance.prompt_queue.get_current_queue_volatile()
-    prompt = next((prompt for _, number, prompt, *_ in prompts if number == running.prompt_id), {})
-    return _digest(running.node_id, prompt, {}) if running.node_id in prompt else None
+    return running.node_id, next(
+        (prompt for _, number, prompt, *_ in prompts if number == running.prompt_id), {}
+    )
 
 
 def _digest(node_id: str, prompt: dict[str, Any], known: dict[str, str]) -> str:

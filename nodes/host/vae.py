@@ -4,7 +4,7 @@ Causal video VAEs stream inside, so that whole clips never lie on the device; ou
 stream through `frame_stream`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +19,12 @@ from ...modules.families.family import Part
 from ...modules.grid import LatentGrid
 from . import compat
 from .backend import Check, HostOperations, new_patcher, unchecked
+from .footage import FrameSource
 from .progress import Progress, check_interrupted, steps
 
 # A VAE of the host without a network of its own, "pixel_space": every version builds it from this alone, in silence.
 NOTHING = {"pixel_space_vae": torch.tensor(1.0)}
+Frames = Tensor | FrameSource
 WORKING_DTYPES = [torch.bfloat16, torch.float32]  # fp16 overflows in the decoder of CogVideoX
 
 
@@ -94,13 +96,15 @@ class FamilyVAE(comfy.sd.VAE):
         frames = self.process_output(frames_fchw.to(self.output_device, compat.intermediate_dtype()))
         return frames.movedim(1, -1)
 
-    def to_host(self, moments: tuple[Tensor, Tensor]) -> list[Tensor]:
+    def to_host(self, moments: Iterable[Tensor]) -> list[Tensor]:
         """Latents where, and in the dtype in which, nodes hand them on."""
         return [moment.to(self.output_device, compat.intermediate_dtype()) for moment in moments]
 
-    def checked_frames(self, pixel_samples: Tensor) -> Tensor:
+    def checked_frames(self, pixel_samples: Frames) -> Frames:
         """(f, h, w, 3) of a clip; ValueError when its count or its size does not fold."""
-        frames = pixel_samples[..., :3].reshape(-1, *pixel_samples.shape[-3:-1], 3)
+        frames = pixel_samples
+        if isinstance(frames, Tensor):
+            frames = frames[..., :3].reshape(-1, *frames.shape[-3:-1], 3)
         self.recipe.grid.latent_frames(frames.shape[0])
         self.recipe.grid.latent_size(frames.shape[2], frames.shape[1])
         return frames
@@ -110,11 +114,20 @@ class FamilyVAE(comfy.sd.VAE):
         mean, _ = self.encode_moments(pixel_samples)
         return mean
 
-    def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior of a clip (f, h, w, 3) or (1, f, h, w, 3).
+    def encode_moments(self, pixel_samples: Frames) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior of a clip (f, h, w, 3) or (1, f, h, w, 3), or of frames to be read.
 
         Raises ValueError when the frame count or the size does not fold, naming those that do.
         """
+        axis = 0 if self.recipe.grid.frames_on_batch else 2
+        mean, log_variance = (
+            torch.cat(parts, dim=axis)
+            for parts in zip(*self.moment_stream(self.checked_frames(pixel_samples)), strict=True)
+        )
+        return mean, log_variance
+
+    def moment_stream(self, frames: Frames) -> Iterator[list[Tensor]]:
+        """Mean and log-variance of `checked_frames`, some latent frames at a time."""
         raise NotImplementedError
 
     def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -155,16 +168,13 @@ class FramesVAE(FamilyVAE):
         self.reserve(self._decode_bytes(samples_in.shape))
         return self.to_pixels(self.first_stage_model.decode(samples_in.to(self.device, self.vae_dtype)))
 
-    def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (f, c, h, w), frame by frame."""
-        frames = self.checked_frames(pixel_samples)
+    def moment_stream(self, frames: Frames) -> Iterator[list[Tensor]]:
+        """Each (1, c, h, w), frame by frame."""
         self.reserve(self.memory_used_encode((1, 3, *frames.shape[1:3]), self.vae_dtype))
-        bar, encoded = steps(frames.shape[0]), []
+        bar = steps(frames.shape[0])
         for frame_1hwc in frames.split(1):
-            encoded.append(self.to_host(self.first_stage_model.encode_moments(self.to_device(frame_1hwc))))
+            yield self.to_host(self.first_stage_model.encode_moments(self.to_device(frame_1hwc)))
             bar.advance()
-        mean, log_variance = (torch.cat(parts) for parts in zip(*encoded, strict=True))
-        return mean, log_variance
 
 
 class VideoVAE(FamilyVAE):
@@ -236,17 +246,12 @@ class VideoVAE(FamilyVAE):
         )
         return self.process_output(pixels)
 
-    def encode_moments(self, pixel_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (1, c, t, h, w), chunk by chunk."""
-        frames = self.checked_frames(pixel_samples)
+    def moment_stream(self, frames: Frames) -> Iterator[list[Tensor]]:
+        """Each (1, c, t, h, w), chunk by chunk."""
         self.reserve(self.memory_used_encode((1, 3, *frames.shape[:-1]), self.vae_dtype))
         bar = steps(frames.shape[0])
         pieces = (self._watched(piece, bar) for piece in frames.split(8))  # whole clips stay off the device
-        chunks = self.first_stage_model.encode_stream(pieces, frames.shape[0])
-        mean, log_variance = (
-            torch.cat(parts, dim=2) for parts in zip(*map(self.to_host, chunks), strict=True)
-        )
-        return mean, log_variance
+        yield from map(self.to_host, self.first_stage_model.encode_stream(pieces, frames.shape[0]))
 
     def _watched(self, frames_fhwc: Tensor, bar: Progress) -> Tensor:
         """(1, c, f, h, w) in -1..1 on the VAE's device, with a move of the progress bar."""

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from ...modules.conditioning.augmentation import augment
 from ...modules.conditioning.clip_image import clip_pixels
-from ...modules.conditioning.first_frame import fit_image, pad_frames, sample_posterior
+from ...modules.conditioning.first_frame import (
+    at_noise,
+    fit_image,
+    pad_frames,
+    posterior_noise,
+    sample_posterior,
+)
 from ...modules.conditioning.pinned_frames import parse_frames, pin_frames, pin_mask, resolve_frames
 from ...modules.families import SVD
 from ...modules.grid import LatentGrid
@@ -17,7 +23,9 @@ from ..host import progress
 from ..host.diffusion import CONCAT
 from ..host.guards import NUM_FRAMES
 from ..host.latents import check_vae, clip_frames, read_latent, samples_of, set_conditioning
-from ..host.vae import FamilyVAE
+from ..host.vae import FamilyVAE, Frames
+from .latents import latent_shape
+from .media import open_video
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,30 @@ def vae_grid(vae: Any, node: str) -> LatentGrid:
     return vae.recipe.grid
 
 
-def encode_clip(vae: Any, images: Tensor, seed: int | None, node: str) -> dict[str, Any]:
-    """A LATENT of a clip (f, h, w, 3), drawn from the posterior with a seed, or its mean."""
-    vae_grid(vae, node)
-    return {"samples": sample_posterior(*vae.encode_moments(images), seed=seed), NUM_FRAMES: images.shape[0]}
+def encode_clip(vae: Any, images: Any, seed: int | None, node: str) -> dict[str, Any]:
+    """A LATENT of a clip, (f, h, w, 3) or a VIDEO, drawn from the posterior with a seed, or its mean.
+
+    Of a VIDEO a few frames are read at a time.
+    """
+    grid = vae_grid(vae, node)
+    frames = vae.checked_frames(images if isinstance(images, Tensor) else open_video(images, node).whole())
+    return {"samples": _encode_pieces(vae, grid, frames, seed), NUM_FRAMES: frames.shape[0]}
+
+
+def _encode_pieces(vae: FamilyVAE, grid: LatentGrid, frames: Frames, seed: int | None) -> Tensor:
+    """Latents of frames. The noise of the draw lies where they will be, so that nothing else grows with the clip."""
+    count, height, width, _ = frames.shape
+    channels, latent_frames, cells_h, cells_w = latent_shape(grid, (width, height, count))
+    axis = 0 if grid.frames_on_batch else 2
+    shape = (channels, cells_h, cells_w) if grid.frames_on_batch else (1, channels, cells_h, cells_w)
+    whole = (*shape[:axis], latent_frames, *shape[axis:])
+    noise = torch.empty(whole) if seed is None else posterior_noise(whole, seed)
+    (latents,), place = vae.to_host((noise,)), 0
+    for mean, log_variance in vae.moment_stream(frames):
+        part = latents.narrow(axis, place, mean.shape[axis])
+        part.copy_(mean if seed is None else at_noise(mean, log_variance, part))
+        place += mean.shape[axis]
+    return latents
 
 
 def start_from_image(

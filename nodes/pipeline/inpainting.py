@@ -62,7 +62,7 @@ class Given:
         """The clip in pixels; ValueError where counts or sizes do not fit."""
         if self.video is None:
             start = None if self.start is None else fit_image(self.start[..., :3], width, height, self.fit)
-            end = None if self.end is None else fit_image(self.end[:1, ..., :3], width, height, self.fit)[0]
+            end = None if self.end is None else fit_image(self.end[..., :3], width, height, self.fit)
             return known_ends(start, end, num_frames)
         video, mask = self.video[..., :3], self.mask
         if len(video) != num_frames:
@@ -224,9 +224,7 @@ def _kept_frames(vae: Any, latent: dict[str, Any], clip: KnownClip) -> dict[str,
     """A LATENT with frames on the batch axis that holds the clip, with a mask by which samplers put back what is known."""
     samples, num_frames = samples_of(latent), len(clip.frames)
     count, stride = len(samples) // num_frames, vae.spacial_compression_encode()
-    known = torch.cat(
-        [covering_mask(mask[None], 1, stride)[0] for mask in clip.mask.split(1)], dim=1
-    ).movedim(1, 0)
+    known = torch.cat([covering_mask(mask, 1, stride)[0] for mask in clip.mask.split(1)], dim=1).movedim(1, 0)
     return {
         **latent,
         "samples": vae.encode(clip.frames).repeat(count, 1, 1, 1),

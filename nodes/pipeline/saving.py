@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -65,6 +66,32 @@ def save_latent(node: Any, clip_file: ClipFile, vae: Any, latent: dict[str, Any]
     writer, place = _write(node, clip_file, clips.frames(), clips.size)
     result = _result(clip_file, writer, place, [note for note in (clips.note, *writer.said) if note])
     return io.NodeOutput(*result.args, clips.note, ui=result.ui)
+
+
+def save_stream(
+    node: Any,
+    clip_file: ClipFile,
+    frames: Iterable[Tensor],
+    size: tuple[int, int],
+    num_frames: int,
+    notes: Callable[[], list[str]],
+) -> Any:
+    """Write frames (f, h, w, 3) as they come; the result ends with what `notes` say once all are there."""
+    writer, place = _write(node, clip_file, frames, size, num_frames)
+    said = notes()
+    result = _result(clip_file, writer, place, [*said, *writer.said])
+    return io.NodeOutput(result.args[0], " ".join(said), ui=result.ui)
+
+
+def place_of(node: Any, clip_file: ClipFile, size: tuple[int, int]) -> tuple[Path, str]:
+    """(folder, name) of a clip that will be written, before its counter."""
+    temporary = not clip_file.save_output
+    prefix = fill_prefix(
+        clip_file.filename_prefix, node.hidden.prompt, datetime.now(), files.result_root(temporary)
+    )
+    with in_our_words():
+        folder, name, _, _ = files.save_path(prefix, *size, temporary)
+    return folder, name
 
 
 def _write(

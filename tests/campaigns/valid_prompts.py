@@ -27,11 +27,13 @@ SOURCES = {
     "text": node("CLIPTextEncode", clip=["cog", 1], text="a red circle"),
     "frame": node("EmptyImage", width=64, height=64, batch_size=1, color=0x336699),
     "frames": node("EmptyImage", width=64, height=64, batch_size=9, color=0x336699),
+    "film": node("CreateVideo", images=["frames", 0], fps=8.0),
     "sound": node("EmptyAudio", duration=1.0, sample_rate=44100, channels=2),
 }
 LINKS = {
     "MODEL": ["cog", 0], "CLIP": ["cog", 1], "VAE": ["cog", 2], "CONDITIONING": ["text", 0], "IMAGE": ["frames", 0],
-    "LATENT": ["cog_latent", 0], "CLIP_VISION": ["svd", 1], "AUDIO": ["sound", 0],
+    "LATENT": ["cog_latent", 0], "CLIP_VISION": ["svd", 1], "AUDIO": ["sound", 0], "VIDEO": ["film", 0],
+    "IMAGE,VIDEO": ["frames", 0],
 }  # fmt: skip
 OF_SVD = {"MODEL": ["svd", 0], "VAE": ["svd", 2], "LATENT": ["svd_latent", 0], "IMAGE": ["frame", 0]}
 OWN_LINKS = {  # where the family of LINKS does not fit
@@ -44,6 +46,7 @@ SETTINGS = {  # instead of defaults that cost much, or that need a file
     "KinetographCogVideoXLoader": COG,
     "KinetographSVDLoader": SVD,
     "KinetographVideoLatent": {**SMALL, "family": "cogvideox", "num_frames": 9},
+    "KinetographFitVideo": {"width": 64, "height": 64, "num_frames": 9, "fit": "crop", "start": 0.0},
     "KinetographVideoSampler": {"steps": 1, "preview": False},
     "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},

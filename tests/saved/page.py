@@ -116,7 +116,8 @@ def _moved(then, now, place):
         yield f"widgets {place}{before} became {after}"
     for name, what in then.items():
         if isinstance(what, str):
-            if now.get(name) != what:
+            # an input may take more kinds than it did
+            if not set(what.split(",")) <= set(str(now.get(name)).split(",")):
                 yield f"{place}{name} was {what} and is {now.get(name)}"
             continue
         lost = [word for word in what if word not in now.get(name, ())]

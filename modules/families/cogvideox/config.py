@@ -177,9 +177,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         rotary=rotary,
         learned_positions=lengths(shapes, "patch_embed.pos_embedding", 3)[1] if learned else 0,
         ofs_dim=lengths(shapes, "ofs_embedding.linear_1.weight", 2)[1] if ofs else 0,
-        sample_width=whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw),
-        sample_height=whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw),
-        sample_frames=whole(settings, "sample_frames", 49, MAX_FRAMES),
+        **_trained_size(settings),
         latents=LatentSpace(latent_scale, *colours(settings, out_channels, RGB_FACTORS)),
         image_latent_scale=1.0 if ofs else latent_scale,
         # Fun's own sampler, a plain DDIM, leaves it out
@@ -187,6 +185,15 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         # told for V1.1-5B; the one release of V1.5 has it
         noised_image=switch(settings, "add_noise_in_inpaint_model", fun and patch_size_t > 1),
     )
+
+
+def _trained_size(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Latent cells and pixel frames of the clips that it was trained on, which no shape tells."""
+    return {
+        "sample_width": whole(settings, "sample_width", 90, MAX_CELLS, GRID.patch_hw),
+        "sample_height": whole(settings, "sample_height", 60, MAX_CELLS, GRID.patch_hw),
+        "sample_frames": whole(settings, "sample_frames", 49, MAX_FRAMES),
+    }
 
 
 def _read_patches(shapes: Shapes, patch_size: int) -> tuple[int, int, int]:
