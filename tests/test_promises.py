@@ -11,9 +11,14 @@ LAST_ROW = 79
 SHOWN = {
     *range(1, 5),
     7,
+    17,
+    18,
+    23,
     24,
     26,
+    31,
     32,
+    33,
     *range(38, 50),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
@@ -25,6 +30,7 @@ NUMBERS = {
     3: ("exvideo_128", {CONDITIONING: {"fps": 30, "motion_bucket_id": 127}}),
     4: ("exvideo_128", {SAMPLER: {"seed": 0}}),
     7: ("exvideo_128", {SAVER: {"frame_rate": 30, **MP4}}),
+    23: ("own_clip", {SAMPLER: {"denoise": 0.7}}),
     38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
     46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),
     47: ("svd_xt", {SAVER: {"frame_rate": 7, **MP4}}),

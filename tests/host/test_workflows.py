@@ -33,6 +33,7 @@ MAKES = {
     "fun_inpaint": [(17, 64, 64)],
     "fun_text": [(17, 64, 64)],
     "image_to_video": [(17, 64, 64)],
+    "own_clip": [(17, 64, 64)],
     "svd": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
     "svd_xt": [(8, 128, 128)],
@@ -130,6 +131,8 @@ DRAWS = {
     "fun_first_last": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
     "fun_inpaint": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
     "fun_control": (("yellow", "triangle", None), inputs.CORNER.centres()),
+    # filmed at 24 frames a second, redrawn at 8
+    "own_clip": (("blue", "square", "moving left"), inputs.FILMED.centres(inputs.FILM_FRAMES)[:49:3]),
 }
 
 
