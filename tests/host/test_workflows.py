@@ -128,7 +128,7 @@ def test_text_to_video_draws_a_clean_circle(pocket):
 DRAWS = {
     "fun_text": (("blue", "square", "moving up"), None),
     "fun_image": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
-    "fun_first_last": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
+    "fun_first_last": (("red", "circle", "moving right"), inputs.NEAR.centres()),
     "fun_inpaint": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
     "fun_control": (("yellow", "triangle", None), inputs.CORNER.centres()),
     # filmed at 24 frames a second, redrawn at 8
@@ -144,7 +144,7 @@ def test_fun_workflows_draw_what_they_are_for(pocket, name):
     if way is not None:
         off = (centres(frames) - way).norm(dim=-1)
         assert off.mean() < 1.5 and off.max() < 2.5
-    first, *_, last = draw_scenes([inputs.RIGHT])[0]
+    first, *_, last = draw_scenes([inputs.NEAR])[0]
     if name in ("fun_image", "fun_first_last"):
         assert psnr(frames[:1], first[None]) > 25
     if name == "fun_first_last":
