@@ -31,7 +31,7 @@ class Noise:
 
     prediction: Prediction
     # the level from which on nothing of x0 is left, infinite where there is always something
-    terminal: float = float("inf")
+    terminal: float = math.inf
 
     def sigmas(self) -> Tensor:
         """The levels, rising, float64; a discrete process has one for each timestep."""
@@ -60,7 +60,7 @@ class Noise:
         if self.prediction == "epsilon":
             return x - output * level
         x0 = x / (level**2 + 1) - output * level / (level**2 + 1) ** 0.5
-        return x0 if self.terminal == float("inf") else torch.where(self._is_terminal(level), -output, x0)
+        return x0 if self.terminal == math.inf else torch.where(self._is_terminal(level), -output, x0)
 
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """What the network is trained to give: the noise, or v (Salimans and Ho, arXiv 2202.00512, appendix D)."""
@@ -113,14 +113,10 @@ class DiscreteNoise(TableNoise):
                 "Zero terminal SNR needs v: epsilon tells nothing of x0 where there is no signal."
             )
 
-    @property
+    @cached_property
     def terminal(self) -> float:  # type: ignore[override]
         """The stand-in for an infinite sigma, with zero terminal SNR."""
-        return self._terminal
-
-    @cached_property
-    def _terminal(self) -> float:
-        return float(self.sigmas()[-1]) if self.zero_terminal_snr else float("inf")
+        return float(self.sigmas()[-1]) if self.zero_terminal_snr else math.inf
 
     def alphas_cumprod(self) -> Tensor:
         """alpha-bar at timesteps 0 to 999, float64; the last is exactly 0 with zero terminal SNR."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from ...modules.families import FAMILIES
+from ...modules.families.family import Size
 from ...modules.grid import LatentGrid
 from ..host.backend import machine_memory
 from ..host.description import VideoModel, describe
@@ -12,7 +13,6 @@ from ..host.guards import NUM_FRAMES
 
 GRIDS = {family.id: family.diffusion.grid for family in FAMILIES if family.diffusion}
 FROM_MODEL = "from the model"
-Size = tuple[int, int, int]  # width and height in pixels, frames
 
 
 def size_problem(family: str | None, size: Size) -> str | None:
