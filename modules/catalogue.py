@@ -10,8 +10,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from .families import FAMILIES
+from .lora_origin import family_of, is_lora
 from .weights.detect import sure_parts
 from .weights.errors import CheckpointError
 from .weights.files import FileIdentity, file_identity, read_header
@@ -21,7 +23,9 @@ from .weights.shards import weights_in
 MAX_FILES = 20_000  # that are remembered
 
 Files = tuple[FileIdentity, ...]
-Held = frozenset[tuple[str, Kind]]  # (family, kind) of the parts in a file; empty: not surely known
+LORA: Literal["lora"] = "lora"
+# (family, kind) of the parts in a file, or of the network that a LoRA file changes; empty: not surely known
+Held = frozenset[tuple[str, Kind | Literal["lora"]]]
 
 
 class Catalogue:
@@ -34,7 +38,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
 
-    def is_others(self, path: Path, family: str, kind: Kind) -> bool:
+    def is_others(self, path: Path, family: str, kind: Kind | Literal["lora"]) -> bool:
         """Whether a file or component folder surely holds parts of other kinds alone. Reads nothing."""
         held = self._find(path)
         return bool(held) and (family, kind) not in held
@@ -76,7 +80,10 @@ class Catalogue:
 
     def _read(self, path: Path) -> Held:
         try:
-            return sure_parts(read_header(path).shapes, self._families)
+            shapes = read_header(path).shapes
+            if is_lora(shapes):
+                return frozenset({(family_of(shapes), LORA)})
+            return frozenset(sure_parts(shapes, self._families))
         except (CheckpointError, OSError, MemoryError):
             return frozenset()  # what is wrong with it is said to whoever chooses it
 

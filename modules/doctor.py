@@ -12,15 +12,108 @@ from pathlib import Path
 from typing import Any
 
 from .families import ADD_ONS, FAMILIES
+from .families.cogvideox.exvideo import is_exvideo
+from .lora_origin import Origin, find_origin, is_lora
 from .published import FileRecord, compare
 from .weights.detect import detect_all
 from .weights.errors import CheckpointError, shown
-from .weights.files import Header, read_header
+from .weights.files import Header, open_weights, read_header
 from .weights.finding import Finding
+from .weights.lora import grouped, rank_words, read_alphas
+from .weights.lora_names import ALPHA_END
+from .weights.part import NodeName
 from .weights.shards import component_folders, weight_files
 
 SHOWN = 5  # keys named per fault
 SEVERAL_PARTS_FOLDER = "checkpoints"
+LORA_FOLDER, LORA_NODE = "loras", NodeName("KinetographLoRAStack", "LoRA Stack")
+# for a LoRA that changes what ExVideo's changes
+EXVIDEO_NODE = "ExVideo Patch"
+ALPHAS = 16  # that are read
+GROUPS = 12  # kinds of modules named of a LoRA
+
+
+@dataclass(frozen=True)
+class LoRAReport:
+    """The findings on one LoRA file."""
+
+    header: Header
+    origin: Origin
+    # as its keys or its metadata tell them; empty where neither does
+    alphas: tuple[float, ...]
+    files: tuple[FileRecord, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key belongs to a network or a text encoder known here."""
+        return self.origin.lora.matched > 0 and not self.origin.unmatched
+
+    def to_json(self) -> dict[str, Any]:
+        """The report for programs, in the words of other files; what only LoRA has stands under `lora`."""
+        origin, header = self.origin, self.header
+        ranks = sorted({*origin.lora.ranks.values()} - {0})
+        return {
+            "family": origin.family or "unknown",
+            "variant": f"LoRA for {origin.what}",
+            "dialect": origin.lora.dialect,
+            "keys": len(header.shapes),
+            "matched": len(header.shapes) - len(origin.unmatched),
+            "missing": 0,
+            "unexpected": len(origin.unmatched),
+            "dtype": header.dtype,
+            "parameters": header.parameters,
+            "folder": LORA_FOLDER,
+            "node": LORA_NODE.id,
+            "limits": "",
+            "published": [each.to_json() for file in self.files for each in file.comparisons],
+            "sha256": {file.name: file.sha256 for file in self.files if file.sha256},
+            "lora": {
+                "ranks": ranks,
+                "alphas": list(self.alphas),
+                "modules": origin.lora.matched,
+                "text_modules": origin.num_text_modules,
+            },
+        }
+
+    def to_text(self) -> str:
+        """The report for people."""
+        lines = [f"  {name:<12}{said}" for name, said in self._facts()]
+        lines += [line for file in self.files for line in file.lines()]
+        unmatched = self.origin.unmatched
+        lines += [f"  unexpected: {shown(key)}" for key in unmatched[:SHOWN]]
+        lines += [f"  unexpected: ... {len(unmatched) - SHOWN} more"] * (len(unmatched) > SHOWN)
+        verdict = f"Complete: a LoRA for {self.origin.what}." if self.complete else self._complaint()
+        return "\n".join([self.header.name, *lines, f"  {verdict}"])
+
+    def _facts(self) -> list[tuple[str, str]]:
+        origin, told = self.origin, self.to_json()
+        named = ", ".join(grouped(origin.lora.modules)[:GROUPS])
+        ends = [f"{alpha:g}" for alpha in dict.fromkeys((*self.alphas[:1], *self.alphas[-1:]))]
+        return [
+            ("family", f"{origin.label} (LoRA)"),
+            ("variant", f"for {origin.what}"),
+            ("dialect", told["dialect"]),
+            ("keys", f"{told['keys']}: {told['matched']} matched, {told['unexpected']} unexpected"),
+            ("rank", rank_words(origin.lora.ranks.values()).removeprefix("rank ").removeprefix("ranks ")),
+            ("alpha", " to ".join(ends) or "none (scale 1)"),
+            ("modules", f"{origin.lora.matched}" + (f": {named}" if named else "")),
+            ("T5 parts", f"{origin.num_text_modules} modules"),
+            ("dtype", told["dtype"]),
+            ("parameters", f"{told['parameters']:,}"),
+            ("folder", LORA_FOLDER),
+            (
+                "node",
+                f"{LORA_NODE.title} or {EXVIDEO_NODE}"
+                if is_exvideo(origin.lora.modules)
+                else LORA_NODE.title,
+            ),
+        ]
+
+    def _complaint(self) -> str:
+        if self.origin.lora.matched:
+            return f"A LoRA for {self.origin.what}, of which a part is not known here."
+        what = "a model" if self.origin.label == "unknown" else self.origin.what
+        return f"A LoRA for {what} that is not known here."
 
 
 @dataclass(frozen=True)
@@ -115,8 +208,8 @@ def _praise(finding: Finding) -> str:
     return f"Complete: {finding.label} {finding.variant}, every key is used or known not to be needed."
 
 
-def examine(path: str | Path, hashed: bool = False) -> Report:
-    """Report on a file, a sharded set, a component folder or a diffusers pipeline folder.
+def examine(path: str | Path, hashed: bool = False) -> Report | LoRAReport:
+    """Report on a file, a LoRA file, a sharded set, a component folder or a diffusers pipeline folder.
 
     Reads headers only, unless `hashed`: then every part that lies in one file is read whole, for its SHA-256.
     CheckpointError when the file cannot be opened; a file of no known kind is a report with the family "unknown".
@@ -125,6 +218,8 @@ def examine(path: str | Path, hashed: bool = False) -> Report:
     components = component_folders(path)
     if not components or _holds_weights(path):
         components = {"": path}
+        if is_lora((header := read_header(path)).shapes):
+            return _on_lora(path, header, hashed)
     findings: list[Finding] = []
     files: list[FileRecord] = []
     for component, place in components.items():
@@ -133,6 +228,17 @@ def examine(path: str | Path, hashed: bool = False) -> Report:
         findings += found
         files += _records(component, header, found, hashed)
     return Report(shown(path.name), tuple(findings), tuple(files))
+
+
+def _on_lora(path: Path, header: Header, hashed: bool) -> LoRAReport:
+    """The report on a LoRA file. Of its weights some alphas alone are read: each may lie in another corner of a drive."""
+    origin = find_origin(header.shapes)
+    keys = [key for key in header.shapes if ALPHA_END.search(key)]
+    keys = keys[:: -(-len(keys) // ALPHAS) or 1]
+    tensors = open_weights(path, keys) if keys else {}
+    alphas = {float(tensors[key]) for key in keys if tensors[key].numel() == 1}
+    alphas |= set(read_alphas(header.name, header.metadata, origin.lora.ranks).values())
+    return LoRAReport(header, origin, tuple(sorted(alphas)), tuple(_records("", header, (), hashed)))
 
 
 def _records(component: str, header: Header, found: tuple[Finding, ...], hashed: bool) -> list[FileRecord]:

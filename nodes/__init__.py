@@ -8,6 +8,7 @@ from . import (
     inspection,
     latents,
     loaders,
+    lora,
     motion,
     sampling,
     video,
@@ -15,6 +16,7 @@ from . import (
 
 NODES = (
     *loaders.NODES,
+    *lora.NODES,
     *latents.NODES,
     *conditioning.NODES,
     *inpainting.NODES,

@@ -29,6 +29,11 @@ class Bound(float):
         return not self >= value
 
 
+class FileNames(list[str]):
+    """A list of files inside a DynamicCombo. It was read when ComfyUI started: the node itself looks whether a file is
+    there."""
+
+
 class Linked(str):
     """The lower bound of a socket: whatever was typed there in place of a link is below it."""
 
@@ -211,7 +216,7 @@ def _check_value(name: str, wish: Any, value: Any) -> None:
     elif isinstance(wish, io.Int.Input | io.Float.Input):
         _check_type(name, value, int if isinstance(wish, io.Int.Input) else int | float, "a number")
         check_number(name, value, wish.min, wish.max)
-    elif isinstance(wish, io.Combo.Input):
+    elif isinstance(wish, io.Combo.Input) and not isinstance(wish.options, FileNames):
         check_choice(name, value if value is not None else "", wish.options)
     elif isinstance(wish, io.Boolean.Input):
         _check_type(name, value, bool, "true or false")

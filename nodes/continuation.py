@@ -6,7 +6,7 @@ from .checks import check_known, checked, guarded
 from .host import results
 from .host.api import io
 from .host.sampling import SAMPLERS, SCHEDULERS
-from .pipeline import continuation
+from .pipeline import continuation, long_video
 from .pipeline import inpainting as given_clips
 from .pipeline import sampling as pipeline
 from .widgets import format_options, guidance_options, rate_input
@@ -69,12 +69,12 @@ class VideoContinue(io.ComfyNode):
     def validate_inputs(cls, model=None, *, prompts=None, plan=None, sampling=None, file=None) -> bool | str:
         """Refuse unknown choices, seeds that are none, and a file that cannot be named; `model` carries the answer."""
         try:
-            check_known("plan", plan, continuation.PLANS)
+            check_known("plan", plan, long_video.PLANS)
             check_known("sampling", sampling, pipeline.GUIDANCE)
             check_known("file", file, [entry.name for entry in usable_formats()])
         except ValueError as error:
             return str(error)
-        return continuation.plan_problem(plan or {}) or continuation.file_problem(file or {}) or True
+        return long_video.plan_problem(plan or {}) or long_video.file_problem(file or {}) or True
 
     @classmethod
     def fingerprint_inputs(cls, **_) -> int:
@@ -88,9 +88,9 @@ class VideoContinue(io.ComfyNode):
         end_image=None, clip_vision=None,
     ) -> io.NodeOutput:  # fmt: skip
         given = given_clips.Given(start_images, end_image)
-        video = continuation.Video(
+        video = long_video.Video(
             model, vae, latent, tuple((prompts or {}).values()), negative, given, clip_vision, plan, sampling,
-            continuation.clip_file_of(file),
+            long_video.clip_file_of(file),
         )  # fmt: skip
         return continuation.make(cls, video)
 
@@ -122,15 +122,15 @@ def _plan_input() -> io.DynamicCombo.Input:
         ),
         io.Combo.Input(
             "keep_segments",
-            options=list(continuation.KEEPING),
-            default=continuation.KEEP_ALL,
+            options=list(long_video.KEEPING),
+            default=long_video.KEEP_ALL,
             tooltip="Finished segments lie in a folder beside the video. keep these: those of earlier runs are removed "
             "once the video is there; remove: all of this video are.",
         ),
     ]
     return io.DynamicCombo.Input(
         "plan",
-        options=[io.DynamicCombo.Option(name, parts) for name in reversed(continuation.PLANS)],
+        options=[io.DynamicCombo.Option(name, parts) for name in reversed(long_video.PLANS)],
         tooltip="closed loop: the last segment leads back to the first frames (CogVideoX-Fun InP, SVD).",
     )
 

@@ -19,7 +19,7 @@ class ModelDoctor(io.ComfyNode):
             node_id="KinetographModelDoctor",
             display_name="Model Doctor",
             category="kinetograph/loaders",
-            description="Say what a checkpoint is, whether it is complete, where it belongs and which node "
+            description="Say what a checkpoint or a LoRA file is, whether it is complete, where it belongs and which node "
             "loads it. Reads the header only, so it is instant for any size.",
             search_aliases=["inspect checkpoint", "model info", "which model is this", "missing keys"],
             is_output_node=True,
@@ -28,7 +28,7 @@ class ModelDoctor(io.ComfyNode):
                     "model",
                     options=models.list_models(),
                     tooltip="A weight file or diffusers folder in diffusion_models, checkpoints, vae, "
-                    "text_encoders, clip_vision, CogVideo or SVD.",
+                    "text_encoders, clip_vision, loras, CogVideo or SVD.",
                 )
             ],
             outputs=[
@@ -37,7 +37,7 @@ class ModelDoctor(io.ComfyNode):
                     "json",
                     display_name="json",
                     tooltip="The findings, for programs: family, variant, dialect, keys, matched, missing, "
-                    "unexpected, dtype, parameters, folder, node, limits, published, sha256.",
+                    "unexpected, dtype, parameters, folder, node, limits, published, sha256; of a LoRA file lora, too.",
                 ),
             ],
         )

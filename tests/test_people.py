@@ -84,7 +84,7 @@ def widgets_of(node):
     values, widgets = list(node["widgets_values"]), {}
     for name in [entry["name"] for entry in node["inputs"] if "widget" in entry]:
         widgets[name] = values.pop(0)
-        if name == "seed":
+        if name.split(".")[-1] == "seed":
             widgets["after a run"] = values.pop(0)
     return widgets
 
@@ -108,6 +108,8 @@ def test_notes_say_what_a_real_checkpoint_wants(nodes, note):
     for loader in all_of(nodes, "KinetographCogVideoXLoader"):
         fits = loader["text_encoder"] == loader["vae"] == OWN_FOLDER
         assert f'stay "{OWN_FOLDER}"' in said if fits else f'to "{OWN_FOLDER}"' in said
+        if "pocket" not in loader["model"]:
+            continue  # made for a published file, with the settings that it was published with
         (sampler,) = all_of(nodes, "KinetographVideoSampler")
         assert (sampler["guidance"], sampler["guidance.cfg"]) == ("constant", 2)
         fun = "**constant** with cfg 6 and 50 steps"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAST_ROW = 79
 SHOWN = {
     *range(1, 5),
-    7,
+    *range(7, 11),
     17,
     18,
     23,
@@ -30,6 +30,18 @@ NUMBERS = {
     3: ("exvideo_128", {CONDITIONING: {"fps": 30, "motion_bucket_id": 127}}),
     4: ("exvideo_128", {SAMPLER: {"seed": 0}}),
     7: ("exvideo_128", {SAVER: {"frame_rate": 30, **MP4}}),
+    8: (
+        "exvideo_cogvideox_129",
+        {
+            LATENT: {**NATIVE, "num_frames": 0},  # 720x480 and 129 frames, as the LoRA's own test says
+            SAMPLER: {"seed": 6, "steps": 100, "guidance": "constant", "guidance.cfg": 7},
+            "CLIPTextEncode": {"text": "an astronaut riding a horse on Mars."},
+        },
+    ),
+    10: (
+        "exvideo_cogvideox_129",
+        {SAVER: {"frame_rate": 8, "format.crf": 25, **MP4}},
+    ),  # quality=5 of imageio
     23: ("own_clip", {SAMPLER: {"denoise": 0.7}}),
     38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
     46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -203,13 +203,14 @@ def _embedded(metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
     return embedded if isinstance(embedded, dict) else None
 
 
-def open_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a file, sharded set or component folder, mapped from disk and not copied."""
+def open_weights(path: str | Path, only: Container[str] | None = None) -> dict[str, torch.Tensor]:
+    """Every tensor of a file, sharded set or component folder, or those of some keys; mapped from disk and not copied."""
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(Path(path)):
         with opened(file) as weights:
             for key in weights.keys():  # noqa: SIM118
-                tensors[key] = weights.get_tensor(key)
+                if only is None or key in only:
+                    tensors[key] = weights.get_tensor(key)
     return tensors
 
 

@@ -1,7 +1,7 @@
 """What this project knows of one kind of checkpoint file."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -106,6 +106,8 @@ class Part:
     extras: KeyMap = KeyMap()
     # the only prefixes it is recognised under, where other models have the same keys; empty: any prefix
     prefixes: tuple[str, ...] = ()
+    # whose -> how LoRA files alone name its modules, beside the dialects
+    lora_names: Mapping[str, KeyMap] = field(default_factory=dict)
     # whether some dialect stores 1x1 convolutions as Linear layers, or Linear layers as 1x1 convolutions
     pointwise: bool = False
 

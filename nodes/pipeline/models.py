@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from ...modules.catalogue import CATALOGUE
+from ...modules.catalogue import CATALOGUE, LORA
 from ...modules.families import FAMILIES
 from ...modules.families.family import Family, Kind, Part
 from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
@@ -29,12 +30,25 @@ def components_of(kind: Kind) -> tuple[str, ...]:
 
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(part.kind for part in PARTS))
 OWN = tuple(dict.fromkeys(part.folders[-1] for part in PARTS))
-MODELS = ModelFolders(OWN, folders_of(KINDS), components_of("diffusion_model"))
+# the host's folder for LoRA files
+LORAS = ("loras",)
+MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS), components_of("diffusion_model"))
 
 
-def list_models(kinds: Iterable[Kind] = KINDS) -> list[str]:
-    """Names of the files and diffusers folders where `kinds` of parts may lie."""
-    return MODELS.names(folders_of(kinds))
+def list_models(kinds: Iterable[Kind] | None = None) -> list[str]:
+    """Names of the files and diffusers folders where `kinds` of parts may lie; of all, and of LoRA files, for None."""
+    return MODELS.names(MODELS.keys if kinds is None else folders_of(kinds))
+
+
+def list_loras(family: Family | None = None) -> list[str]:
+    """Names of the host's LoRA files, without those that are surely for another family than this one."""
+    unless = None if family is None else partial(_is_others, family, LORA)
+    return MODELS.names(LORAS, pipelines=False, unless=unless)
+
+
+def find_lora(name: str) -> Path:
+    """Path of a LoRA file; ValueError says where it goes when it is not there."""
+    return MODELS.find(name, LORAS)
 
 
 def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list[str]:
@@ -46,8 +60,9 @@ def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list
     return MODELS.names(keys, kind != "extension", partial(_is_others, family, kind))
 
 
-def _is_others(family: Family, kind: Kind, path: Path) -> bool:
-    return CATALOGUE.is_others(part_path(path, kind), family.id, kind)
+def _is_others(family: Family, kind: Kind | Literal["lora"], path: Path) -> bool:
+    inside = path if kind == LORA else part_path(path, kind)
+    return CATALOGUE.is_others(inside, family.id, kind)
 
 
 def find_model(name: str, kinds: Iterable[Kind] = KINDS) -> Path:

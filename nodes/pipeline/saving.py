@@ -53,6 +53,12 @@ def check_before_frames(inputs: dict[str, Any], prompt: Any) -> None:
     check_request(chosen, sound, inputs["filename_prefix"], prompt, files.output_directory())
 
 
+def check_file(node: Any, clip_file: ClipFile) -> None:
+    """VideoError where this computer cannot encode the format, or the name tells of what is not in the prompt."""
+    chosen, root = clip_file.format["format"], files.output_directory()
+    check_request(chosen, read_audio(clip_file.audio), clip_file.filename_prefix, node.hidden.prompt, root)
+
+
 def save_frames(node: Any, clip_file: ClipFile, images: Tensor) -> Any:
     """Write the frames (f, h, w, c) of an IMAGE; what the host takes as a node's result."""
     size, advance = (images.shape[2], images.shape[1]), progress.steps(len(images)).advance

@@ -15,7 +15,15 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNTS = {"files": 5000, "prompts": 2000, "cancels": 100, "kills": 40, "soak": 200, "neighbours": 20, "segments": 20}
+COUNTS = {
+    "files": 5000,
+    "prompts": 2000,
+    "cancels": 100,
+    "kills": 40,
+    "soak": 200,
+    "neighbours": 20,
+    "segments": 20,
+}
 
 
 def read_wish(arguments):

@@ -34,7 +34,11 @@ def run(count, seed, ground, memory=True):
 
 
 def graph(segments=SEGMENTS, steps=3):
-    choices = {**continued.plan(segments=segments), **continued.sampling(steps=steps), **continued.file(PREFIX_OF)}
+    choices = {
+        **continued.plan(segments=segments),
+        **continued.sampling(steps=steps),
+        **continued.file(PREFIX_OF),
+    }
     return continued.continued(choices, continued.BACK_AND_FORTH)
 
 
@@ -77,9 +81,17 @@ class _Trial:
         time.sleep(self.dice.random() * (self.seconds + 3.0))
         self.ground.kill()
         self.kills += 1
-        finished = {name for name in self.finished() if (self.folder / "clip_segments" / name).with_suffix(".json").exists()}
+        finished = {
+            name
+            for name in self.finished()
+            if (self.folder / "clip_segments" / name).with_suffix(".json").exists()
+        }
         self.amid += 0 < len(finished) < SEGMENTS
-        if self.folder.exists() and [path for path in self.folder.iterdir() if path.suffix == ".mkv"] and len(finished) < SEGMENTS:
+        if (
+            self.folder.exists()
+            and [path for path in self.folder.iterdir() if path.suffix == ".mkv"]
+            and len(finished) < SEGMENTS
+        ):
             self.faults.add("a part under a final name", number)
         self.judge(number, finished)
 
@@ -90,9 +102,17 @@ class _Trial:
         frames, latents, said = again
         if said.count(": kept") < len(finished):
             self.faults.add("a finished segment is made again", number, said)
-        if latents != self.latents or frames.shape != self.frames.shape or not bool((frames == self.frames).all()):
+        if (
+            latents != self.latents
+            or frames.shape != self.frames.shape
+            or not bool((frames == self.frames).all())
+        ):
             self.faults.add("another video", number, said)
-        left = [path.name for path in everything(self.folder) if path.name.startswith(PREFIX) or path.suffix == ".half"]
+        left = [
+            path.name
+            for path in everything(self.folder)
+            if path.name.startswith(PREFIX) or path.suffix == ".half"
+        ]
         if left:
             self.faults.add("left behind", number, str(left))
 
@@ -100,7 +120,10 @@ class _Trial:
         self.outcome.hold("kills", self.kills, ">=", self.outcome.count)
         self.outcome.none_of("a run fails", "a part under a final name", "a finished segment is made again")
         self.outcome.none_of("another video", "left behind")
-        self.outcome.figures |= {"kills amid the segments": self.amid, "seconds of a run": round(self.seconds, 1)}
+        self.outcome.figures |= {
+            "kills amid the segments": self.amid,
+            "seconds of a run": round(self.seconds, 1),
+        }
 
     def peak(self, segments):
         """The most memory, in MB, that a fresh server had while it made so many segments."""
@@ -109,5 +132,7 @@ class _Trial:
         result = self.ground.client.run(graph(segments, steps=1))
         if result.status != "success":
             self.faults.add("a run fails", segments, result.message)
-        status = dict(line.split(":", 1) for line in open(f"/proc/{server.process.pid}/status") if ":" in line)
+        status = dict(
+            line.split(":", 1) for line in open(f"/proc/{server.process.pid}/status") if ":" in line
+        )
         return int(status["VmHWM"].split()[0]) / 1024

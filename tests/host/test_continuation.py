@@ -212,6 +212,13 @@ LATE = [
     ({**plan("closed loop")}, {"end_image": ["start", 0]}, "disconnect end_image"),
     ({}, {"end_image": ["start", 0], "start_images": None}, "An end image needs a start image"),
     ({}, {"negative": None}, "needs both prompts"),
+    ({**plan("closed loop")}, {"model": "pocket-cogvideox-i2v.safetensors"}, "it cannot make a closed loop"),
+    (
+        {},
+        {"model": "pocket-cogvideox-i2v.safetensors", "end_image": ["start", 0]},
+        "starts from a frame and knows no end: it cannot make an end image",
+    ),
+    ({**file("video/%Nobody.seed%")}, {}, "Nobody"),
     ({}, {"scheduler": "edm"}, "Scheduler edm is for models with continuous noise levels"),
 ]
 

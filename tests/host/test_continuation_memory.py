@@ -42,23 +42,32 @@ def loaded(comfy_here):
 def a_run(loaded, folder, segments, seed=1, prompt=None):
     """A Run of Video Continue over a tiny model, one step a segment."""
     from kinetograph.modules.videofile.segments import SegmentStore
-    from kinetograph.nodes.pipeline import continuation, inpainting, latents
+    from kinetograph.nodes.pipeline import continuation, inpainting, latents, long_video
 
     model, vae, text = loaded
     size = (tiny.WIDTH, tiny.HEIGHT, tiny.FRAMES)
     plan = {"plan": "open end", "segments": segments, "overlap": 0, "hold_colours": 1.0, "seeds": ""}
-    sampling = {"sampling": "constant", "cfg": 1.0, "steps": 1, "seed": seed, "sampler_name": "euler", "scheduler": "simple"}
-    video = continuation.Video(
+    sampling = {
+        "sampling": "constant",
+        "cfg": 1.0,
+        "steps": 1,
+        "seed": seed,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+    }
+    video = long_video.Video(
         model=model,
         vae=vae,
         latent=latents.empty_clips("cogvideox", size, 1, None, "test"),
         prompts=(text if prompt is None else prompt,),
         negative=text,
-        given=inpainting.Given(torch.rand(1, tiny.HEIGHT, tiny.WIDTH, 3, generator=torch.Generator().manual_seed(0))),
+        given=inpainting.Given(
+            torch.rand(1, tiny.HEIGHT, tiny.WIDTH, 3, generator=torch.Generator().manual_seed(0))
+        ),
         clip_vision=None,
         plan={**plan, "keep_segments": "keep all"},
         sampling=sampling,
-        clip_file=continuation.clip_file_of({"file": "image/gif", "frame_rate": 8.0, "filename_prefix": "x"}),
+        clip_file=long_video.clip_file_of({"file": "image/gif", "frame_rate": 8.0, "filename_prefix": "x"}),
     )
     return continuation.Run(video, SegmentStore(folder))
 

@@ -42,7 +42,7 @@ def takes(name, kind, options):
     if kind == "COMBO":
         choices = options["options"]
         default = options.get("default", choices[0] if choices else None)
-        if name in FILES:
+        if name in FILES or name.startswith("lora_"):
             return f"a name ({default})" if "default" in options else "a name"
         return f"a name ({default})" if len(choices) > MANY else f"{', '.join(choices)} ({default})"
     return kind

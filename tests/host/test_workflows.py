@@ -9,11 +9,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
+from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
 from kinetograph.tools.server import Server
 
@@ -26,6 +28,7 @@ BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of 
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
     "exvideo_128": [(32, 128, 128)],
+    "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
     "fun_control": [(17, 64, 64)],
     "fun_first_last": [(17, 64, 64)],
@@ -34,6 +37,7 @@ MAKES = {
     "fun_text": [(17, 64, 64)],
     "image_to_video": [(17, 64, 64)],
     "own_clip": [(17, 64, 64)],
+    "reward_lora": [(9, 64, 64)],
     "svd": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
     "svd_xt": [(8, 128, 128)],
@@ -44,7 +48,31 @@ SEAMS = {  # how the seam report of a task starts
     "exvideo_128": "3 chunks of up to 14 frames, 4 blended: ",
     "exvideo_second_pass": "3 chunks of up to 8 frames, 2 blended: ",
     "svd_xt": "Decoded in one piece: ",
+    "reward_lora": "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors: Fun, rank 4, alpha 2\n  model at 0.7: 45 modules: ",
 }
+# Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
+SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
+TYPED = {"svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
+
+
+def stand_in(models):
+    """The pocket models, and LoRAs of no training, under the names that templates of published files have."""
+    shutil.copytree(demo.POCKET, models / "CogVideo" / "CogVideoX-5b")
+    fun = models / "CogVideo" / "CogVideoX-Fun-V1.1-5b-InP"
+    shutil.copytree(demo.POCKET, fun)
+    network = fun / "transformer" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(demo.MODELS / "CogVideo" / "pocket-cogvideox-fun-inp.safetensors", network)
+    (network.parent / "config.json").unlink()
+    shapes = loras.shapes_of(demo.POCKET / "transformer" / "diffusion_pytorch_model.safetensors")
+    linears = {key: shape for key, shape in shapes.items() if len(shape) == 2 and key.endswith(".weight")}
+    blocks = {key: shape for key, shape in linears.items() if "transformer_blocks" in key}
+    folder = models / "loras"
+    folder.mkdir(exist_ok=True)
+    size = {"config": json.dumps({"sample_width": 8, "sample_height": 8, "sample_frames": 33})}
+    exvideo = loras.pairs(blocks, "transformer.", ("lora_A", "lora_B"), 1)
+    save_file(exvideo, folder / "ExVideo-CogVideoX-LoRA-129f-v1.safetensors", size)
+    reward = loras.pairs(linears, "lora_unet__", ("lora_down", "lora_up"), 2)
+    save_file(reward, folder / "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors")
 
 
 def read(path):
@@ -60,6 +88,7 @@ def pocket(host, tmp_path_factory):
     with Server(Path(sys.executable), host, base, models=demo.MODELS) as server:
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
+        stand_in(base / "models")
         yield server
 
 
@@ -85,6 +114,8 @@ def test_api_prompt_runs_as_it_is(pocket, path):
     graph = read(path)
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
         sampler["inputs"]["steps"] = STEPS
+    for latent in demo.nodes_of(graph, "KinetographVideoLatent"):
+        latent["inputs"].update(SMALLER.get(path.stem, {}))
     client = pocket.client
     result = client.run(graph)
     assert result.status == "success" and not result.node_errors, result.message
@@ -166,10 +197,10 @@ def away_from_circle(cover_hw):
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
 def test_another_checkpoint_needs_another_name_alone(path):
-    """Sizes are the model's own: 0. Only SVD's 14 frames are typed, for its file does not tell them."""
+    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, and what a LoRA was made at."""
     for node in demo.nodes_of(read(path), "KinetographVideoLatent"):
-        frames = 14 if path.stem == "svd" else 0
-        assert [node["inputs"][name] for name in ("width", "height", "num_frames")] == [0, 0, frames]
+        sizes = [node["inputs"][name] for name in ("width", "height", "num_frames")]
+        assert sizes == TYPED.get(path.stem, [0, 0, 0])
         assert "model" in node["inputs"]
 
 
@@ -201,7 +232,7 @@ def inputs_of(node, sources):
         if "widget" in socket:
             yield socket["name"], waiting
             waiting = next(values, None)
-            if waiting in BESIDE_A_SEED and socket["name"] == "seed":
+            if waiting in BESIDE_A_SEED and socket["name"].split(".")[-1] == "seed":
                 waiting = next(values, None)
         elif socket["link"] is not None:
             yield socket["name"], sources[socket["link"]]

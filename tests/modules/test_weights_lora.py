@@ -107,3 +107,20 @@ def test_wrong_shapes_and_lonely_halves_do_not_match(change):
     found = read_lora("lora.safetensors", shapes, PART, MODEL, allow_partial=True)
     assert found.matched == 1
     assert all("proj_out" in key for key in found.unmatched)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"lora_unet__proj_out.dora_scale": (64, 1)},
+        {"lora_unet__proj_out.lora_mid.weight": (4, 4)},
+        {"transformer.proj_out.lora_A.weight": (4, 1920)},
+    ],
+    ids=["DoRA", "LoCon", "named twice"],
+)
+def test_a_module_of_which_a_part_is_unknown_is_left_out_whole(more):
+    """Its known halves alone would be another change than the one that was trained."""
+    shapes = {**lora(modules=["proj_out", "time_embedding.linear_1"]), **more}
+    found = read_lora("lora.safetensors", shapes, PART, MODEL, allow_partial=True)
+    assert found.modules == ("time_embedding.linear_1",)
+    assert len(found.unmatched) == 4 and all("proj_out" in key for key in found.unmatched)

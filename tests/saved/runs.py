@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kinetograph.tests.host.graphs import node
+from kinetograph.tests.saved import loras
 from kinetograph.tools.commands import ROOT
 from kinetograph.tools.server import PACK, Server
 
@@ -47,6 +48,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
     for copy, original in FIRST.items():
         (base / "models" / copy).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(models / original, base / "models" / copy)
+    loras.write(base / "models" / "loras" / "saved", models / "CogVideo" / "pocket-cogvideox")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running

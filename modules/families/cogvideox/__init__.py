@@ -5,8 +5,8 @@ from ...noise import DiscreteNoise
 from ...weights.part import NodeName
 from ..family import Diffusion, Family, Part
 from .conditions import conditions, inputs
-from .config import GRID, CogVideoXConfig, read_config, untold
-from .keys import COMFY, DIFFUSERS, VAE
+from .config import GRID, PUBLISHED, CogVideoXConfig, read_config, untold
+from .keys import COMFY, DIFFSYNTH, DIFFUSERS, VAE
 from .model import CogVideoXTransformer
 from .releases import RELEASES
 from .vae import CogVideoXVAE, read_vae_config
@@ -47,6 +47,7 @@ TRANSFORMER = Part(
         "proj_out.weight",
     ),
     dialects={"diffusers": DIFFUSERS, "comfy": COMFY},
+    lora_names={"diffsynth": DIFFSYNTH},
     read_config=read_config,
     variant=lambda config: config.variant,
     build=CogVideoXTransformer,
@@ -87,6 +88,7 @@ FAMILY = Family(
         inputs=inputs,
         native_size=lambda config: config.native_size,
         memory_factor=memory_factor,
+        published=PUBLISHED,
         takes=lambda config: config.takes,
         image_noise=lambda config: config.image_noise,
         limits=lambda config: config.limits,

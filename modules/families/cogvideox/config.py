@@ -5,7 +5,7 @@ CogVideoX (arXiv 2408.06072) and its five releases: 2B, 5B, 5B-I2V, 1.5-5B, 1.5-
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...grid import LatentGrid
@@ -144,6 +144,27 @@ class CogVideoXConfig:
         """The published name of this kind of checkpoint, such as 2B, 5B-I2V, 1.5-5B or Fun-5B-InP."""
         release = "1.5-5B" if self.patch_size_t > 1 else ("5B" if self.rotary else "2B")
         return ("Fun-" if self.fun else "") + release + SUFFIXES[self.takes]
+
+
+CONFIG_2B = CogVideoXConfig(
+    num_layers=30,
+    num_heads=WIDTH_2B // 64,
+    rotary=False,
+    latents=LatentSpace(LATENT_SCALE_2B, RGB_FACTORS),
+    image_latent_scale=LATENT_SCALE_2B,
+    snr_shift=3.0,
+)
+# The published networks; 5B-I2V has a learned row for 226 tokens of text and 13 x 30 x 45 of the clip.
+PUBLISHED = (
+    CONFIG_2B,
+    CogVideoXConfig(),
+    CogVideoXConfig(in_channels=32, learned_positions=17776),
+    CogVideoXConfig(patch_size_t=2),
+    CogVideoXConfig(in_channels=32, patch_size_t=2, ofs_dim=512, image_latent_scale=1.0),
+    *(replace(CONFIG_2B, in_channels=channels, snr_shift=1.0) for channels in (33, 32)),
+    *(CogVideoXConfig(in_channels=channels) for channels in (33, 32)),
+    CogVideoXConfig(in_channels=33, patch_size_t=2),
+)
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> CogVideoXConfig:

@@ -40,6 +40,22 @@ COMFY = KeyMap(  # ComfyUI 0.30, comfy/ldm/cogvideo/model.py
     (NATIVE + "ff_proj.{p}", BLOCK + "ff.net.0.proj.{p}"),
     (NATIVE + "ff_out.{p}", BLOCK + "ff.net.2.{p}"),
 )
+# modelscope/DiffSynth-Studio 1.1.9, models/cog_dit.py: ExVideo's LoRA is written so
+DIFFSYNTH = KeyMap(
+    ("patchify.proj.{p}", "patch_embed.proj.{p}"),
+    ("context_embedder.{p}", "patch_embed.text_proj.{p}"),
+    ("time_embedder.timestep_embedder.0.{p}", "time_embedding.linear_1.{p}"),
+    ("time_embedder.timestep_embedder.2.{p}", "time_embedding.linear_2.{p}"),
+    *same("norm_final.{p}", "norm_out.linear.{p}", "norm_out.norm.{p}", "proj_out.{p}"),
+    (NATIVE + "norm{n}.linear.{p}", BLOCK + "norm{n}.linear.{p}"),
+    (NATIVE + "norm{n}.norm.{p}", BLOCK + "norm{n}.norm.{p}"),
+    *((f"{NATIVE}attn1.to_{name}.{{p}}", f"{BLOCK}attn1.to_{name}.{{p}}") for name in "qkv"),
+    (NATIVE + "attn1.to_out.{p}", BLOCK + "attn1.to_out.0.{p}"),
+    (NATIVE + "norm_q.{p}", BLOCK + "attn1.norm_q.{p}"),
+    (NATIVE + "norm_k.{p}", BLOCK + "attn1.norm_k.{p}"),
+    (NATIVE + "ff.0.{p}", BLOCK + "ff.net.0.proj.{p}"),
+    (NATIVE + "ff.2.{p}", BLOCK + "ff.net.2.{p}"),
+)
 
 RESNETS = ("encoder.down_blocks.{i}.resnets.{j}.", "encoder.mid_block.resnets.{j}.")
 # Their norms are functions of the latent.

@@ -130,6 +130,7 @@ FAMILY = Family(
         inputs=inputs,
         native_size=lambda config: config.native_size,
         memory_factor=memory_factor,
+        published=(SVDConfig(),),
         takes=lambda config: "image",
         # of diffusers' pipeline; ExVideo was trained without
         image_noise=lambda config: 0.0 if config.exvideo else 0.02,

@@ -1,0 +1,167 @@
+"""What a LoRA file was made for, from its keys and shapes: dialect, family, variants, ranks, parts of a text encoder."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from .encoders.t5 import T5Config, key_shapes
+from .families import FAMILIES
+from .families.family import Family, Shapes
+from .weights.lora import LoRA, match_lora
+from .weights.lora_names import Names, names_of, stem_of, text_names
+
+# Signs of families that are not loaded here: what all of a file's stems together say, and the width of the input of
+# one kind of layer where names alone are shared. The first that fits counts.
+SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
+    ("AnimateDiff (a MotionLoRA)", re.compile(r"motion_modules[._]"), None),
+    ("SDXL", re.compile(r"^lora_te2_"), None),
+    ("Wan", re.compile(r"(^|[._])blocks[._]\d+[._](cross_attn|self_attn)[._]"), None),
+    ("HunyuanVideo", re.compile(r"double_blocks\.\d+\.(img|txt)_attn_qkv"), None),
+    (
+        "Flux",
+        re.compile(r"double_blocks\.\d+\.(img|txt)_attn\.qkv|^lora_transformer_single_transformer_"),
+        None,
+    ),
+    (
+        "Flux or HunyuanVideo",
+        re.compile(r"(double_blocks|single_blocks|single_transformer_blocks)[._]\d"),
+        None,
+    ),
+    ("SD3", re.compile(r"joint_blocks[._]\d"), None),
+    ("LTX-Video", re.compile(r"transformer_blocks[._]\d+[._]attn2[._]to_k$"), 2048),
+    ("PixArt or EasyAnimate", re.compile(r"transformer_blocks[._]\d+[._]attn1[._]to_q$"), 1152),
+    ("SD1.5", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._]to_k$"), 768),
+    ("SD2", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._]to_k$"), 1024),
+    ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._]to_k$"), 2048),
+)
+# of a file's keys that end as LoRA's do, before it is called one
+MOST = 0.5
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a LoRA file was made for."""
+
+    # as people know it; "unknown" where nothing tells
+    label: str
+    # id of one of our families; empty for others
+    family: str
+    # of the family, all that it fits
+    variants: tuple[str, ...]
+    # its match with the first of them, or with nothing
+    lora: LoRA
+    # keys of the file for a T5 encoder, and how many of its modules
+    text_keys: tuple[str, ...]
+    num_text_modules: int
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Keys that belong to no known place."""
+        return self.lora.without(self.text_keys)
+
+    @property
+    def remark(self) -> str:
+        """A sentence for an error; empty where nothing is sure."""
+        if self.label == "unknown":
+            return ""
+        return f"It was made for {self.what}."
+
+    @property
+    def what(self) -> str:
+        """Label and variants."""
+        *most, last = self.variants or ("",)
+        return f"{self.label} {', '.join(most)}{' or ' if most else ''}{last}".strip()
+
+
+def is_lora(keys: Iterable[str]) -> bool:
+    """Whether most keys of a file end as those of LoRA files do."""
+    stems = [stem_of(key) for key in keys]
+    return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
+
+
+def family_of(shapes: Shapes) -> str:
+    """Id of the family of ours that a LoRA file names a module of, quickly; "other" for all others.
+
+    Names alone: PixArt calls some modules as CogVideoX does.
+    """
+    stems = [stem.text for key in shapes if (stem := stem_of(key)) and stem.style]
+    if _by_sign(shapes):
+        return "other"
+    found = (family.id for family, _, names in _published() if any(map(names.find, stems)))
+    return next(found, "other")
+
+
+def find_origin(shapes: Shapes) -> Origin:
+    """What a LoRA file of these shapes was made for."""
+    text_keys, num_text = text_parts(shapes)
+    tried = [(family, config, match_lora(shapes, names)) for family, config, names in _published()]
+    most = max(lora.matched for _, _, lora in tried)
+    if not most:
+        return _by_names(shapes, text_keys, num_text)
+    best = [(family, config, lora) for family, config, lora in tried if lora.matched == most]
+    family, _, lora = best[0]
+    # what is mostly another's may share a name with one of ours
+    if 2 * (len(lora.renames) + len(text_keys)) < len(shapes) and (sign := _by_sign(shapes)):
+        return _unknown(shapes, sign, text_keys, num_text)
+    part = family.parts["diffusion_model"]
+    variants = tuple(part.variant(config) for other, config, _ in best if other is family)
+    return Origin(family.label, family.id, variants, lora, text_keys, num_text)
+
+
+def text_parts(shapes: Shapes) -> tuple[tuple[str, ...], int]:
+    """(keys for a T5 encoder of any size, the number of its modules that they change)."""
+    names = _text_names()
+    found = {key: place[0] for key in shapes if (stem := stem_of(key)) and (place := names.find(stem.text))}
+    return tuple(found), len(set(found.values()))
+
+
+@lru_cache(16)
+def _text_names() -> Names:
+    return text_names(key_shapes(T5Config()))
+
+
+def _published() -> Iterator[tuple[Family, Any, Names]]:
+    """Every published network of a family of ours, with its names."""
+    for number, family in enumerate(FAMILIES):
+        if family.diffusion is not None:
+            for place, config in enumerate(family.diffusion.published):
+                yield family, config, _names(number, place)
+
+
+@lru_cache(16)
+def _names(number: int, place: int) -> Names:
+    """Of the network at a place in the list of those that a family published."""
+    family = FAMILIES[number]
+    part = family.parts["diffusion_model"]
+    return names_of(part, part.shapes(family.network.published[place]))
+
+
+def _by_names(shapes: Shapes, text_keys: tuple[str, ...], num_text: int) -> Origin:
+    """What a LoRA is for whose shapes are those of no published network."""
+    if sign := _by_sign(shapes):
+        return _unknown(shapes, sign, text_keys, num_text)
+    rest = [stem.text for key in shapes if key not in text_keys and (stem := stem_of(key)) and stem.style]
+    for family, _, names in _published() if rest else ():
+        if all(map(names.find, rest)):
+            lora = match_lora(shapes, replace(names, any_size=True))
+            return Origin(f"{family.label} of another size", family.id, (), lora, text_keys, num_text)
+    return _unknown(shapes, "unknown", text_keys, num_text)
+
+
+def _unknown(shapes: Shapes, label: str, text_keys: tuple[str, ...], num_text: int) -> Origin:
+    return Origin(label, "", (), LoRA({}, 0, tuple(shapes), 0), text_keys, num_text)
+
+
+def _by_sign(shapes: Shapes) -> str:
+    """The label of a family that is not loaded here; empty where no sign is sure."""
+    inputs = {
+        stem.text: shapes[key][1] if len(shapes[key]) > 1 else 0
+        for key in shapes
+        if (stem := stem_of(key)) and stem.word == "lora_A.weight"
+    }
+    for label, sign, width in SIGNS:
+        if any(sign.search(text) and width in (None, size) for text, size in inputs.items()):
+            return label
+    return ""

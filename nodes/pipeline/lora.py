@@ -1,0 +1,204 @@
+"""LoRA files onto a MODEL and a CLIP: all of them read and checked before the first one is put on."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...modules.families import FAMILIES
+from ...modules.lora_origin import find_origin, text_parts
+from ...modules.weights.checkpoint import recognise
+from ...modules.weights.errors import CheckpointError, shown
+from ...modules.weights.files import FileIdentity, Header, file_identity, open_weights, read_header
+from ...modules.weights.lora import NETWORK, LoRA, check_match, check_values, match_lora, with_alphas
+from ...modules.weights.lora_names import Names, names_of, text_names
+from ..host import lora as host_lora
+from . import models
+from .lora_report import Told, report
+
+# what the host has in front of a T5 encoder's own names
+TEXT = "t5xxl.transformer."
+MOST = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One LoRA file as a user asks for it."""
+
+    name: str
+    strength: float
+    text_strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """What LoRA files meet: its names, and which weight of the host each stands for."""
+
+    names: Names
+    place: str
+    weights: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A LoRA file that was read, matched and found to be whole."""
+
+    row: Row
+    model: host_lora.Patches
+    clip: host_lora.Patches
+    report: str
+    # of the MODEL, where their names are known here
+    modules: tuple[str, ...] = ()
+
+
+def rows_of(loras: Mapping[str, Any]) -> list[Row]:
+    """The rows of a LoRA Stack: the count under `loras`, and three inputs for each."""
+    return [
+        Row(loras[f"lora_{i}"], loras[f"strength_{i}"], loras[f"text_strength_{i}"])
+        for i in range(1, int(loras["loras"]) + 1)
+    ]
+
+
+def post_problem(loras: Mapping[str, Any] | None) -> str | None:
+    """Why the files of a stack are of no use, from their headers alone; None where nothing speaks against them."""
+    for i in range(1, MOST + 1):
+        name = (loras or {}).get(f"lora_{i}")
+        try:
+            if isinstance(name, str):
+                read_header(models.find_lora(name))
+        except ValueError as error:
+            return f"lora_{i}: {error}"
+    return None
+
+
+def fingerprint(loras: Mapping[str, Any] | None) -> list[FileIdentity]:
+    """What the files of a stack are now: others are loaded again. Linked names arrive as None."""
+    names = [(loras or {}).get(f"lora_{i}") for i in range(1, MOST + 1)]
+    return [file_identity(models.find_lora(name)) for name in names if isinstance(name, str)]
+
+
+def stack(model: Any, clip: Any, rows: Iterable[Row], allow_partial: bool) -> tuple[Any, Any, str]:
+    """(MODEL, CLIP, report): clones with the LoRAs of all rows; what comes in stays as it is.
+
+    CheckpointError for a file that cannot be read, is damaged, or changes nothing; for one that fits in part unless
+    that is allowed.
+    """
+    load = _loader(model, clip, allow_partial)
+    loaded = [load(row, models.find_lora(row.name)) for row in rows]
+    for one in loaded:
+        model = host_lora.add(model, one.model, one.row.strength)
+        clip = None if clip is None else host_lora.add(clip, one.clip, one.row.text_strength)
+    return model, clip, "\n".join(one.report for one in loaded)
+
+
+def _loader(model: Any, clip: Any, allow_partial: bool) -> Callable[[Row, Path], Loaded]:
+    """A function that reads one file for these two; their names are looked up once."""
+    network, text = network_of(model), None if clip is None else _text_of(clip)
+    if network is None:
+        return lambda row, path: _load_for_host(row, path, model, clip, allow_partial)
+    return lambda row, path: load(row, path, network, text, allow_partial)
+
+
+def network_of(model: Any) -> Network | None:
+    """The names of a MODEL of this pack, or of the host's whose tensors are of a family known here; None for others."""
+    recipe = getattr(model.model, "recipe", None)
+    if recipe is not None:
+        names = names_of(recipe.part, recipe.part.shapes(recipe.config))
+        return Network(names, NETWORK, {module: f"{NETWORK}{module}.weight" for module in names.weights})
+    finding = recognise(model.model.diffusion_model.state_dict(), FAMILIES)
+    if not finding.complete or finding.part is None:
+        return None
+    theirs = {ours: key for key, ours in finding.renames.items() if ours is not None}
+    names = names_of(finding.part, finding.part.shapes(finding.config))
+    return Network(names, NETWORK, {name: NETWORK + theirs[f"{name}.weight"] for name in names.weights})
+
+
+def _text_of(clip: Any) -> Network | None:
+    """The names of a CLIP's T5 encoder; None where it has none."""
+    shapes = {
+        key.removeprefix(TEXT): shape
+        for key, shape in host_lora.weights_of(clip).items()
+        if key.startswith(TEXT)
+    }
+    names = text_names(shapes)
+    return Network(names, TEXT, {name: f"{TEXT}{name}.weight" for name in names.weights}) if shapes else None
+
+
+def load(row: Row, path: Path, network: Network, text: Network | None, allow_partial: bool) -> Loaded:
+    """One file for a network known here, and for a T5 encoder where there is one."""
+    header, tensors = read_file(path)
+    lora = match_lora(header.shapes, network.names, network.place)
+    text_lora = None if text is None else match_lora(header.shapes, text.names, text.place)
+    left = _check(header, lora, text_lora, allow_partial)
+    patches = _patches(header, tensors, lora, network)
+    text_patches = {} if text is None or text_lora is None else _patches(header, tensors, text_lora, text)
+    said = report(header, Told(row.strength, row.text_strength, lora, text_lora, left), tensors)
+    return Loaded(row, patches, text_patches, said, lora.modules)
+
+
+def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """(header, copies of all tensors): whatever becomes of the file, the MODEL keeps what was read.
+
+    CheckpointError when it cannot be read, or changes meanwhile.
+    """
+    before = file_identity(path)
+    header = read_header(path)
+    tensors = {key: tensor.clone() for key, tensor in open_weights(path).items()}
+    if file_identity(path)[1:3] != before[1:3] or tensors.keys() < header.shapes.keys():
+        raise CheckpointError(
+            f"{header.name} changed while it was being read. Queue the prompt again once it is complete."
+        )
+    return header, tensors
+
+
+def _check(header: Header, lora: LoRA, text: LoRA | None, allow_partial: bool) -> tuple[str, ...]:
+    """The keys that are left out; CheckpointError where none fits, or some do not and that is not allowed."""
+    changed = {*lora.renames, *(text.renames if text else ())}
+    left = tuple(key for key in header.shapes if key not in changed)
+    for_text, count = text_parts({key: header.shapes[key] for key in left})
+    if text is None and changed and left and set(left) == set(for_text):
+        if not allow_partial:
+            raise CheckpointError(
+                f"{header.name} also changes {count} modules of the T5 text encoder ({len(left)} keys), and no CLIP "
+                "with one is connected. Connect the CLIP, or allow a partial one."
+            )
+        return left
+    if left and not (changed and allow_partial):
+        remark = find_origin(header.shapes).remark
+        if text is None and for_text:
+            remark = (
+                f"{len(for_text)} of them are for a T5 text encoder, which no CLIP brings. {remark}".strip()
+            )
+        check_match(header.name, len(changed), left, allow_partial, remark)
+    if not changed:
+        check_match(header.name, 0, left, allow_partial)
+    return left
+
+
+def _patches(
+    header: Header, tensors: Mapping[str, Tensor], lora: LoRA, network: Network
+) -> host_lora.Patches:
+    """The host's patches of one network; CheckpointError for numbers that are not finite."""
+    ready = with_alphas(header.name, tensors, lora, header.metadata)
+    weights = {f"{network.place}{module}": network.weights[module] for module in lora.modules}
+    patches = host_lora.patches_of(ready, weights)
+    if len({key.removesuffix(".bias").removesuffix(".weight") for key in patches}) != lora.matched:
+        raise RuntimeError(f"ComfyUI read {len(patches)} of {lora.matched} modules of {header.name}.")
+    return patches
+
+
+def _load_for_host(row: Row, path: Path, model: Any, clip: Any, allow_partial: bool) -> Loaded:
+    """One file for a MODEL that only the host knows the names of."""
+    header, tensors = read_file(path)
+    check_values(header.name, tensors)
+    found = host_lora.match(model, clip, tensors)
+    count = len(header.shapes) - len(found.unmatched)
+    if found.unmatched and not (count and allow_partial):
+        check_match(header.name, count, found.unmatched, allow_partial, find_origin(header.shapes).remark)
+    said = (
+        f"{shown(header.name)} at {row.strength:g}: {len(found.model)} weights of {type(model.model).__name__} and "
+        f"{len(found.clip)} of the CLIP changed by ComfyUI's own names, {len(found.unmatched)} keys left out"
+    )
+    return Loaded(row, found.model, found.clip, said)
