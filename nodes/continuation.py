@@ -136,6 +136,8 @@ def _plan_input() -> io.DynamicCombo.Input:
 
 
 def _sampling_input() -> io.DynamicCombo.Input:
+    # No control_after_generate in a DynamicCombo: the page adds it once more on loading, which moves all values behind
+    # it. A seed that stays also lets a stopped video go on.
     shared = [
         io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps of each segment."),
         io.Int.Input(
@@ -143,7 +145,6 @@ def _sampling_input() -> io.DynamicCombo.Input:
             default=0,
             min=0,
             max=2**64 - 1,
-            control_after_generate=True,
             tooltip="Seed of the first segment; each one after takes the next number.",
         ),
         io.Combo.Input(

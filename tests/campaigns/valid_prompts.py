@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kinetograph.tests.host.graphs import node
 
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+AUTOGROW = "COMFY_AUTOGROW_V3"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC)
 SMALL = {"width": 64, "height": 64, "batch_size": 1}
 COG = {
@@ -40,13 +41,22 @@ OWN_LINKS = {  # where the family of LINKS does not fit
     "KinetographSVDConditioning": OF_SVD,
     "KinetographPinFrames": OF_SVD,
     "KinetographExVideoPatch": OF_SVD,
+    "KinetographVideoContinue": OF_SVD,
     "KinetographImageToVideoConditioning": {"IMAGE": ["frame", 0]},
 }
-SETTINGS = {  # instead of defaults that cost much, or that need a file
+SETTINGS = {  # instead of defaults that cost much or need a file, and optional inputs without which nothing runs
     "KinetographCogVideoXLoader": COG,
     "KinetographSVDLoader": SVD,
     "KinetographVideoLatent": {**SMALL, "family": "cogvideox", "num_frames": 9},
     "KinetographFitVideo": {"width": 64, "height": 64, "num_frames": 9, "fit": "crop", "start": 0.0},
+    "KinetographVideoContinue": {
+        "start_images": ["frame", 0],
+        "clip_vision": ["svd", 1],
+        "plan.segments": 2,
+        "sampling.steps": 1,
+        "sampling.sampler_name": "euler",
+        "sampling.scheduler": "edm",
+    },
     "KinetographVideoSampler": {"steps": 1, "preview": False},
     "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
@@ -72,6 +82,14 @@ class Field:
         """The fields behind one key of a DynamicCombo, under the names that prompts use."""
         (found,) = [entry for entry in self.options["options"] if entry["key"] == key]
         return [field.under(self.name) for field in fields_of(found["inputs"])]
+
+    @property
+    def sockets(self):
+        """The fields that an Autogrow may grow, under the names that prompts use."""
+        template = self.options["template"]
+        (grown,) = fields_of(template["input"])
+        names = [f"{self.name}.{template['prefix']}{i}" for i in range(template["max"])]
+        return [Field(name, grown.type, grown.options, False) for name in names]
 
     def under(self, name):
         return Field(f"{name}.{self.name}", self.type, self.options, self.required)
@@ -115,13 +133,14 @@ class Prompts:
         """(values, fields in use) of a node that should work; what changes no cost is drawn at random."""
         values, used, settings = {}, [], SETTINGS.get(kind, {})
         for field in self.fields[kind]:
-            if field.type not in WIDGETS and (not field.required or field.type not in LINKS):
+            lent = field.type in LINKS and (field.required or field.name in settings)
+            if field.type not in WIDGETS and not lent:
                 continue
             used.append(field)
             values[field.name] = settings.get(field.name, self._value(kind, field, rng))
             if field.type == DYNAMIC:
                 inner = field.inner(values[field.name])
-                values |= {one.name: self._value(kind, one, rng) for one in inner}
+                values |= {one.name: settings.get(one.name, self._value(kind, one, rng)) for one in inner}
                 used += inner
         return values, used
 

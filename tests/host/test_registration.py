@@ -47,6 +47,13 @@ def test_inputs_explain_and_bound_themselves(ours, name):
 
 
 @pytest.mark.parametrize("name", IDS)
+def test_no_choice_brings_a_widget_that_the_page_adds_twice(ours, name):
+    """Frontend 1.47.12: a graph with control_after_generate in a DynamicCombo loads with all values behind it moved."""
+    places = [place for place, _, options in inputs_of(ours[name]) if options.get("control_after_generate")]
+    assert [place for place in places if "." in place] == []
+
+
+@pytest.mark.parametrize("name", IDS)
 def test_a_node_has_few_inputs_and_explained_outputs(ours, name):
     info = ours[name]
     assert (

@@ -52,7 +52,9 @@ def results(saved, schemas):
         return [run(prompt, GRAPHS[name]) for prompt in prompts]
 
     def run(prompt, graph):
-        shutil.rmtree(saved.base / "temp" / "saved", ignore_errors=True)  # files are numbered from 1 again
+        for place in ("temp", "output"):
+            # files are numbered from 1 again
+            shutil.rmtree(saved.base / place / "saved", ignore_errors=True)
         return frames.collect(saved.client, prompt, runs.run(saved.client, prompt, graph))
 
     return of

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 STEPS = 2  # enough to go through every node; the demo runs them all
+SEGMENTS = 2  # of the 8 and 3 that workflows with Video Continue have
 NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
@@ -30,10 +31,12 @@ MAKES = {
     "exvideo_128": [(32, 128, 128)],
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
+    "fun_continue": [(30, 64, 64)],
     "fun_control": [(17, 64, 64)],
     "fun_first_last": [(17, 64, 64)],
     "fun_image": [(17, 64, 64)],
     "fun_inpaint": [(17, 64, 64)],
+    "fun_loop": [(26, 64, 64)],
     "fun_text": [(17, 64, 64)],
     "image_to_video": [(17, 64, 64)],
     "own_clip": [(17, 64, 64)],
@@ -114,6 +117,8 @@ def test_api_prompt_runs_as_it_is(pocket, path):
     graph = read(path)
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
         sampler["inputs"]["steps"] = STEPS
+    for long in demo.nodes_of(graph, "KinetographVideoContinue"):
+        long["inputs"] |= {"sampling.steps": STEPS, "plan.segments": SEGMENTS}
     for latent in demo.nodes_of(graph, "KinetographVideoLatent"):
         latent["inputs"].update(SMALLER.get(path.stem, {}))
     client = pocket.client

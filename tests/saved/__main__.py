@@ -96,8 +96,9 @@ def write_record(choice):
     for version in choice.host:
         with tempfile.TemporaryDirectory(prefix="kinetograph-") as base:
             with comfyui(hosts.find(version), Path(base), choice.pack) as server:
+                graphs = read_folder(HERE / "graphs")
                 records[version_of(server.client)] = {
-                    name: to_record(collect(server.client, prompt, run(server.client, prompt)))
+                    name: to_record(collect(server.client, prompt, run(server.client, prompt, graphs[name])))
                     for name, prompt in read_folder(HERE / "api").items()
                 }
                 schemas = server.client.get_json("/object_info")

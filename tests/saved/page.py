@@ -3,10 +3,10 @@
 `schemas` is the answer to /object_info: {class: schema}.
 """
 
-from kinetograph.tests.campaigns.valid_prompts import DYNAMIC, WIDGETS, fields_of
+from kinetograph.tests.campaigns.valid_prompts import AUTOGROW, DYNAMIC, WIDGETS, fields_of
 
 OURS = "Kinetograph"
-SEEDS = ("seed", "noise_seed")  # the page puts a widget of its own behind them
+SEEDS = ("seed", "noise_seed")  # the page puts a widget of its own behind them, outside a DynamicCombo
 UPLOADS = ("image_upload", "video_upload", "audio_upload")  # and a button behind a list that takes files
 
 
@@ -47,13 +47,15 @@ def _values(fields, saved):
 
 def has_companion(field):
     """Whether the page saves one more value behind this one, which no prompt holds."""
-    counts = field.options.get("control_after_generate") or field.name.split(".")[-1] in SEEDS
+    counts = field.options.get("control_after_generate") or field.name in SEEDS
     return bool(field.type == "INT" and counts) or any(field.options.get(upload) for upload in UPLOADS)
 
 
 def links_of(node, schemas, links):
     """(name, [source, slot]) of every linked input that the node still has: the page drops the others."""
-    names = {field.name for field in fields_of(schemas[node["type"]]["input"])}
+    fields = fields_of(schemas[node["type"]]["input"])
+    grown = [socket for field in fields if field.type == AUTOGROW for socket in field.sockets]
+    names = {field.name for field in [*fields, *grown]}
     for socket in node.get("inputs") or []:
         if socket.get("link") is not None and socket["name"] in names:
             yield socket["name"], links[socket["link"]]
@@ -94,11 +96,14 @@ def _layout(fields):
 
 
 def _place(field):
-    """The type of an input; for lists their words (names of files apart), for a DynamicCombo what its choices bring."""
+    """The type of an input; for lists their words (names of files apart), for a DynamicCombo what its choices bring,
+    for an Autogrow its first socket."""
     if field.type == DYNAMIC:
         return {key: _layout(field.inner(key)) for key in field.choices}
     if field.type == "COMBO":
         return [word for word in field.choices if "/" not in word]
+    if field.type == AUTOGROW:
+        return f"{field.sockets[0].name} and on: {field.sockets[0].type}"
     return field.type
 
 
