@@ -1,6 +1,6 @@
 """Clips of which something is given: pictures at their ends, a video with a mask, a video to follow."""
 
-from .checks import check_choice, check_known, checked, guarded
+from .checks import check_choice, check_known, check_socket, checked, guarded
 from .host.api import io
 from .pipeline import inpainting
 from .widgets import fit_input
@@ -75,8 +75,10 @@ class InpaintConditioning(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model=None, *, mode=None) -> bool | str:
-        """Refuse an unknown mode; `model` carries the answer."""
+        """Refuse an unknown mode; `model` carries the answer, so it is checked here, too."""
         try:
+            if model is not None:
+                check_socket("model", "MODEL", model)
             check_known("mode", mode, inpainting.MODES)
             if mode and mode.get("mode") == inpainting.RESIZED:
                 check_choice("mode.image_noise", mode.get("image_noise"), inpainting.NOISES)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_FOLDER = Path(__file__).resolve().parent / "models" / "CogVideo" / "pocket-cogvideox"
 INPAINT_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-fun-inp.safetensors")
+CONTROL_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-fun-control.safetensors")
 IMAGE_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-i2v.safetensors")
 TEXT_TOKENS = 16
 
@@ -91,6 +92,10 @@ INPAINT_SETTINGS: dict[str, Any] = {  # as CogVideoX-Fun InP: a mask and a clip 
     **TRANSFORMER_SETTINGS,
     "in_channels": 33,
     "add_noise_in_inpaint_model": False,
+}
+CONTROL_SETTINGS: dict[str, Any] = {  # as CogVideoX-Fun Control: a clip to follow beside the noise
+    **TRANSFORMER_SETTINGS,
+    "in_channels": 32,
 }
 LEARNED_POSITIONS = TEXT_TOKENS + 5 * 4 * 4  # text, then latent frames times the 4x4 tokens of each
 TEXT_SETTINGS: dict[str, Any] = {

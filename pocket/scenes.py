@@ -112,8 +112,8 @@ def draw_scene(seed: int) -> tuple[Scene, Known]:
     return place(scene, dice), known
 
 
-def draw_scenes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
-    """The scenes' pixels: (n, f, h, w, 3) in 0..1."""
+def cover_scenes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+    """How much of each pixel the scenes' shapes cover: (n, f, h, w) in 0..1, edges smoothed over one pixel."""
     centres_nf2 = torch.stack([scene.centres() for scene in scenes]).to(device)
     radius_n111 = torch.tensor([scene.radius for scene in scenes], device=device).view(-1, 1, 1, 1)
     at = torch.arange(SIZE, device=device) + 0.5
@@ -125,6 +125,16 @@ def draw_scenes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> 
         if rows.any():
             distance = outline_distance(shape, x[rows], y[rows], radius_n111[rows])
             cover[rows] = (0.5 - distance).clamp(0, 1)
+    return cover
+
+
+def draw_scenes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+    """The scenes' pixels: (n, f, h, w, 3) in 0..1."""
     ground = torch.tensor(GROUND, device=device)
     colours = torch.tensor([COLOURS[scene.colour] for scene in scenes], device=device)
-    return ground + cover[..., None] * (colours - ground)[:, None, None, None]
+    return ground + cover_scenes(scenes, device)[..., None] * (colours - ground)[:, None, None, None]
+
+
+def draw_silhouettes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+    """The scenes' shapes in white on black, to follow: (n, f, h, w, 3) in 0..1."""
+    return cover_scenes(scenes, device)[..., None].expand(-1, -1, -1, -1, 3)

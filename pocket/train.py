@@ -1,6 +1,6 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
-CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
 """
 
 import argparse
@@ -29,14 +29,15 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
         from .train_image import ship_image
 
         ship_image(runs / "image", vae_run)
-    elif part == "inpaint":
-        from .train_inpaint import train_inpaint
+    elif part in ("inpaint", "control"):
+        from .train_fun import CONTROL, INPAINT, train_fun
 
-        train_inpaint(runs / "inpaint", steps or 6000, device)
-    elif part == "ship_inpaint":
-        from .train_inpaint import ship_inpaint
+        recipe, total = (INPAINT, 6000) if part == "inpaint" else (CONTROL, 2000)
+        train_fun(recipe, runs / part, steps or total, device)
+    elif part in ("ship_inpaint", "ship_control"):
+        from .train_fun import CONTROL, INPAINT, ship_fun
 
-        ship_inpaint(runs / "inpaint")
+        ship_fun(INPAINT if part == "ship_inpaint" else CONTROL, runs / part.removeprefix("ship_"))
     else:
         from .ship import ship
 
@@ -71,7 +72,17 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
         write_log(runs)
 
 
-COGVIDEOX = ("vae", "transformer", "ship", "image", "ship_image", "inpaint", "ship_inpaint")
+COGVIDEOX = (
+    "vae",
+    "transformer",
+    "ship",
+    "image",
+    "ship_image",
+    "inpaint",
+    "ship_inpaint",
+    "control",
+    "ship_control",
+)
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
 
 
@@ -82,7 +93,7 @@ def main() -> None:
     reader.add_argument("part", choices=COGVIDEOX + SVD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
-    reader.add_argument("--device", default="cpu", help="of inpaint: cpu, or cuda")
+    reader.add_argument("--device", default="cpu", help="of inpaint and control: cpu, or cuda")
     reader.add_argument("--threads", type=int, default=os.cpu_count())
     asked = reader.parse_args()
 

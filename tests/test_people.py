@@ -56,6 +56,11 @@ def test_readme_names_every_family():
     assert [family.label for family in FAMILIES if family.label not in text] == []
 
 
+def test_readme_has_one_line_for_every_workflow():
+    table = text_of(ROOT / "README.md").split("## Workflows")[1].split("##")[0]
+    assert re.findall(r"^\| (\w+) \| \w", table, re.M) == [path.stem for path in TEMPLATES]
+
+
 @pytest.mark.parametrize("picture", sorted((ROOT / "workflows").glob("*.jpg")), ids=lambda path: path.stem)
 def test_thumbnails_are_small_squares(picture):
     with Image.open(picture) as image:
@@ -111,10 +116,32 @@ def test_notes_say_what_a_real_checkpoint_wants(nodes, note):
         assert f"Real checkpoints want {wanted}" in said
 
 
+@pytest.mark.parametrize(
+    "template", [*(ROOT / "workflows").glob("fun_*.json"), ROOT / "workflows" / "own_clip.json"]
+)
+def test_nodes_of_templates_say_whose_they_are_and_stand_in_groups(template, nodes):
+    """The Manager then finds a pack that somebody lacks."""
+    groups = json.loads(text_of(template))["groups"]
+    for node in nodes:
+        if node["type"] == "MarkdownNote":
+            continue
+        ours = node["type"].startswith("Kinetograph")
+        assert node["properties"]["cnr_id"] == ("kinetograph" if ours else "comfy-core")
+        assert node["properties"]["ver"]
+        assert [group["title"] for group in groups if is_inside(node, group)], node["type"]
+
+
+def is_inside(node, group):
+    (x, y), (width, height), (left, top, wide, high) = node["pos"], node["size"], group["bounding"]
+    return left < x and top < y and x + width < left + wide and y + height < top + high
+
+
 def guidance_of(nodes):
     """(way, scale) of the one node that samples."""
     places = {"KinetographVideoSampler": "guidance", "KinetographVideoContinue": "sampling"}
-    (found,) = [(one[name], one[f"{name}.cfg"]) for kind, name in places.items() for one in all_of(nodes, kind)]
+    (found,) = [
+        (one[name], one[f"{name}.cfg"]) for kind, name in places.items() for one in all_of(nodes, kind)
+    ]
     return found
 
 

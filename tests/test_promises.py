@@ -11,9 +11,10 @@ LAST_ROW = 79
 SHOWN = {
     *range(1, 5),
     *range(7, 11),
-    24,
-    26,
-    32,
+    *range(17, 20),
+    *(23, 24, 26, 27, 28, 29),
+    *range(31, 34),
+    35,
     *range(38, 50),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
@@ -37,6 +38,7 @@ NUMBERS = {
         "exvideo_cogvideox_129",
         {SAVER: {"frame_rate": 8, "format.crf": 25, **MP4}},
     ),  # quality=5 of imageio
+    23: ("own_clip", {SAMPLER: {"denoise": 0.7}}),
     38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
     46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),
     47: ("svd_xt", {SAVER: {"frame_rate": 7, **MP4}}),

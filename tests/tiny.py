@@ -36,6 +36,14 @@ VARIANTS = {
     "1.5-5B": NEWER,
     "1.5-5B-I2V": {**NEWER, **IMAGE, "ofs_embed_dim": 8},
 }
+# CogVideoX-Fun: 17 channels of a mask and a clip beside the noise, or 16 of a clip to follow.
+INPAINT = {"in_channels": 33, "out_channels": 16}
+FUN = {
+    "2B-InP": INPAINT,
+    "5B-InP": {**ROTARY, **INPAINT},
+    "1.5-5B-InP": {**NEWER, **INPAINT},
+    "5B-Control": {**ROTARY, **IMAGE},
+}
 VAE = {
     "block_out_channels": (8, 8, 16, 16),
     "latent_channels": 16,
@@ -68,13 +76,14 @@ def randomise(model, seed):
 def transformer(variant, seed=0, **changes):
     from diffusers import CogVideoXTransformer3DModel
 
-    return randomise(CogVideoXTransformer3DModel(**{**TRANSFORMER, **VARIANTS[variant], **changes}), seed)
+    told = {**TRANSFORMER, **{**VARIANTS, **FUN}[variant], **changes}
+    return randomise(CogVideoXTransformer3DModel(**told), seed)
 
 
 def vae(variant="5B", seed=1):
     from diffusers import AutoencoderKLCogVideoX
 
-    scale = 1.15258426 if variant == "2B" else 0.7
+    scale = 1.15258426 if variant.startswith("2B") else 0.7
     return randomise(AutoencoderKLCogVideoX(**VAE, scaling_factor=scale), seed)
 
 

@@ -187,7 +187,9 @@ def _reference(
     scheduler.set_timesteps(size.steps, device=x.device)
     for timestep in scheduler.timesteps:
         both = torch.cat([x, beside], dim=2).expand(2, -1, -1, -1, -1)
-        v = transformer(both, start.context, timestep.expand(2), image_rotary_emb=tables, return_dict=False)[0]
+        v = transformer(both, start.context, timestep.expand(2), image_rotary_emb=tables, return_dict=False)[
+            0
+        ]
         without, with_prompt = v.chunk(2)
         x = scheduler.step(without + CFG * (with_prompt - without), timestep, x, return_dict=False)[0]
     pixels = vae.decode(x.transpose(1, 2) / vae.config.scaling_factor).sample

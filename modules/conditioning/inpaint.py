@@ -13,19 +13,28 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class KnownClip:
-    """Frames (f, h, w, 3) in 0..1 and the mask (f, h, w) of what is to be made anew."""
+    """Frames (f, h, w, 3) in 0..1 and the mask (f, h, w) of what is to be made anew; it may have greys."""
 
     frames: Tensor
     mask: Tensor
 
     @property
     def is_unknown(self) -> bool:
-        """Whether all of it is to be made anew."""
-        return bool((self.mask == 1).all())
+        """Whether all of it is to be made anew: the mask is white everywhere, in 8 bits."""
+        return bool(((self.mask * 255).round() == 255).all())
+
+    @property
+    def hidden(self) -> Tensor:
+        """The mask without greys, (f, h, w): 1 from 0.5 on."""
+        return (self.mask >= 0.5).to(self.mask)
 
     def pixels(self) -> Tensor:
         """(f, h, w, 3) in 0..1 of what is known, black elsewhere."""
         return torch.where(self.mask[..., None] < 0.5, self.frames, 0.0)
+
+    def dimmed(self) -> Tensor:
+        """(f, h, w, 3) in 0..1, the darker the whiter the mask is there."""
+        return self.frames * (1 - self.mask[..., None])
 
 
 def whole_mask(frames: Tensor) -> Tensor:
@@ -57,10 +66,7 @@ def known_ends(start_fhwc: Tensor | None, end_fhwc: Tensor | None, num_frames: i
 
 
 def spread_mask(mask_fhw: Tensor, num_frames: int, width: int, height: int) -> Tensor:
-    """A mask for each frame, 0 or 1: one for all, or one per frame; at 0.5 and above it is 1.
-
-    ValueError for another count or another size.
-    """
+    """A mask for each frame: one for all, or one per frame. ValueError for another count or another size."""
     count, have_h, have_w = mask_fhw.shape
     if count not in (1, num_frames):
         raise ValueError(
@@ -70,7 +76,7 @@ def spread_mask(mask_fhw: Tensor, num_frames: int, width: int, height: int) -> T
         raise ValueError(
             f"The mask is {have_w}x{have_h}, the clip {width}x{height}: make both the same size."
         )
-    return (mask_fhw >= 0.5).to(mask_fhw).expand(num_frames, -1, -1)
+    return mask_fhw.expand(num_frames, -1, -1)
 
 
 def noise_known(pixels: Tensor, strength: float, seed: int) -> Tensor:

@@ -106,8 +106,7 @@ def group_statistics(pieces: Sequence[Tensor], groups: int, eps: float) -> tuple
     else:
         var_pbg = other_pbg.pow(-2) - eps
     share_p11 = mean_pbg.new_tensor([count / sum(counts) for count in counts])[:, None, None]
-    mean_bg = (share_p11 * mean_pbg).sum(dim=0)
-    var_bg = (share_p11 * (var_pbg + (mean_pbg - mean_bg).square())).sum(dim=0)
+    mean_bg, var_bg = _merge(mean_pbg, var_pbg, share_p11)
     return mean_bg, torch.rsqrt(var_bg + eps)
 
 
@@ -125,8 +124,27 @@ def _norms(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     if x.stride() != torch.empty(x.shape, device="meta", memory_format=order).stride():
         # The kernel asks for plain strides, also along axes of length one.
         x = allocate(x, *x.shape).copy_(x)
+    if order is torch.contiguous_format:
+        return _kernel(x, groups, eps)
+    # Channels last, the kernel of a CPU adds number to number: over a flat picture that loses digits, over a row not.
+    rows = x.movedim(1, -1).flatten(0, -3).movedim(-1, 1)[:, :, None]
+    mean_nbg, rstd_nbg = (
+        moment.unflatten(0, (len(x), -1)).movedim(1, 0) for moment in _kernel(rows, groups, eps)
+    )
+    mean_bg, var_bg = _merge(mean_nbg, rstd_nbg.pow(-2) - eps, 1 / len(mean_nbg))
+    return mean_bg, torch.rsqrt(var_bg + eps)
+
+
+def _kernel(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     b, c = x.shape[:2]
     return torch.native_group_norm(x, None, None, b, c, x[0, 0].numel(), groups, eps)[1:]  # type: ignore[return-value]
+
+
+def _merge(mean_pbg: Tensor, var_pbg: Tensor, share: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Mean and variance (b, groups) of pieces that make up such shares of all numbers."""
+    # about one of them: of a flat clip the mean is far above the deviation
+    mean_bg = mean_pbg[0] + (share * (mean_pbg - mean_pbg[0])).sum(dim=0)
+    return mean_bg, (share * (var_pbg + (mean_pbg - mean_bg).square())).sum(dim=0)
 
 
 def in_rows(

@@ -65,6 +65,12 @@ def describe(model: Any, node: str) -> VideoModel:
     return replace(said, noise=noise_of(model.get_model_object("model_sampling")))
 
 
+def input_channels(model: Any) -> int | None:
+    """Channels that the network of a MODEL takes; None where it does not tell."""
+    channels = getattr(model.get_model_object("diffusion_model"), "in_channels", None)
+    return channels if isinstance(channels, int) else None
+
+
 def _read(model: Any, node: str) -> VideoModel:
     """The description of a MODEL of the host."""
     base, latents = model.model, model.get_model_object("latent_format")

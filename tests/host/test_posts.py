@@ -47,6 +47,26 @@ def svd():
     return graph
 
 
+def inpainting():
+    """The two nodes for what is known of a clip; never run, only refused."""
+    graph = with_chunked_frames(text_to_video("5B", steps=1))
+    graph["video"] = node("EmptyImage", width=64, height=64, batch_size=9, color=255)
+    graph["mask"] = node("SolidMask", value=1.0, width=64, height=64)
+    both = {
+        "positive": ["positive", 0],
+        "negative": ["negative", 0],
+        "vae": ["loader", 2],
+        "latent": ["latent", 0],
+    }
+    graph["follow"] = node("KinetographControlVideoConditioning", video=["video", 0], fit="crop", **both)
+    both |= {"positive": ["follow", 0], "negative": ["follow", 1], "model": ["loader", 0], "fit": "crop"}
+    mode = {"mode": "mask resized", "mode.image_noise": "none", "mode.seed": 0}
+    known = {"video": ["video", 0], "mask": ["mask", 0]}
+    graph["inpaint"] = node("KinetographInpaintConditioning", **both, **mode, **known)
+    graph["sampler"]["inputs"].update(positive=["inpaint", 0], negative=["inpaint", 1], latent=["inpaint", 2])
+    return graph
+
+
 ENDS = ("save", "again", "combine", "stream")
 
 
@@ -108,6 +128,11 @@ WRONG = [
     (svd, "condition", {"noise_aug_strength": math.nan}, "noise_aug_strength", 1),
     (svd, "condition", {"fps": 0}, "fps", 1),
     (svd, "pins", {"frames": "last"}, "frames", 1),
+    (inpainting, "inpaint", {"mode": "both"}, "mode", 1),
+    (inpainting, "inpaint", {"mode": ["loader", 9]}, "mode", 1),
+    (inpainting, "inpaint", {"mode.image_noise": "loud"}, "mode.image_noise", 1),
+    (inpainting, "inpaint", {"mode.seed": -1}, "mode.seed", 1),
+    (inpainting, "follow", {"fit": "pad"}, "fit", 1),
 ]
 
 
@@ -138,12 +163,12 @@ def test_a_wrong_value_is_refused_at_the_post_in_words_that_begin_with_it(
 def sockets(client, kind):
     """Inputs of a node that take links alone."""
     info = client.get_json(f"/object_info/{kind}")[kind]["input"]
-    links = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONDITIONING", "LATENT", "IMAGE", "AUDIO"}
+    links = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONDITIONING", "LATENT", "IMAGE", "MASK", "AUDIO"}
     return [name for group in ("required", "optional") for name, (kind, *_) in info.get(group, {}).items()
             if isinstance(kind, str) and kind in links]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [cogvideox, svd])
+@pytest.mark.parametrize("make", [cogvideox, svd, inpainting])
 def test_a_value_typed_into_a_socket_is_refused_at_the_post(client, make):
     tried = 0
     for key, entry in make().items():
@@ -204,6 +229,7 @@ LINKED = [
     (cogvideox, "stream", "frame_rate", "PrimitiveFloat", 1e9, "frame_rate must be a number from 0.1 to 240"),
     (svd, "pins", "frames", "PrimitiveString", "last", "got 'last'"),
     (svd, "condition", "fps", "PrimitiveInt", 999, "fps must be a number from 1 to 120: got 999"),
+    (inpainting, "inpaint", "mode.seed", "PrimitiveInt", -5, "mode.seed must be a number from 0 to"),
 ]
 
 

@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kinetograph.pocket import detector
+from kinetograph.pocket import detector, inputs
+from kinetograph.pocket.scenes import draw_scenes
+from kinetograph.pocket.train_fun import centres
+from kinetograph.pocket.train_image import psnr
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
 from kinetograph.tools.server import Server
@@ -29,8 +32,14 @@ MAKES = {
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
     "fun_continue": [(30, 64, 64)],
+    "fun_control": [(17, 64, 64)],
+    "fun_first_last": [(17, 64, 64)],
+    "fun_image": [(17, 64, 64)],
+    "fun_inpaint": [(17, 64, 64)],
     "fun_loop": [(26, 64, 64)],
+    "fun_text": [(17, 64, 64)],
     "image_to_video": [(17, 64, 64)],
+    "own_clip": [(17, 64, 64)],
     "reward_lora": [(9, 64, 64)],
     "svd": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
@@ -134,16 +143,53 @@ def size_of(file):
     return frames, width, height
 
 
-def test_text_to_video_draws_a_clean_circle(pocket):
-    """As it is, with all its steps: what a newcomer sees first. 0.086 and 0.116; dynamic guidance 6: 0.12, 0.17."""
-    graph = read(ROOT / "workflows" / "api" / "text_to_video.json")
-    result = pocket.client.run(graph)
+def made_by(pocket, name):
+    """Frames (f, h, w, 3) in 0..1 of a workflow as it is, with all its steps."""
+    result = pocket.client.run(read(ROOT / "workflows" / "api" / f"{name}.json"))
     assert result.status == "success", result.message
     (file,) = result.files()
-    frames = torch.from_numpy(frames_of(pocket.base / "output" / file["subfolder"] / file["filename"])) / 255
+    frames = frames_of(pocket.base / "output" / file["subfolder"] / file["filename"])
+    return torch.from_numpy(frames) / 255
+
+
+def test_text_to_video_draws_a_clean_circle(pocket):
+    """As it is, with all its steps: what a newcomer sees first. 0.086 and 0.116; dynamic guidance 6: 0.12, 0.17."""
+    frames = made_by(pocket, "text_to_video")
     assert detector.read_clip(frames) == detector.Reading("red", "circle", "moving left")
     off = [away_from_circle(cover) for cover in detector.foreground(frames)]
     assert sum(off) / len(off) < 0.1 and max(off) < 0.135
+
+
+# what a workflow draws, and where its shape is in each frame; None: wherever it likes
+DRAWS = {
+    "fun_text": (("blue", "square", "moving up"), None),
+    "fun_image": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
+    "fun_first_last": (("red", "circle", "moving right"), inputs.NEAR.centres()),
+    "fun_inpaint": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
+    "fun_control": (("yellow", "triangle", None), inputs.CORNER.centres()),
+    # filmed at 24 frames a second, redrawn at 8
+    "own_clip": (("blue", "square", "moving left"), inputs.FILMED.centres(inputs.FILM_FRAMES)[:49:3]),
+}
+
+
+# other hosts run the same graphs with fewer steps
+@pytest.mark.newest
+@pytest.mark.parametrize("name", DRAWS)
+def test_fun_workflows_draw_what_they_are_for(pocket, name):
+    """As they are, with all their steps. A clip that stands still is off its way."""
+    frames, (shown, way) = made_by(pocket, name), DRAWS[name]
+    assert detector.read_clip(frames) == detector.Reading(*shown)
+    if way is not None:
+        off = (centres(frames) - way).norm(dim=-1)
+        assert off.mean() < 1.5 and off.max() < 2.5
+    first, *_, last = draw_scenes([inputs.NEAR])[0]
+    if name in ("fun_image", "fun_first_last"):
+        assert psnr(frames[:1], first[None]) > 25
+    if name == "fun_first_last":
+        assert psnr(frames[-1:], last[None]) > 22
+    if name == "fun_inpaint":
+        kept = inputs.HOLE.mask() < 0.5
+        assert psnr(frames[kept][None], inputs.covered_clip()[kept][None]) > 28
 
 
 def away_from_circle(cover_hw):

@@ -156,6 +156,8 @@ LIMITS = {
     "svd-exvideo": "at most 128 frames",
     "cogvideox-5b": "",
     "cogvideox-1.5-5b-i2v": "",
+    "cogvideox-fun-2b-inp": "at most 49 frames",
+    "cogvideox-fun-5b-inp": "",
     "svd-xt": "",
     "cogvideox-vae": "",
 }
@@ -168,6 +170,14 @@ def test_limits_are_told_before_loading(tmp_path, name):
     assert [line for line in report.to_text().splitlines() if "limits" in line] == [
         f"  limits      {LIMITS[name]}"
     ] * bool(LIMITS[name])
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if "-fun-" in name])
+def test_fun_is_named(tmp_path, name):
+    """What InP and Control are is not read from the name of a file."""
+    path = write_sparse(tmp_path / "diffusion_pytorch_model.safetensors", BY_NAME[name].shapes)
+    text = examine(path).to_text()
+    assert f"CogVideoX {BY_NAME[name].variant}" in text and "CogVideoX Loader" in text
 
 
 def test_limits_of_a_damaged_network_are_none(tmp_path):

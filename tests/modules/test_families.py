@@ -27,9 +27,14 @@ CONFIGS = {
         "2B": CogVideoXConfig(**SMALL, rotary=False),
         "5B-I2V": CogVideoXConfig(**SMALL, **LEARNED),
         "1.5-5B": CogVideoXConfig(**SMALL, patch_size_t=2),
+        "Fun-2B-InP": CogVideoXConfig(**SMALL, rotary=False, in_channels=33, sample_frames=5),
+        "Fun-5B-InP": CogVideoXConfig(**SMALL, in_channels=33),
+        "Fun-1.5-5B-InP": CogVideoXConfig(**SMALL, in_channels=33, patch_size_t=2),
+        "Fun-5B-Control": CogVideoXConfig(**SMALL, in_channels=32),
     },
     "svd": {"UNet": SVDConfig(**UNET), "UNet with ExVideo": SVDConfig(**UNET, exvideo=True)},
 }
+LIMITED = ("5B-I2V", "Fun-2B-InP", "UNet with ExVideo")
 CASES = [(family, name) for family, configs in CONFIGS.items() for name in configs]
 BY_ID = {family.id: family for family in FAMILIES}
 
@@ -69,12 +74,12 @@ def test_example_inputs_are_those_of_the_network(family, name):
 def test_limits_are_where_the_network_ends(family, name):
     diffusion, config = BY_ID[family].network, CONFIGS[family][name]
     limits = diffusion.limits(config)
-    if name not in ("5B-I2V", "UNet with ExVideo"):
+    if name not in LIMITED:
         assert limits == Limits() and limits.text == ""
         return
     width, height = limits.size or (128, 128)
     inside = Clip(width, height, limits.max_frames)
-    beyond = [Clip(width, height, limits.max_frames + (4 if name == "5B-I2V" else 1))]
+    beyond = [Clip(width, height, limits.max_frames + (1 if family == "svd" else 4))]
     beyond += [Clip(width + 16, height, 5)] if limits.size else []
     if name == "5B-I2V":
         assert (limits.max_frames, limits.size) == (5, (64, 48))
@@ -82,6 +87,11 @@ def test_limits_are_where_the_network_ends(family, name):
         for clip in beyond:
             with pytest.raises(ValueError, match="learned positions"):
                 run(family, name, clip)
+    if name == "Fun-2B-InP":  # any picture, as many frames as it has positions for
+        assert (limits.max_frames, limits.size) == (5, None)
+        run(family, name, Clip(80, 32, 5))
+        with pytest.raises(ValueError, match="positions for 2 latent frames: got 3, use at most 5 frames"):
+            run(family, name, Clip(80, 32, 9))
     limits.check("A model", inside.width, inside.height, inside.num_frames)
     for clip in beyond:
         with pytest.raises(ValueError, match="^A model (has learned positions|makes clips of at most)"):

@@ -44,6 +44,8 @@ VARIANTS = {
     "5B-I2V": {"in_channels": 32, "learned_positions": TEXT_TOKENS + 2 + 4 * 4 * 6},
     "1.5-5B": {"patch_size_t": 2},
     "1.5-5B-I2V": {"patch_size_t": 2, "in_channels": 32, "ofs_dim": 8},
+    "Fun-2B-InP": {"rotary": False, "in_channels": 33},
+    "Fun-1.5-5B-InP": {"patch_size_t": 2, "in_channels": 33},
 }
 TINY_UNET = SVDConfig(channels=(32, 64, 64, 64), head_dim=16, context_dim=24, adm_dim=48)
 CLIPS, FRAMES = 2, 3
@@ -99,9 +101,9 @@ def transformer(variant):
     return randomise(CogVideoXTransformer(CogVideoXConfig(**TINY, **VARIANTS[variant])))
 
 
-def cogvideox_error(forward, variant, h=8, w=12):
+def cogvideox_error(forward, variant, h=8, w=12, t=4):
     net = transformer(variant)
-    x, text = draw(2, net.config.in_channels, 4, h, w), draw(2, TEXT_TOKENS, 12)
+    x, text = draw(2, net.config.in_channels, t, h, w), draw(2, TEXT_TOKENS, 12)
     given = x, torch.tensor([999.0, 30.0]), text
     more = torch.tensor([2.0, 7.0])
     with torch.inference_mode():
@@ -114,6 +116,10 @@ def test_cogvideox(forward_of, variant):
     assert cogvideox_error(forward, variant) <= TOLERANCE
     if variant != "5B-I2V":
         assert cogvideox_error(forward, variant, 10, 6) <= TOLERANCE
+
+
+def test_a_lone_frame_of_funs_newer_model(forward_of):
+    assert cogvideox_error(forward_of("cogvideox"), "Fun-1.5-5B-InP", t=1) <= TOLERANCE
 
 
 @cache
@@ -148,7 +154,8 @@ WRONG = [  # (family, variant, what the page says, a mistake that somebody might
     ("cogvideox", "5B", "image, text = norm.linear", "text, image = norm.linear"),
     ("cogvideox", "5B", "if config.patch_size_t == 1:", "if False:"),
     ("cogvideox", "5B-I2V", "rows[config.max_text_tokens :]", "rows[length:]"),
-    ("cogvideox", "2B", "np.tile(plane, (t, 1))", "np.repeat(plane, t, axis=0)"),
+    ("cogvideox", "2B", "np.tile(plane, (t_own, 1))", "np.repeat(plane, t_own, axis=0)"),
+    ("cogvideox", "Fun-2B-InP", "if config.resizes_positions", "if False"),
     (
         "cogvideox",
         "1.5-5B",

@@ -14,7 +14,7 @@ from kinetograph.pocket.parts import MODEL_FOLDER, ROOT, SCHEDULER_SETTINGS, TEX
 from kinetograph.pocket.shapes import all_subjects, draw_batch, sample_clip
 
 KINDS = {"transformer": "diffusion_model", "vae": "vae", "text_encoder": "text_encoder"}
-MOST_BYTES = 16_000_000
+MOST_BYTES = 24_000_000
 
 
 def settings(part: str) -> dict:

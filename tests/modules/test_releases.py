@@ -91,10 +91,17 @@ def readme():
     return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
+TASKS = {
+    "-I2V": "image to video",
+    "-InP": "text, first and last images, a masked video or a video to video",
+    "-Control": "a control video to video",
+}
+
+
 def makes(family, release):
-    starts_from_picture = family.id == "svd" or release.variant.endswith("-I2V")
     width, height, frames = release.size
-    task = "image to video" if starts_from_picture else "text to video, video to video"
+    task = "image to video" if family.id == "svd" else "text to video, video to video"
+    task = next((task for end, task in TASKS.items() if release.variant.endswith(end)), task)
     return f"{task}; {width}x{height}, {frames} frames"
 
 

@@ -62,13 +62,17 @@ def links_of(node, schemas, links):
 
 
 def defaults_in(prompt, schemas):
-    """ "node.widget" of every widget of our nodes that has the value of a fresh node."""
+    """ "node.widget" of every widget of our nodes that has the value of a fresh node, or none though it needs one.
+
+    A widget that came since the prompt was saved is not in it.
+    """
     return [
         f"{node['class_type'].removeprefix(OURS)}.{field.name}"
         for node in prompt.values()
         if node["class_type"].startswith(OURS)
         for field in widgets_in(node, schemas)
-        if node["inputs"].get(field.name, field.default) == field.default
+        if (field.required or field.name in node["inputs"])
+        and node["inputs"].get(field.name, field.default) == field.default
     ]
 
 

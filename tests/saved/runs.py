@@ -6,12 +6,17 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.saved import loras
 from kinetograph.tools.commands import ROOT
 from kinetograph.tools.server import PACK, Server
 
 HERE = Path(__file__).parent
+# A Control checkpoint of sorts: the image-to-video one without the table by which it is told from Control.
+CONTROL, TABLE = "CogVideo/pocket-control.safetensors", "patch_embed.pos_embedding"
 SAVER = "KinetographVideoCombine"
 PATIENCE = 1800.0  # seconds for one workflow
 # A list of files has its first one for a default: these come before the pocket models.
@@ -48,10 +53,19 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
     for copy, original in FIRST.items():
         (base / "models" / copy).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(models / original, base / "models" / copy)
+    write_control(models / "CogVideo" / "pocket-cogvideox-i2v.safetensors", base / "models" / CONTROL)
     loras.write(base / "models" / "loras" / "saved", models / "CogVideo" / "pocket-cogvideox")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running
+
+
+def write_control(image_model, path):
+    """A file of 32 channels that follows a clip: what it makes is no clip of anybody's, but the same each time."""
+    with safe_open(image_model, "pt") as file:
+        config = json.loads(file.metadata()["config"]) | {"use_learned_positional_embeddings": False}
+        weights = {key: file.get_tensor(key) for key in file.keys() if key != TABLE}  # noqa: SIM118
+    save_file(weights, path, metadata={"format": "pt", "config": json.dumps(config)})
 
 
 def version_of(client):

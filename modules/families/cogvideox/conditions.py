@@ -95,7 +95,7 @@ def inpaint_channels(config: CogVideoXConfig, request: Request) -> Tensor:
     aigc-apps/VideoX-Fun, pipeline_cogvideox_fun_inpaint: the mask channel is scaled like latents, and a clip that is
     all to be made anew has no mask at all.
     """
-    if request.image_latents is None:
+    if request.image_latents is None and request.mask is None:
         return torch.zeros(1, 1 + config.out_channels, *request.noise_shape[2:])
     image, mask = fit_to(config, request, request.image_latents), fit_to(config, request, request.mask)
     return torch.cat([1 - mask, image], dim=1) * config.image_latent_scale

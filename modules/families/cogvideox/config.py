@@ -179,9 +179,9 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
     (head_dim,) = lengths(shapes, "transformer_blocks.0.attn1.norm_q.weight", 1)
     patch_size = whole(settings, "patch_size", GRID.patch_hw, GRID.patch_hw, GRID.patch_hw)
     patch_size_t, in_channels, out_channels = _read_patches(shapes, patch_size)
-    ofs = "ofs_embedding.linear_1.weight" in shapes
-    learned = "patch_embed.pos_embedding" in shapes
-    fun = _is_fun(in_channels, out_channels, knows_image=ofs or learned)
+    learned_positions = _second_axis(shapes, "patch_embed.pos_embedding", 3)
+    ofs_dim = _second_axis(shapes, "ofs_embedding.linear_1.weight", 2)
+    fun = _is_fun(in_channels, out_channels, knows_image=bool(learned_positions or ofs_dim))
     rotary = switch(settings, "use_rotary_positional_embeddings", width != WIDTH_2B)
     latent_scale = LATENT_SCALE_5B if rotary else LATENT_SCALE_2B
     return CogVideoXConfig(
@@ -196,16 +196,21 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Co
         patch_size=patch_size,
         patch_size_t=patch_size_t,
         rotary=rotary,
-        learned_positions=lengths(shapes, "patch_embed.pos_embedding", 3)[1] if learned else 0,
-        ofs_dim=lengths(shapes, "ofs_embedding.linear_1.weight", 2)[1] if ofs else 0,
+        learned_positions=learned_positions,
+        ofs_dim=ofs_dim,
         **_trained_size(settings),
         latents=LatentSpace(latent_scale, *colours(settings, out_channels, RGB_FACTORS)),
-        image_latent_scale=1.0 if ofs else latent_scale,
+        image_latent_scale=1.0 if ofs_dim else latent_scale,
         # Fun's own sampler, a plain DDIM, leaves it out
         snr_shift=1.0 if rotary or fun else 3.0,
-        # told for V1.1-5B; the one release of V1.5 has it
+        # its config.json tells; of V1.5 there is one release, which was
         noised_image=switch(settings, "add_noise_in_inpaint_model", fun and patch_size_t > 1),
     )
+
+
+def _second_axis(shapes: Shapes, key: str, axes: int) -> int:
+    """Length of the second axis of a tensor; 0 where the checkpoint has none of that name."""
+    return lengths(shapes, key, axes)[1] if key in shapes else 0
 
 
 def _trained_size(settings: Mapping[str, Any]) -> dict[str, int]:
