@@ -41,7 +41,7 @@ class Size:
 
 
 # two channels a group of its norms: with one, those of a flat picture are rounding alone
-SMALL = Size(8, (64, 128, 128, 256), 4, 6)
+SMALL = Size(8, (64, 128, 128, 256), 6, 4)
 LARGE = Size(48, (128, 256, 256, 512), 12, 10)
 
 
