@@ -107,6 +107,7 @@ def _ours(size: Size, config: Any, transformer: Any, vae: Any, start: Start) -> 
     from ...modules.sampling.segments import Joiner
 
     diffusion = COGVIDEOX.diffusion
+    assert diffusion is not None
     noise = diffusion.noise(config)
     channels = _known(config, vae, start, diffusion.conditions)
 

@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from kinetograph.tests.campaigns import cancels, files, kills, neighbours, prompts, segments, soak
+from kinetograph.tests.campaigns import cancels, files, kills, neighbours, prompts, soak
 from kinetograph.tests.campaigns.ground import Ground, write_models
 from kinetograph.tests.campaigns.outcome import Outcome
 from kinetograph.tools.commands import ROOT
 
 SEED = 7
-COUNTS = {"files": 50, "prompts": 50, "soak": 12, "cancels": 6, "neighbours": 1, "kills": 1, "segments": 1}
+COUNTS = {"files": 50, "prompts": 50, "soak": 12, "cancels": 6, "neighbours": 1, "kills": 1}
 PATIENCE = 30.0  # seconds: on a busy computer a hang is told from slowness by its length
 # MB a prompt: in so few prompts a clip of 60 MB may stay at the end; one kept by each prompt would show
 LEAK = 40.0
@@ -69,10 +69,6 @@ def test_neighbours(own, lent):
 
 def test_kills(own):
     check(kills.run(COUNTS["kills"], SEED, own))
-
-
-def test_segments(own):
-    check(segments.run(COUNTS["segments"], SEED, own, memory=False))
 
 
 def test_a_missed_goal_is_told():
