@@ -131,14 +131,14 @@ class Request:
     context: Tensor | None = None
     # as the VAE gave them, unscaled
     image_latents: Tensor | None = None
-    # (b, 1, t, h, w) over latent cells, 1 where the clip is made anew and 0 where `image_latents` tell what is there
-    mask: Tensor | None = None
-    # of a video that guides every frame, unscaled
-    control_latents: Tensor | None = None
     # of one clip, where frames lie on the batch axis and somebody said how many
     clip_frames: int | None = None
     # what else a family is told, by its own names
     numbers: Mapping[str, float] = field(default_factory=dict)
+    # (b, 1, t, h, w) over latent cells, 1 where the clip is made anew and 0 where `image_latents` tell what is there
+    mask: Tensor | None = None
+    # of a video that guides every frame, unscaled
+    control_latents: Tensor | None = None
 
 
 @dataclass(frozen=True)

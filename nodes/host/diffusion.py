@@ -170,10 +170,10 @@ class FamilyModel(comfy.model_base.BaseModel):
             tuple(kwargs["noise"].shape),
             kwargs.get("cross_attn"),
             kwargs.get(CONCAT),
-            kwargs.get(CONCAT_MASK),
-            kwargs.get(CONTROL),
             None if frames is None else int(frames),
             {ours: float(kwargs[name]) for name, ours in NUMBERS.items() if name in kwargs},
+            kwargs.get(CONCAT_MASK),
+            kwargs.get(CONTROL),
         )
         named = self.recipe.family.network.conditions(self.recipe.config, request)
         named = {INPUTS.get(name, name): value for name, value in named.items()}
