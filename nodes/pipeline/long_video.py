@@ -21,7 +21,7 @@ LOOP, OPEN = PLANS = ("closed loop", "open end")
 KEEP_ALL, KEEP_THESE, REMOVE = KEEPING = ("keep all", "keep these", "remove")
 # of the `file` DynamicCombo, beside the options of the format
 FILE = ("frame_rate", "filename_prefix")
-SEED = re.compile(r"\s*(\d{1,6})\s*[:=]\s*(\d{1,20})\s*")
+SEED = re.compile(r"\s*(\d{1,6})\s*[:=]\s*(\d{1,20})\s*", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 from unittest import mock
 
 import imageio_ffmpeg
+from safetensors.torch import save_file
 
 from kinetograph.tests import tiny, tiny_svd
+from kinetograph.tests.saved import loras
 from kinetograph.tools.server import Server
 
 MARK = "KINETOGRAPH_CAMPAIGN"  # in the environment of a server and of all it starts
@@ -106,4 +108,7 @@ def write_models(base):
     for name, write in (("tiny-svd", tiny_svd.write_file), ("tiny-exvideo", tiny_svd.write_exvideo)):
         if not (path := models / "SVD" / f"{name}.safetensors").exists():
             write(path)
+    if not (models / "loras").exists():
+        (models / "loras").mkdir()
+        save_file(loras.network(models / "CogVideo" / "tiny-5B"), models / "loras" / "tiny.safetensors")
     return base

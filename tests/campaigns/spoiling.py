@@ -48,6 +48,7 @@ ODD_NAMES = (
     "🎬",
 )
 BAD_FRAMES = ("", "a", "1.5", "-", "0;x", "1e3", "9" * 30, "٣", "0x1", "\x00", "--1", "0, one", "None", "½")
+BAD_SEEDS = ("x", "1", "0: 4", "1: x", "1:-2", "9999999: 1", "1: 2; 3", "1: " + "9" * 30, "\x00", ":")
 ODD_FRAMES = ("0 0", "99", "-99", "0,,0", "+0", "0, 1, 2", "999999999")
 NO_SLOTS = (99, -99, 10**30, "0", None, 1.5, NAN, {}, "x")
 PRIMITIVES = {"INT": "PrimitiveInt", "FLOAT": "PrimitiveFloat", "STRING": "PrimitiveString"}
@@ -103,10 +104,11 @@ def numbers(field, rng):
 
 
 def texts(field, rng):
-    bad = {"filename_prefix": BAD_NAMES, "frames": BAD_FRAMES}.get(field.name, ())
-    odd = {"filename_prefix": ODD_NAMES, "frames": ODD_FRAMES}.get(field.name, ODD_TEXT)
+    name = field.name.split(".")[-1]
+    bad = {"filename_prefix": BAD_NAMES, "frames": BAD_FRAMES, "seeds": BAD_SEEDS}.get(name, ())
+    odd = {"filename_prefix": ODD_NAMES, "frames": ODD_FRAMES}.get(name, ODD_TEXT)
     made = [Change("odd text", FREE, rng.choice(odd)), Change("no text", FREE, rng.choice(ODD_TEXT))]
-    return made + [Change("bad text", REFUSED, rng.choice(bad))] * (2 if bad else 0)
+    return made + ([Change("bad text", REFUSED, rng.choice(bad))] * 2 if bad else [])
 
 
 def linked(field, rng):

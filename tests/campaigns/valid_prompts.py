@@ -28,13 +28,14 @@ SOURCES = {
     "text": node("CLIPTextEncode", clip=["cog", 1], text="a red circle"),
     "frame": node("EmptyImage", width=64, height=64, batch_size=1, color=0x336699),
     "frames": node("EmptyImage", width=64, height=64, batch_size=9, color=0x336699),
+    "mask": node("SolidMask", value=1.0, width=64, height=64),
     "film": node("CreateVideo", images=["frames", 0], fps=8.0),
     "sound": node("EmptyAudio", duration=1.0, sample_rate=44100, channels=2),
 }
 LINKS = {
     "MODEL": ["cog", 0], "CLIP": ["cog", 1], "VAE": ["cog", 2], "CONDITIONING": ["text", 0], "IMAGE": ["frames", 0],
     "LATENT": ["cog_latent", 0], "CLIP_VISION": ["svd", 1], "AUDIO": ["sound", 0], "VIDEO": ["film", 0],
-    "IMAGE,VIDEO": ["frames", 0],
+    "IMAGE,VIDEO": ["frames", 0], "MASK": ["mask", 0],
 }  # fmt: skip
 OF_SVD = {"MODEL": ["svd", 0], "VAE": ["svd", 2], "LATENT": ["svd_latent", 0], "IMAGE": ["frame", 0]}
 OWN_LINKS = {  # where the family of LINKS does not fit
@@ -56,6 +57,13 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
         "sampling.steps": 1,
         "sampling.sampler_name": "euler",
         "sampling.scheduler": "edm",
+    },
+    "KinetographInpaintConditioning": {
+        "positive": ["text", 0],
+        "negative": ["text", 0],
+        "video": ["frames", 0],
+        "mask": ["mask", 0],
+        "mode": "mask resized",
     },
     "KinetographVideoSampler": {"steps": 1, "preview": False},
     "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},

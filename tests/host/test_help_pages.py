@@ -39,6 +39,9 @@ def takes(name, kind, options):
         return f"text ({options['default']})"
     if kind == "COMFY_DYNAMICCOMBO_V3":
         return "see below"
+    if kind == "COMFY_AUTOGROW_V3":
+        ((_, (one, *_)),) = options["template"]["input"]["required"].items()
+        return f"{one}, several"
     if kind == "COMBO":
         choices = options["options"]
         default = options.get("default", choices[0] if choices else None)

@@ -82,7 +82,10 @@ class TestInP:
         assert not apart[:3].any() and apart[4] > 1e-2
 
     @pytest.mark.parametrize(
-        "size", [(256, 256), (512, 288), (288, 512), (768, 432), (432, 768), (1024, 576), (1280, 720)]
+        "size",
+        [(side, side) for side in (256, 512, 768, 1024, 1280)]
+        + [(512, 288), (768, 432), (1024, 576), (1280, 720)]
+        + [(288, 512), (432, 768), (576, 1024), (720, 1280)],
     )
     def test_any_size_reaches_the_network(self, bench, size):
         """Portrait, landscape and square; 2B's positions are resized for each."""

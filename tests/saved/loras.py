@@ -13,17 +13,25 @@ TEXT = ("SelfAttention.q.weight", "DenseReluDense.wo.weight")
 def write(folder, pipeline):
     """Three files below `folder`, for the parts of a diffusers folder; the first in the list is a copy."""
     folder.mkdir(parents=True, exist_ok=True)
-    net = shapes_of(pipeline / "transformer" / "diffusion_pytorch_model.safetensors")
     text = shapes_of(pipeline / "text_encoder" / "model.safetensors")
-    blocks = {key: shape for key, shape in net.items() if "transformer_blocks" in key and len(shape) == 2}
     known = {key: shape for key, shape in text.items() if key.endswith(TEXT)}
     fun = {
-        **pairs(blocks, "lora_unet__", ("lora_down", "lora_up"), 1),
+        **network(pipeline),
         **pairs(known, "lora_te_", ("lora_down", "lora_up"), 2),
     }
-    peft = pairs(blocks, "transformer.", ("lora_A", "lora_B"), 3)
+    peft = pairs(blocks_of(pipeline), "transformer.", ("lora_A", "lora_B"), 3)
     for name, tensors in ((FIRST, fun), (FUN, fun), (PEFT, {**peft, "a.key.of.nobody": torch.ones(1)})):
         save_file(tensors, folder / name)
+
+
+def network(pipeline):
+    """A LoRA of every block of the transformer of a diffusers folder, in Fun's words."""
+    return pairs(blocks_of(pipeline), "lora_unet__", ("lora_down", "lora_up"), 1)
+
+
+def blocks_of(pipeline):
+    net = shapes_of(pipeline / "transformer" / "diffusion_pytorch_model.safetensors")
+    return {key: shape for key, shape in net.items() if "transformer_blocks" in key and len(shape) == 2}
 
 
 def shapes_of(file):
