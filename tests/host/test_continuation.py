@@ -129,7 +129,7 @@ def test_segments_are_removed_as_the_user_wishes(pocket, output):
 
 
 def test_a_stop_leaves_finished_segments_and_no_video(pocket, output):
-    graph = continued({**plan(segments=3), **sampling(steps=8), **file()})
+    graph = continued({**plan(segments=3), **sampling(steps=16), **file()})
 
     def stop(kind, data):
         if kind == "preview" and len(kept(output)) == 1 and not stopped:
