@@ -136,11 +136,14 @@ class Run:
 
     def notes(self) -> list[str]:
         """What there is to say once the video is there; segments are removed as the user wishes."""
-        keeping = self.video.plan["keep_segments"]
+        keeping, own = (
+            self.video.plan["keep_segments"],
+            {number + 1: key for number, key in self.keys.items()},
+        )
         if keeping == KEEP_THESE:
-            self.store.remove_others({number + 1: key for number, key in self.keys.items()})
+            self.store.remove_others(own)
         if keeping == REMOVE:
-            self.store.remove({number + 1: key for number, key in self.keys.items()})
+            self.store.remove(own)
         return [". ".join([*self.lines, f"{self.video.segments.total} frames"]) + "."]
 
 

@@ -83,10 +83,11 @@ def load_cogvideox(
 ) -> tuple[object, object, object]:
     """MODEL, CLIP and VAE of a CogVideoX pipeline; `decode` is one of DECODE."""
     network = source_of(COGVIDEOX, model, model, "diffusion_model")
+    config = network.finding.config
     return (
         load_model(COGVIDEOX, network, weight_dtype),
-        load_text_encoder(COGVIDEOX, model, text_encoder, network.finding.config.max_text_tokens),
-        load_video_vae(COGVIDEOX, model, vae, schedule_of(network) if decode == FROM_TRANSFORMER else decode),
+        load_text_encoder(COGVIDEOX, model, text_encoder, config.max_text_tokens),
+        load_video_vae(COGVIDEOX, model, vae, config.schedule if decode == FROM_TRANSFORMER else decode),
     )
 
 
@@ -128,12 +129,6 @@ def load_text_encoder(family: Family, model: str, chosen: str, max_tokens: int) 
         check=source.check,
     )
     return text_encoder.load_clip(recipe)
-
-
-def schedule_of(network: Source) -> Schedule:
-    """How the latents of a transformer are cut for decoding: Fun's V1.5 was trained and shipped with another way."""
-    config = network.finding.config
-    return "fun" if config.fun and config.patch_size_t > 1 else "base"
 
 
 def load_video_vae(family: Family, model: str, chosen: str, schedule: Schedule) -> object:

@@ -91,13 +91,16 @@ def save_stream(
 
 def place_of(node: Any, clip_file: ClipFile, size: tuple[int, int]) -> tuple[Path, str]:
     """(folder, name) of a clip that will be written, before its counter."""
+    return _save_path(node, clip_file, size)[:2]
+
+
+def _save_path(node: Any, clip_file: ClipFile, size: tuple[int, int]) -> tuple[Path, str, int, str]:
+    """(folder, name, counter, folder below the host's) of the next clip of that name."""
     temporary = not clip_file.save_output
-    prefix = fill_prefix(
-        clip_file.filename_prefix, node.hidden.prompt, datetime.now(), files.result_root(temporary)
-    )
+    root = files.result_root(temporary)
+    prefix = fill_prefix(clip_file.filename_prefix, node.hidden.prompt, datetime.now(), root)
     with in_our_words():
-        folder, name, _, _ = files.save_path(prefix, *size, temporary)
-    return folder, name
+        return files.save_path(prefix, *size, temporary)
 
 
 def _write(
@@ -109,12 +112,8 @@ def _write(
     advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[VideoWriter, str]:
     """(the writer of a finished file, the folder below the host's that it lies in)."""
-    temporary = not clip_file.save_output
     encoding, sound = clip_file.encoding, read_audio(clip_file.audio)
-    root = files.result_root(temporary)
-    prefix = fill_prefix(clip_file.filename_prefix, node.hidden.prompt, datetime.now(), root)
-    with in_our_words():
-        folder, name, counter, subfolder = files.save_path(prefix, *size, temporary)
+    folder, name, counter, subfolder = _save_path(node, clip_file, size)
     notes = read_notes(*media.workflow_of(node, clip_file.save_metadata))
     job = Job(
         folder, name, encoding, counter, sound, clip_file.trim_to_audio, notes, num_frames, progress.check_interrupted

@@ -12,6 +12,7 @@ from ...grid import LatentGrid
 from ...weights.part import Shapes, lengths
 from ...weights.settings import colours, switch, whole
 from ..family import FrameRule, LatentSpace, Limits, Takes
+from .vae import Schedule
 
 # The VAE of every release (sec. 2.1); two latent cells make a token on each axis.
 GRID = LatentGrid(channels=16, stride_t=4, stride_hw=8, lone_first=True, patch_hw=2)
@@ -131,6 +132,11 @@ class CogVideoXConfig:
         cells = self.sample_width * self.sample_height // self.patch_size**2
         latent_frames = (self.learned_positions - self.max_text_tokens) // cells
         return Limits(max_frames=GRID.pixel_frames(latent_frames), size=(width, height))
+
+    @property
+    def schedule(self) -> Schedule:
+        """How its clips are cut for decoding: Fun's V1.5 was trained and shipped with a way of its own."""
+        return "fun" if self.fun and self.patch_size_t > 1 else "base"
 
     @property
     def frame_rule(self) -> FrameRule:
