@@ -36,7 +36,7 @@ def _begin(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             "Another node put its own context windows over those of Context Windows: keep one of the two."
         )
     windowing = handler.windowing
-    frames = clip_length(guider.conds, noise, windowing.axis)
+    frames = clip_length(guider, noise, windowing.axis)
     sigmas = args[2]
     check_run(windowing, frames, noise.shape[handler.dim], len(sigmas) - 1)
     if windowing.prompts:
