@@ -11,7 +11,6 @@ from ...modules.weights.files import Header
 from ...modules.weights.lora import LoRA, grouped, rank_words, read_alphas
 from ...modules.weights.lora_names import ALPHA, stem_of
 
-
 # in the name of what lies in a motion module
 MOTION_BLOCK = "temporal_transformer.transformer_blocks.0."
 
