@@ -8,7 +8,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from .errors import gone, shown, special_kind, unreadable
+from .errors import AGAIN, gone, shown, special_kind, unreadable
 
 HEAD_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -17,7 +17,6 @@ PICKLE_BYTES = 4 * 2**20  # how much of a pickle is looked through for names
 ZIP_READ_BYTES = 4 * 2**20  # how much of a zip is read at once: its directory comes in one piece
 APPLE_DOUBLE = b"\x00\x05\x16\x07"
 HARMLESS = ("torch", "collections", "numpy", "_codecs", "__builtin__", "builtins.set", "builtins.dict")
-AGAIN = "Download it again, or copy it again from where it is complete."
 
 
 def diagnose(file: Path) -> str:
