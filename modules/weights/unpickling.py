@@ -26,6 +26,7 @@ MAX_DEPTH = 16  # of dicts in dicts
 MAX_TENSORS = 50_000
 MAX_KEY = 1_000  # characters
 MAX_AXES = 32
+MAX_ARGUMENTS = 8
 STORAGE_KEY = re.compile("[0-9]{1,20}")
 # under which trainers and pipelines put the weights, beside what else they keep
 WRAPPERS = ("state_dict", "controlnet")
@@ -42,9 +43,9 @@ class StorageType:
 class Call(Enum):
     """What a list of tensors may call; here a sign of what to build."""
 
-    DICT = "collections.OrderedDict"
-    TENSOR = "torch._utils._rebuild_tensor_v2"
-    PARAMETER = "torch._utils._rebuild_parameter"
+    DICT = "collections", "OrderedDict"
+    TENSOR = "torch._utils", "_rebuild_tensor_v2"
+    PARAMETER = "torch._utils", "_rebuild_parameter"
 
 
 STORAGES = {
@@ -59,9 +60,9 @@ STORAGES = {
     "ByteStorage": "U8",
     "BoolStorage": "BOOL",
 }
-GLOBALS: Mapping[str, StorageType | Call] = {
+GLOBALS: Mapping[tuple[str, str], StorageType | Call] = {
     **{call.value: call for call in Call},
-    **{f"torch.{name}": StorageType(word) for name, word in STORAGES.items()},
+    **{("torch", name): StorageType(word) for name, word in STORAGES.items()},
 }
 
 
@@ -124,7 +125,7 @@ class TensorUnpickler(pickle._Unpickler):
     readline: Any
 
     def find_class(self, module: str, name: str, /) -> StorageType | Call:
-        known = GLOBALS.get(f"{module}.{name}")
+        known = GLOBALS.get((module, name))
         if known is None:
             raise StrangeError(shown(f"{module}.{name}"))
         return known
@@ -197,6 +198,9 @@ def _are_counts(*values: Any) -> bool:
 
 def _rebuild(call: Any, arguments: Any) -> Any:
     """What a call stands for."""
+    # a memo may call with a million arguments again and again
+    if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
+        raise DamagedError("it calls something with what is no list of arguments")
     match call, arguments:
         case Call.DICT, ():
             return {}
