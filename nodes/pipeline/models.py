@@ -29,9 +29,9 @@ def components_of(kind: Kind) -> tuple[str, ...]:
 
 
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(part.kind for part in PARTS))
-OWN = tuple(dict.fromkeys(part.folders[-1] for part in PARTS))
-# the host's folder for LoRA files
-LORAS = ("loras",)
+# the host's folder for LoRA files, and that of AnimateDiff-Evolved, which users know
+LORAS = ("loras", "animatediff_motion_lora")
+OWN = tuple(dict.fromkeys((*(part.folders[-1] for part in PARTS), LORAS[-1])))
 MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS), components_of("diffusion_model"))
 
 
