@@ -1,6 +1,7 @@
 """Torch checkpoints: read as torch reads them, mapped from disk, and only their small part for a header."""
 
 import json
+import os
 import time
 from collections import OrderedDict
 
@@ -10,10 +11,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kinetograph.modules import doctor
+from kinetograph.modules.families.animatediff import MOTION_MODULE
+from kinetograph.modules.families.animatediff.releases import RELEASES
 from kinetograph.modules.weights import pickles
 from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights, read_header
 from kinetograph.modules.weights.shards import component_folders, weight_files
+from kinetograph.tests import motion_files
 from kinetograph.tests.checkpoints import BY_NAME, write_sparse, write_sparse_ckpt
 from kinetograph.tests.modules.test_weights_files import resident
 
@@ -153,12 +157,40 @@ def test_a_header_reads_the_small_part_alone(tmp_path, bytes_read, capsys):
         tmp_path / "svd_xt.ckpt", BY_NAME["svd-xt"].shapes, "F16", "state_dict", {"epoch": 1}
     )
     assert abs(path.stat().st_size / 4_782_000_000 - 1) < 0.01
+    os.utime(path, (0, 0))  # long there: its header is read once
     start = time.process_time()
     assert doctor.main([str(path)]) == 0
     assert time.process_time() - start < 3
     assert "Complete: SVD UNet" in capsys.readouterr().out
     # of 4.8 GB: 2446 names in the list of tensors and as many in the directory
     assert 0 < sum(bytes_read) < 2**20
+
+
+# spec: releases; of v1 no size is published
+KEYS = {"v1": 560, "v2": 588, "v3": 560, "SDXL beta": 420, "AnimateLCM": 546}
+
+
+@pytest.mark.parametrize("version", KEYS)
+def test_motion_modules_of_the_published_shapes(tmp_path, version, capsys):
+    """As the `.ckpt` that was published and as a safetensors file of the same keys."""
+    shapes = MOTION_MODULE.shapes(motion_files.PUBLISHED[version])
+    paths = [
+        write_sparse_ckpt(tmp_path / "mm.ckpt", shapes),
+        write_sparse(tmp_path / "mm.safetensors", shapes, "F32"),
+    ]
+    releases = [
+        release for release in RELEASES if release.variant == version and release.file.endswith(".ckpt")
+    ]
+    headers = [read_header(path) for path in paths]
+    assert releases and headers[0].shapes == headers[1].shapes and headers[0].dtypes == headers[1].dtypes
+    for path, header in zip(paths, headers, strict=True):
+        assert len(header.shapes) == KEYS[version] and header.dtype == "float32"
+        for release in releases:
+            assert release.bytes is None or abs(path.stat().st_size / release.bytes - 1) < 0.01
+        assert path.stat().st_blocks * 512 < 2**23
+        assert doctor.main([str(path)]) == 0
+        assert f"Complete: AnimateDiff {version}" in capsys.readouterr().out
+        assert sum(tensor.nbytes for tensor in open_weights(path).values()) == 4 * header.parameters
 
 
 def test_weights_are_mapped(tmp_path):
