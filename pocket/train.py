@@ -72,6 +72,20 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
         write_log(runs)
 
 
+def run_sd(part: str, runs: Path, steps: int | None) -> None:
+    """One part of the SD pocket model, its motion module and its MotionLoRAs."""
+    base_run = runs / "sd_base"
+    if part == "sd_vae":
+        from .sd.train_vae import train_part
+
+        train_part(runs / "sd_decoder", "decoder")
+        train_part(runs / "sd_encoder", "encoder")
+    elif part == "sd_base":
+        from .sd.train_base import train_base
+
+        train_base(base_run, steps or 2600)
+
+
 COGVIDEOX = (
     "vae",
     "transformer",
@@ -84,13 +98,14 @@ COGVIDEOX = (
     "ship_control",
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
+SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "ship_sd")
 
 
 def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("part", choices=COGVIDEOX + SVD)
+    reader.add_argument("part", choices=COGVIDEOX + SVD + SD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
     reader.add_argument("--device", default="cpu", help="of inpaint and control: cpu, or cuda")
@@ -102,6 +117,8 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     if asked.part in SVD:
         run_svd(asked.part, asked.runs, asked.steps)
+    elif asked.part in SD:
+        run_sd(asked.part, asked.runs, asked.steps)
     else:
         run_cogvideox(asked.part, asked.runs, asked.steps, asked.device)
 
