@@ -17,6 +17,7 @@ Kind = Literal[
     "image_encoder",  # CLIP vision
     "image_vae",  # encodes the picture a video starts from, where that is not the VAE
     "extension",  # weights that take the place of some of the diffusion model's
+    "motion_module",  # layers beside those of an image model
 ]
 
 

@@ -1,0 +1,45 @@
+"""The names of motion-module files: the original ones, and those of diffusers' MotionAdapter."""
+
+from ...weights.keymap import KeyMap, Rows, same, under
+
+PLACES = ("down_blocks.{i}.", "mid_block.", "up_blocks.{i}.")
+ATTENTION = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.{p}")
+BLOCK = "transformer_blocks.0."
+OURS = "motion_modules.{j}.temporal_transformer."
+
+_INSIDE: Rows = (
+    *same("norm.{p}", "proj_in.{p}", "proj_out.{p}"),
+    *under(
+        BLOCK,
+        BLOCK,
+        (
+            *(row for n in "01" for row in same(*(f"attention_blocks.{n}.{name}" for name in ATTENTION))),
+            *same("attention_blocks.{k}.pos_encoder.pe", "norms.{k}.{p}"),
+            *same("ff.net.0.proj.{p}", "ff.net.2.{p}", "ff_norm.{p}"),
+        ),
+    ),
+)
+_DIFFUSERS: Rows = (
+    *same("norm.{p}", "proj_in.{p}", "proj_out.{p}"),
+    *under(
+        BLOCK,
+        BLOCK,
+        (
+            *(
+                (f"attn{n + 1}.{name}", f"attention_blocks.{n}.{name}")
+                for n in range(2)
+                for name in ATTENTION
+            ),
+            # one table for both attentions
+            ("pos_embed.pe", "attention_blocks.0.pos_encoder.pe"),
+            *((f"norm{n + 1}.{{p}}", f"norms.{n}.{{p}}") for n in range(2)),
+            *same("ff.net.0.proj.{p}", "ff.net.2.{p}"),
+            ("norm3.{p}", "ff_norm.{p}"),
+        ),
+    ),
+)
+
+ORIGINAL = KeyMap(*(row for place in PLACES for row in under(place + OURS, place + OURS, _INSIDE)))
+DIFFUSERS = KeyMap(
+    *(row for place in PLACES for row in under(f"{place}motion_modules.{{j}}.", place + OURS, _DIFFUSERS))
+)
