@@ -109,5 +109,7 @@ def check_shapes(found: Shapes, wanted: Mapping[str, tuple[int, ...]], part: str
         "unexpected": [key for key in found if key not in wanted],
         "misshapen": [key for key in wanted if key in found and tuple(found[key]) != tuple(wanted[key])],
     }
-    if faults := "; ".join(f"{len(keys)} {word} ({shown_list(keys)})" for word, keys in lists.items() if keys):
+    if faults := "; ".join(
+        f"{len(keys)} {word} ({shown_list(keys)})" for word, keys in lists.items() if keys
+    ):
         raise ValueError(f"its {part} does not fit: {faults}.")

@@ -84,6 +84,10 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
         from .sd.train_base import train_base
 
         train_base(base_run, steps or 2600)
+    elif part == "sd_motion":
+        from .sd.train_motion import train_motion
+
+        train_motion(runs / "sd_motion", base_run, steps or 1600)
 
 
 COGVIDEOX = (

@@ -14,7 +14,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
-from ...modules.weights.part import Shapes
+from ...modules.families.family import Shapes
 from .backend import new_patcher
 
 Weights = dict[str, Tensor]

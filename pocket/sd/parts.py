@@ -1,6 +1,7 @@
 """The pocket SD's sizes, and how to build its parts for training from the host's own classes."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..parts import MODEL_FOLDER, ROOT, build_text_encoder
+from ..parts import MODEL_FOLDER, build_text_encoder
 from ..tokens import Vocabulary, tokenizer_folder
 
 UNET_SETTINGS: dict[str, Any] = {  # in the words of the host's UNetModel
@@ -30,31 +31,23 @@ TEXT_FILE = MODEL_FOLDER / "text_encoder" / "model.safetensors"
 REFERENCE = 8.0  # what the two channels of a group stand apart at first
 
 
-def open_host() -> None:
-    """Make the host's `comfy` importable, on the CPU and with torch's own attention."""
+def host_class(module: str, name: str) -> Any:
+    """A class of the host, which is opened by its path: on the CPU and with torch's own attention, if nobody did yet."""
     if "comfy" not in sys.modules:
         sys.path.insert(0, str(tokenizer_folder().parents[2]))
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
-    comfy.cli_args.args.use_pytorch_cross_attention = True
+        chosen = import_module("comfy.cli_args").args
+        chosen.cpu = chosen.use_pytorch_cross_attention = True
+    return getattr(import_module(module), name)
 
 
 def build_unet() -> nn.Module:
     """The host's SD1.5 UNet at pocket size, weights unset."""
-    open_host()
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
-    # the lists are emptied while it builds
-    return UNetModel(**{k: list(v) if isinstance(v, list) else v for k, v in UNET_SETTINGS.items()})
+    return host_class("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel")(**UNET_SETTINGS)
 
 
 def build_taesd() -> nn.Module:
     """The host's TAESD, weights unset."""
-    open_host()
-    from comfy.taesd.taesd import TAESD
-
-    return TAESD()
+    return host_class("comfy.taesd.taesd", "TAESD")()
 
 
 def open_text(words: Vocabulary) -> nn.Module:
@@ -101,7 +94,9 @@ def start_unet(unet: nn.Module) -> None:
             nn.init.constant_(module.weight, (REFERENCE**2 + 1) ** 0.5)
             module.bias.copy_(-_signs(module.num_channels) * REFERENCE)
     for name, p in unet.named_parameters():
-        if name.endswith(("in_layers.2.bias", "skip_connection.bias", ".op.bias", "1.conv.bias", "2.conv.bias")):
+        if name.endswith(
+            ("in_layers.2.bias", "skip_connection.bias", ".op.bias", "1.conv.bias", "2.conv.bias")
+        ):
             p.copy_(_signs(len(p)) * REFERENCE)
     _pass_noise(unet)
 
@@ -120,7 +115,8 @@ def _pass_noise(unet: nn.Module) -> None:
     first.weight[:kept] = 0.0
     skip.weight[:kept] = 0.0
     skip.bias[:kept] = 0.0
-    for weight in (last.weight, unet.output_blocks[-1][0].out_layers[3].weight, unet.output_blocks[-1][1].proj_out.weight):
+    closing = unet.output_blocks[-1]
+    for weight in (last.weight, closing[0].out_layers[3].weight, closing[1].proj_out.weight):
         nn.init.zeros_(weight)
     for out in range(kept):
         sign = 1.0 - 2.0 * (out % 2)
@@ -138,5 +134,3 @@ MODEL = FOLDER / "SD" / "pocket-sd.safetensors"
 MOTION = FOLDER / "animatediff_models" / "pocket-motion.safetensors"
 LORA_FOLDER = FOLDER / "animatediff_motion_lora"
 PAN_LEFT, PAN_RIGHT = (LORA_FOLDER / f"pocket-pan-{way}.safetensors" for way in ("left", "right"))
-
-__all__ = ["ROOT"]

@@ -1,6 +1,5 @@
 """Writes the trained parts as files in the published layouts, fp16."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,9 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..parts import TEXT_SETTINGS
-from ..progress import read_log
-from ..ship import half, rows_of
-from ..svd.latents import preview_factors
+from ..ship import half
 from ..tokens import Vocabulary
 from .parts import MODEL, TextToStill
 

@@ -18,7 +18,9 @@ PEAK_LR = 2e-3
 WARM_UP = 60  # steps
 DROP = 0.1  # part of the captions left out, for guidance
 HIGH_NOISE = 1.5  # t = 1000 (1 - u ** HIGH_NOISE): what a picture shows is settled at high noise
-BENT = 0.3  # part of the photos with the motion module's noise levels, so that the base is no stranger to them
+BENT = (
+    0.3  # part of the photos with the motion module's noise levels, so that the base is no stranger to them
+)
 MOST_WEIGHT = 20.0
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 200, 500
 FIRST_SEED = 5_000_000
@@ -93,7 +95,9 @@ def trained_base(run: Path, words: Vocabulary) -> tuple[TextToStill, int]:
 def check(model: nn.Module, words: Vocabulary) -> dict[str, float]:
     """Stills of all subjects: where their motion words put them, how far they lie apart, how large they are."""
     subjects = all_subjects()
-    captions = [sample_clip(0, s).caption for s in subjects] + [wordless(sample_clip(0, s)) for s in subjects[::5]]
+    captions = [sample_clip(0, s).caption for s in subjects] + [
+        wordless(sample_clip(0, s)) for s in subjects[::5]
+    ]
     told, silent = (model.context(words.encode(texts)) for texts in (captions, [""]))
     z = sample(lambda x, t, c: model.unet(x, t, c), told, silent, "scaled_linear")
     paths = paths_of(z)[:, 0]

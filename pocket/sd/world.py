@@ -69,8 +69,7 @@ def photo(seed: int) -> Captioned:
     shown, dice = captioned(seed), random.Random(seed + 1)
     clip, time = shown.clip, dice.random() ** EARLY
     x, y = (
-        m + (time - 0.5) * clip.path * step
-        for m, step in zip(clip.middle, MOTIONS[clip.motion], strict=True)
+        m + (time - 0.5) * clip.path * step for m, step in zip(clip.middle, MOTIONS[clip.motion], strict=True)
     )
     return Captioned(replace(clip, motion=STILL, middle=(x, y)), shown.caption)
 
