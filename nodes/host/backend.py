@@ -9,7 +9,7 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 from comfy.cli_args import args
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor, nn
 
 # Asked before weights are used: ValueError when their file was rewritten since they were loaded.
@@ -68,6 +68,18 @@ def new_patcher(model: nn.Module, load_device: Any, offload_device: Any, disable
 def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
     """The attention kernel the user chose for the host; (b, heads, l, d) in, (b, l, heads * d) out."""
     return optimized_attention(
+        q_bhld,
+        k_bhld,
+        v_bhld,
+        heads=q_bhld.shape[1],
+        skip_reshape=True,
+        transformer_options=transformer_options or {},
+    )
+
+
+def attend_short(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
+    """The same for many sequences of a few tokens each: by PyTorch's kernel, the only one of the host's that copies none."""
+    return attention_pytorch(
         q_bhld,
         k_bhld,
         v_bhld,

@@ -13,6 +13,8 @@ from .description import VideoModel
 # the host's name for the frames of one clip, in a LATENT and in a conditioning
 NUM_FRAMES = "num_frames"
 GUARD = "kinetograph_clip_check"
+# the same of a run, in `transformer_options`, where a network asks for it at every call
+CLIP_FRAMES = "kinetograph_clip_frames"
 # Frames, latent height, latent width; ValueError when such a clip does not fit.
 CheckClip = Callable[[int, int, int], None]
 
@@ -55,7 +57,7 @@ def _checking(check: CheckClip, axis: int | None) -> Callable[..., Tensor]:
         guider = executor.class_obj
         windows = guider.model_options.get("context_handler")
         check(
-            _frames(guider.conds, noise, axis) if windows is None else windows.context_length,
+            _frames(guider, noise, axis) if windows is None else windows.context_length,
             *noise.shape[-2:],
         )
         return executor(noise, *args, **kwargs)
@@ -80,9 +82,11 @@ def check_windows(windows: Any, frames: int, rule: FrameRule, label: str) -> Non
         )
 
 
-def _frames(conds: dict[str, Any], noise: Tensor, axis: int | None) -> int:
-    """Latent frames of one clip: on its axis, or as the conditioning tells, or the whole batch."""
+def _frames(guider: Any, noise: Tensor, axis: int | None) -> int:
+    """Latent frames of one clip: on its axis, or as the run or the conditioning tells, or the whole batch."""
     if axis is not None:
         return noise.shape[axis]
-    frames = [cond[NUM_FRAMES] for cond in conds.get("positive", ()) if NUM_FRAMES in cond]
+    if told := guider.model_options.get("transformer_options", {}).get(CLIP_FRAMES):
+        return told
+    frames = [cond[NUM_FRAMES] for cond in guider.conds.get("positive", ()) if NUM_FRAMES in cond]
     return frames[0] if frames else noise.shape[0]

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...modules.noise import NEAR_TERMINAL
-from . import compat
+from . import compat, injection
 from .diffusion import CONCAT
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
@@ -206,8 +206,12 @@ def with_clips(model: Any, frames: int, *conditionings: Any, total: int) -> tupl
     """(MODEL, CONDITIONINGs) told that a batch of `total` frames holds clips of `frames`.
 
     The host's SVD takes a batch for one clip, and stretches pictures of one clip over all of it. Others are as they
-    were: ours are told by their conditioning, image models see every frame alone.
+    were: ours are told by their conditioning, image models see every frame alone unless they have motion modules.
     """
+    if injection.has_motion(model):
+        clone = model.clone()
+        injection.set_clip_frames(clone, frames)
+        return clone, *conditionings
     if not isinstance(model.model, comfy.model_base.SVD_img2vid) or total == frames:
         return model, *conditionings
 

@@ -272,5 +272,5 @@ class MotionModules(Network):
                 nn.init.zeros_(module.proj_out.weight)
                 nn.init.zeros_(module.proj_out.bias)
             elif isinstance(module, Positions):
-                _, rows, channels = module.pe.shape
-                module.pe.copy_(sinusoid_table(rows, channels))
+                table = module.get_buffer("pe")
+                table.copy_(sinusoid_table(*table.shape[1:]))

@@ -1,0 +1,183 @@
+"""Motion modules onto an image model of the host: the file, the model it fits, its schedule."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...modules.families import ANIMATEDIFF
+from ...modules.families.animatediff import MODULES, VERSIONS
+from ...modules.families.animatediff.config import (
+    GRID,
+    LINEAR,
+    SDXL_LINEAR,
+    UNSURE,
+    Base,
+    MotionConfig,
+    check_fit,
+)
+from ...modules.families.family import Size
+from ...modules.noise import DiscreteNoise, TableNoise
+from ...modules.weights.errors import CheckpointError
+from ...modules.weights.files import FileIdentity
+from ..host import backend, diffusion, guards, injection
+from ..host.description import VideoModel, attach, describe
+from . import loading, models
+
+KIND = "motion_module"
+FROM_FILE = "from the file"
+NAMED = (FROM_FILE, *VERSIONS)
+AS_TRAINED, KEEP = "as trained", "use existing"
+# the words of AnimateDiff-Evolved, which name ComfyUI's schedules: its "linear" is linear in the root of beta
+SCHEDULES: dict[str, DiscreteNoise | None] = {
+    AS_TRAINED: None,
+    "sqrt_linear (AnimateDiff)": LINEAR,
+    "linear (AnimateDiff-SDXL)": SDXL_LINEAR,
+    "linear (HotshotXL/default)": DiscreteNoise("epsilon", 0.00085, 0.012, "scaled_linear"),
+    KEEP: None,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The widgets of Motion Module Apply."""
+
+    strength: float
+    schedule: str
+    version: str
+    # of one clip of a batch; 0: all of it is one clip, unless the sampler knows better
+    num_frames: int
+
+
+def list_modules() -> list[str]:
+    """Names of the files that may hold motion modules."""
+    return models.list_parts(ANIMATEDIFF, KIND)
+
+
+def post_problem(name: str | None, version: str | None) -> str | None:
+    """Why a file holds no motion modules, or not those of a version, from its header alone; None when it does."""
+    if name is None:
+        return None
+    try:
+        finding = loading.open_add_on(name, KIND).find(ANIMATEDIFF, KIND)
+        if version is not None:
+            named(finding.name, finding.config, version)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def fingerprint(name: str | None) -> list[FileIdentity]:
+    """What the file is now; nothing for a linked name."""
+    return [] if name is None else [*models.identity(models.find_model(name, (KIND,)))]
+
+
+def named(file: str, config: MotionConfig, version: str) -> MotionConfig:
+    """The config of a file as the release that a user names; CheckpointError where it cannot be that one, or must be named."""
+    if version == FROM_FILE:
+        if config.version == UNSURE:
+            raise CheckpointError(
+                f"{file} holds no position table by which v1 and v3 could be told apart, and their norms differ: choose v1 "
+                "or v3 as version."
+            )
+        return config
+    try:
+        return config.named(version)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise CheckpointError(f"{file} is no {version} motion module: {error}") from None
+
+
+def apply(model: Any, name: str, settings: Settings, node: str) -> Any:
+    """A clone of an image MODEL with motion modules; ValueError for a MODEL or a file that do not fit one another."""
+    source = loading.open_add_on(name, KIND).source(ANIMATEDIFF, KIND, backend.maps_weights())
+    config = named(source.finding.name, source.finding.config, settings.version)
+    _check_model(model, source.finding.name, config, node)
+    described = _description(model, config, settings.schedule, node)
+    motion = injection.Motion(
+        add_on=MODULES,
+        config=config,
+        fill=source.fill,
+        check=source.check,
+        weight_dtype=getattr(torch, source.finding.dtype),
+        strength=settings.strength,
+        joint_base_norms=config.joint_base_norms,
+    )
+    moving = injection.add_motion(model, motion)
+    if settings.schedule != KEEP:
+        moving.add_object_patch("model_sampling", diffusion.sampling_of(described.noise))
+    if settings.num_frames:
+        injection.set_clip_frames(moving, settings.num_frames)
+    attach(moving, described)
+    guards.guard_clips(moving, _clip_check(config, described.label))
+    return moving
+
+
+def _check_model(model: Any, file: str, config: MotionConfig, node: str) -> None:
+    """ValueError unless modules have their places in a MODEL that has none yet, naming those that do."""
+    unet = injection.picture_unet(model)
+    if unet is None or getattr(model.model, "recipe", None) is not None:
+        raise ValueError(
+            f"{node} puts motion into ComfyUI's image models SD1.5 and SDXL: got {type(model.model).__name__}. Load an "
+            "SD1.5 or SDXL checkpoint with Load Checkpoint."
+        )
+    if injection.has_motion(model):
+        raise ValueError(f"This model has motion modules already: use one {node} a model.")
+    base = Base(unet.channels, unet.layers, unet.context_dim)
+    try:
+        check_fit(file, config, base)
+    except ValueError as error:
+        raise ValueError(f"{error} {_those_that_fit(base)}") from None
+
+
+def _those_that_fit(base: Base) -> str:
+    """A sentence on the files in the model folders that go into a UNet."""
+    fitting = [name for name in list_modules() if _fits(name, base)]
+    if fitting:
+        return f"Of the files in your model folders these fit: {', '.join(fitting[:8])}."
+    return (
+        f"No file in your model folders fits: put a motion module for {base.label} into models/{KIND_FOLDER}."
+    )
+
+
+KIND_FOLDER = MODULES.part.folder
+
+
+def _fits(name: str, base: Base) -> bool:
+    try:
+        check_fit(name, loading.open_add_on(name, KIND).find(ANIMATEDIFF, KIND).config, base)
+    except ValueError:
+        return False
+    return True
+
+
+def _description(model: Any, config: MotionConfig, schedule: str, node: str) -> VideoModel:
+    """What the MODEL will be: its own latents and prediction, the module's schedule, clips as it was trained on."""
+    own = describe(model, node)
+    noise = SCHEDULES[schedule] or (own.noise if schedule == KEEP else config.noise)
+    if isinstance(noise, DiscreteNoise) and isinstance(own.noise, TableNoise):
+        noise = dataclasses.replace(noise, prediction=own.noise.prediction)
+    return dataclasses.replace(
+        own,
+        label=f"{config.base_label} with AnimateDiff {config.version}",
+        noise=noise,
+        native_size=_native_size(own, config),
+        grid=dataclasses.replace(own.grid, max_frames=GRID.max_frames),
+        limits=config.limits,
+    )
+
+
+def _native_size(own: VideoModel, config: MotionConfig) -> Size:
+    width, height, _ = own.native_size
+    return width, height, config.native_size[2]
+
+
+def _clip_check(config: MotionConfig, label: str) -> guards.CheckClip:
+    def check(frames: int, cells_h: int, cells_w: int) -> None:
+        if frames > config.rows:
+            raise ValueError(
+                f"{label} has positions for {config.rows} frames: got {frames}. Make at most {config.rows}, or put Context "
+                f"Windows of at most {config.rows} frames behind it for a longer clip."
+            )
+
+    return check
