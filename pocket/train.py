@@ -1,6 +1,7 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
 CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, ship_sd.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
 
 def run_sd(part: str, runs: Path, steps: int | None) -> None:
     """One part of the SD pocket model, its motion module and its MotionLoRAs."""
-    base_run = runs / "sd_base"
+    base_run, motion_run = runs / "sd_base", runs / "sd_motion"
     if part == "sd_vae":
         from .sd.train_vae import train_part
 
@@ -87,7 +88,15 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
     elif part == "sd_motion":
         from .sd.train_motion import train_motion
 
-        train_motion(runs / "sd_motion", base_run, steps or 1600)
+        train_motion(motion_run, base_run, steps or 1600)
+    elif part in ("sd_pan_left", "sd_pan_right"):
+        from .sd.train_pan import train_pan
+
+        train_pan(runs / part, base_run, motion_run, part.removeprefix("sd_pan_"), steps or 300)
+    else:
+        from .sd.ship import ship_sd
+
+        ship_sd(runs)
 
 
 COGVIDEOX = (

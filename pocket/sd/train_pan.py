@@ -36,7 +36,12 @@ WARM_UP = 20  # steps
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 50, 100
 FIRST_SEED, CANCEL_SEED = 7_000_000, 8_000_000
 INSIDE = "temporal_transformer.transformer_blocks.0.attention_blocks"
-LINEARS = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out"}  # ours, and in MotionLoRA files
+LINEARS = {
+    "to_q": "to_q",
+    "to_k": "to_k",
+    "to_v": "to_v",
+    "to_out.0": "to_out",
+}  # ours, and in MotionLoRA files
 WAYS = {"left": "moving left", "right": "moving right"}
 
 
@@ -167,5 +172,3 @@ def lora_names(changes: Iterable[str]) -> dict[str, str]:
         linear = next(name for name in LINEARS if layer.endswith(f".{name}"))
         names[layer] = f"{layer.removesuffix(linear)}processor.{LINEARS[linear]}_lora"
     return names
-
-
