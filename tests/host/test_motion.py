@@ -182,7 +182,7 @@ def test_a_compiled_model_gives_the_same(bench):
     helpers = pytest.importorskip("comfy_api.torch_helpers")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    motion_files.write(bench.folder / "tiny-small.safetensors", MotionConfig((32, 64), layers=1, rows=16))
+    motion_files.write(bench.folder / "tiny-small.safetensors", MotionConfig((32, 64), layers=1))
     moving = bench.move(bench.base("v3", **SMALL), file=f"{FOLDER}/tiny-small.safetensors")
     expected = bench.ksampler(moving, bench.empty(), steps=1)
     compiled = moving.clone()
