@@ -4,18 +4,21 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from .encoders.t5 import T5Config, key_shapes
 from .families import FAMILIES
-from .families.family import Family, Shapes
+from .families.family import Family, Kind, Shapes
 from .weights.lora import LoRA, match_lora
 from .weights.lora_names import Names, names_of, stem_of, text_names
 
 # Signs of families that are not loaded here: what all of a file's stems together say, and the width of the input of
 # one kind of layer where names alone are shared. The first that fits counts.
+# a LoRA of the spatial transformers whose names have nothing in front, as v3_sd15_adapter.ckpt has them
+DOMAIN_ADAPTER = re.compile(
+    r"^(down|up)_blocks\.\d+\.attentions\.\d+\.transformer_blocks\.0\.attn[12]\.processor\."
+)
 SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
-    ("AnimateDiff (a MotionLoRA)", re.compile(r"motion_modules[._]"), None),
+    ("SD1.5 (AnimateDiff's v3 domain adapter)", DOMAIN_ADAPTER, None),
     ("SDXL", re.compile(r"^lora_te2_"), None),
     ("Wan", re.compile(r"(^|[._])blocks[._]\d+[._](cross_attn|self_attn)[._]"), None),
     ("HunyuanVideo", re.compile(r"double_blocks\.\d+\.(img|txt)_attn_qkv"), None),
@@ -81,6 +84,12 @@ def is_lora(keys: Iterable[str]) -> bool:
     return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
 
 
+def is_domain_adapter(keys: Iterable[str]) -> bool:
+    """Whether these are the keys of AnimateDiff's domain adapter, and no others."""
+    stems = [stem_of(key) for key in keys]
+    return bool(stems) and all(stem is not None and DOMAIN_ADAPTER.search(stem.text) for stem in stems)
+
+
 def family_of(shapes: Shapes) -> str:
     """Id of the family of ours that a LoRA file names a module of, quickly; "other" for all others.
 
@@ -96,17 +105,16 @@ def family_of(shapes: Shapes) -> str:
 def find_origin(shapes: Shapes) -> Origin:
     """What a LoRA file of these shapes was made for."""
     text_keys, num_text = text_parts(shapes)
-    tried = [(family, config, match_lora(shapes, names)) for family, config, names in _published()]
+    tried = [(family, variant, match_lora(shapes, names)) for family, variant, names in _published()]
     most = max(lora.matched for _, _, lora in tried)
     if not most:
         return _by_names(shapes, text_keys, num_text)
-    best = [(family, config, lora) for family, config, lora in tried if lora.matched == most]
+    best = [(family, variant, lora) for family, variant, lora in tried if lora.matched == most]
     family, _, lora = best[0]
     # what is mostly another's may share a name with one of ours
     if 2 * (len(lora.renames) + len(text_keys)) < len(shapes) and (sign := _by_sign(shapes)):
         return _unknown(shapes, sign, text_keys, num_text)
-    part = family.parts["diffusion_model"]
-    variants = tuple(part.variant(config) for other, config, _ in best if other is family)
+    variants = tuple(variant for other, variant, _ in best if other is family)
     return Origin(family.label, family.id, variants, lora, text_keys, num_text)
 
 
@@ -122,20 +130,19 @@ def _text_names() -> Names:
     return text_names(key_shapes(T5Config()))
 
 
-def _published() -> Iterator[tuple[Family, Any, Names]]:
-    """Every published network of a family of ours, with its names."""
+def _published() -> Iterator[tuple[Family, str, Names]]:
+    """(family, variant, names) of every published network of ours, and of what goes into a network of the host."""
     for number, family in enumerate(FAMILIES):
-        if family.diffusion is not None:
-            for place, config in enumerate(family.diffusion.published):
-                yield family, config, _names(number, place)
+        for kind, part in family.parts.items():
+            for place, config in enumerate(part.published):
+                yield family, part.variant(config), _names(number, kind, place)
 
 
-@lru_cache(16)
-def _names(number: int, place: int) -> Names:
+@lru_cache(32)
+def _names(number: int, kind: Kind, place: int) -> Names:
     """Of the network at a place in the list of those that a family published."""
-    family = FAMILIES[number]
-    part = family.parts["diffusion_model"]
-    return names_of(part, part.shapes(family.network.published[place]))
+    part = FAMILIES[number].parts[kind]
+    return names_of(part, part.shapes(part.published[place]))
 
 
 def _by_names(shapes: Shapes, text_keys: tuple[str, ...], num_text: int) -> Origin:

@@ -109,6 +109,8 @@ class Part:
     prefixes: tuple[str, ...] = ()
     # whose -> how LoRA files alone name its modules, beside the dialects
     lora_names: Mapping[str, KeyMap] = field(default_factory=dict)
+    # configs of the published files: what a LoRA file was made for is told by them
+    published: tuple[Any, ...] = ()
     # whether some dialect stores 1x1 convolutions as Linear layers, or Linear layers as 1x1 convolutions
     pointwise: bool = False
 

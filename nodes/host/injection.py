@@ -5,7 +5,7 @@ put in is a slot that by itself passes frames on unchanged: only the patch of a 
 in it. So a network that is left with slots, after an error or when a clone is gone without a word, is still its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from comfy.patcher_extension import PatcherInjection, WrappersMP
 from torch import Tensor, nn
 
 from ...modules.families.family import AddOn
+from . import shared_text
 from .backend import Check, HostOperations, attend_short, new_patcher
 from .diffusion import Fill
 from .guards import CLIP_FRAMES, checking
@@ -88,6 +89,13 @@ def has_motion(model: Any) -> bool:
 def motion_patcher(model: Any) -> Any:
     """The host's patcher of a MODEL's motion modules: LoRA patches for them go there."""
     return model.get_additional_models_with_key(KEY)[0]
+
+
+def change_motion(model: Any, change: Callable[[Any], Any]) -> Any:
+    """A clone of a MODEL with motion modules in which `change` has made another patcher of theirs."""
+    clone = model.clone()
+    clone.set_additional_models(KEY, [change(motion_patcher(clone))])
+    return clone
 
 
 def add_motion(model: Any, motion: Motion) -> Any:
@@ -168,6 +176,8 @@ class Slots:
         options = kwargs["transformer_options"] if "transformer_options" in kwargs else args[4]
         unet, frames = executor.class_obj, frames_of(len(x), options)
         options[KEY] = (frames, self.motion.strength)
+        # after the latents and their time
+        shared_text.share(options, args[1] if len(args) > 1 else kwargs.get("context"))
         self._frames[unet] = frames
         try:
             return executor(x, *args, **kwargs)

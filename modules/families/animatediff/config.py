@@ -113,6 +113,15 @@ class MotionConfig:
         return told
 
 
+# the v2 layout first: MotionLoRAs were made for it
+PUBLISHED = (
+    MotionConfig(mid=True, version="v2"),
+    MotionConfig(),
+    MotionConfig(rows=24, version="v1"),
+    MotionConfig((320, 640, 1280), version="SDXL beta"),
+)
+
+
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> MotionConfig:
     """The config of a file by its shapes in our naming; KeyError for a key that it lacks, ValueError for odd shapes."""
     levels = count_numbered(shapes, "down_blocks.")
