@@ -16,15 +16,22 @@ class MotionBench(Workbench):
     def __init__(self, base):
         super().__init__()
         self.folder = base / "models" / FOLDER
-        self.files = {version: f"{FOLDER}/{path.name}" for version, path in motion_files.write_all(self.folder).items()}
+        self.files = self._names(motion_files.write_all(self.folder))
+        self.small = self._names(motion_files.write_all(self.folder, motion_files.SMALL, "small"))
+
+    @staticmethod
+    def _names(paths):
+        return {version: f"{FOLDER}/{path.name}" for version, path in paths.items()}
 
     def base(self, version="v2", **changes):
         """A fresh image MODEL of the kind that a release goes into."""
         return pictures.build("SDXL" if version == "SDXL beta" else "SD15", **changes)
 
-    def move(self, model, version="v2", file=None, **changes):
+    def move(self, model, version="v2", **changes):
         """What the node makes of a MODEL."""
-        chosen = {"motion_module": file or self.files[version], "beta_schedule": "as trained", "strength": 1.0}
+        levels = model.model.model_config.unet_config["channel_mult"]
+        file = (self.small if len(levels) == 2 else self.files)[version]
+        chosen = {"motion_module": file, "beta_schedule": "as trained", "strength": 1.0}
         chosen |= {"version": "from the file", "num_frames": 0, **changes}
         return run(self.ours["MotionModuleApply"], model=model, **chosen)[0]
 
@@ -52,3 +59,10 @@ class Calls:
         result = executor(x, timestep, context, y, *args, **kwargs)
         self.seen.append({"x": x, "timestep": timestep, "context": context, "y": y, "out": result.clone()})
         return result
+
+
+def bit_for_bit(model):
+    """The same with a node that looks at cross-attention: text is then read for every frame, as the host reads it."""
+    clone = model.clone()
+    clone.set_model_attn2_patch(lambda n, context, value, options: (n, context, value))
+    return clone

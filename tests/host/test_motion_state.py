@@ -9,6 +9,7 @@ import weakref
 import pytest
 import torch
 
+from kinetograph.tests.host import pictures
 from kinetograph.tests.host.motion_bench import MotionBench
 from kinetograph.tests.host.workbench import run
 
@@ -31,11 +32,11 @@ def bench(comfy_here, base):
 
 @pytest.fixture
 def plain(bench):
-    return bench.base()
+    return pictures.build("small")
 
 
-def sample(bench, model):
-    return bench.ksampler(model, bench.empty(), steps=2)
+def sample(bench, model, steps=1):
+    return bench.ksampler(model, bench.empty(3), steps=steps)
 
 
 def traces(model):
@@ -61,7 +62,7 @@ def test_in_turn_with_the_plain_model_and_with_others(bench, plain, version):
     models = {"plain": plain, "motion": bench.move(plain, version), "other": bench.move(plain, "v3")}
     expected = {name: sample(bench, model) for name, model in models.items()}
     assert len({float(samples.sum()) for samples in expected.values()}) == 3
-    for name in ("plain", "motion", "plain", "motion", "other", "motion", "plain", "other"):
+    for name in ("plain", "motion", "plain", "other", "motion", "other", "plain"):
         assert torch.equal(sample(bench, models[name]), expected[name]), name
     unload()
     assert not traces(plain)
@@ -116,6 +117,7 @@ def failing(model, error, deep):
     return clone
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("deep", [False, True], ids=["before the network", "inside it"])
 @pytest.mark.parametrize("kind", ["error", "interrupt", "memory"])
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -132,13 +134,14 @@ def test_after_a_failure(bench, plain, version, kind, deep):
     for model, samples in ((plain, expected[0]), (moving, expected[1])):
         broken = failing(moving, error, deep)
         with pytest.raises(type(error)):
-            sample(bench, broken)
+            sample(bench, broken, steps=2)
         assert torch.equal(sample(bench, model), samples)
     del broken
     assert torch.equal(sample(bench, plain), expected[0])
     assert torch.equal(sample(bench, moving), expected[1])
 
 
+@pytest.mark.newest
 def test_memory_is_back_at_the_start(bench, plain):
     def bytes_held():
         gc.collect()
@@ -148,13 +151,13 @@ def test_memory_is_back_at_the_start(bench, plain):
     sample(bench, bench.move(plain))
     unload()
     start = bytes_held()
-    for version in ("v1", "v2"):
-        moving = bench.move(plain, version)
-        samples = sample(bench, moving)
-        assert bytes_held() > start + 1_000_000
-        del moving, samples
-        unload()
-        assert bytes_held() == start
+    # of v1 with hooks
+    moving = bench.move(plain, "v1")
+    samples = sample(bench, moving)
+    assert bytes_held() > start + 300_000
+    del moving, samples
+    unload()
+    assert bytes_held() == start
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -183,7 +186,7 @@ def test_no_saved_model_holds_motion_modules(bench, plain, tmp_path):
         comfy.sd.save_checkpoint(str(path), model)
         with safe_open(path, "pt") as file:
             files.append({key: file.get_tensor(key) for key in file.keys()})
-    assert len(files[1]) > 300 and files[0].keys() == files[1].keys()
+    assert len(files[1]) > 100 and files[0].keys() == files[1].keys()
     assert all(torch.equal(value, files[1][key]) for key, value in files[0].items())
     assert moving.get_key_patches("diffusion_model.").keys() == plain.get_key_patches("diffusion_model.").keys()
 
@@ -191,7 +194,7 @@ def test_no_saved_model_holds_motion_modules(bench, plain, tmp_path):
 def test_models_with_motion_merge(bench, plain):
     from comfy_extras.nodes_model_merging import ModelMergeSimple
 
-    other = bench.base(seed=6)
+    other = pictures.build("small", 6)
 
     def merge(first, second):
         return run(ModelMergeSimple, model1=first, model2=second, ratio=0.7)[0]
@@ -260,7 +263,7 @@ def test_nothing_of_the_host_is_replaced(bench, plain):
     moving.set_model_output_block_patch(look)
     bench.ksampler(moving, bench.empty(), steps=1)
     assert during == []
-    assert sum(len(defined(inspect.getsource(module))) for module in modules) > 300
+    assert sum(len(defined(inspect.getsource(module))) for module in modules) > 250
 
 
 def test_a_replaced_function_is_seen(bench, monkeypatch):
