@@ -6,10 +6,11 @@ from .config import PUBLISHED, VERSIONS, check_fit, read_config
 from .keys import DIFFUSERS, LORA_DIFFUSERS, LORA_ORIGINAL, ORIGINAL
 from .model import MotionModules
 from .releases import RELEASES
+from .strangers import STRANGERS
 
 NODE = NodeName("KinetographMotionModuleApply", "Motion Module Apply")
-# the model folder of AnimateDiff-Evolved, which users know
-FOLDER = "animatediff_models"
+# the model folders of AnimateDiff-Evolved, which users know
+FOLDER, LORA_FOLDER = "animatediff_models", "animatediff_motion_lora"
 
 MOTION_MODULE = Part(
     kind="motion_module",
@@ -27,11 +28,13 @@ MOTION_MODULE = Part(
     folders=(FOLDER,),
     folder=FOLDER,
     node=NODE,
+    lora_folder=LORA_FOLDER,
 )
 FAMILY = Family(
     id="animatediff",
     label="AnimateDiff",
     parts={"motion_module": MOTION_MODULE},
+    strangers=STRANGERS,
     releases=RELEASES,
 )
 MODULES = AddOn(
