@@ -26,13 +26,13 @@ def _image_model(label: str, sign: str) -> Stranger:
 STRANGERS = (
     _unsupported(
         "HotshotXL",
-        "a motion module of HotshotXL, for SDXL",
+        "a motion module of HotshotXL (for SDXL)",
         r"(^|\.)temporal_attentions\.\d",
         instead="For SDXL there is AnimateDiff SDXL beta.",
     ),
     _unsupported(
         "CameraCtrl",
-        "a file of CameraCtrl, which steers a motion module by camera poses",
+        "a file of CameraCtrl (camera poses for a motion module)",
         r"\.processor\.qkv_merge\.|(^|\.)encoder_down_conv_blocks\.\d",
         instead="MotionLoRAs move the camera, with LoRA Stack.",
     ),
@@ -45,7 +45,7 @@ STRANGERS = (
     _unsupported("FancyVideo", "a motion module of FancyVideo", r"(^|\.)(fps|motion)_embedding\.linear\."),
     _unsupported(
         "AnimateLCM-I2V",
-        "a motion module of AnimateLCM-I2V, which starts from a picture",
+        "a motion module of AnimateLCM-I2V (from a picture)",
         r"(^|\.)img_encoder\.",
         instead="AnimateLCM without a picture is supported.",
     ),
@@ -58,7 +58,7 @@ STRANGERS = (
     ),
     _unsupported(
         "HelloMeme",
-        "a file of HelloMeme, which moves a face as a video does",
+        "a file of HelloMeme (a face that moves as in a video)",
         r"^(motion_(down|up)\.\d|reference_modules_(down|mid|up)\.)|(^|\.)(exp|face|emo)(_pre)?_proj\.linear_\d",
     ),
     _image_model("SD1.x", r"^cond_stage_model\.transformer\.text_model\."),
