@@ -72,6 +72,7 @@ class LoRAReport:
                 "alphas": list(self.alphas),
                 "modules": origin.lora.matched,
                 "text_modules": origin.num_text_modules,
+                "hint": origin.hint,
             },
         }
 
