@@ -1,10 +1,11 @@
 """Context windows for a MODEL, in the frames and sizes that people know it by."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...modules.sampling.windows import FUSE_METHODS, SCHEDULES, WindowPlan
-from ..host.description import VideoModel, describe
+from ..host.description import VideoModel, attach, describe
 from ..host.window_run import put_windows
 from ..host.windows import Windowing
 
@@ -35,7 +36,10 @@ def add_windows(
     windowing = Windowing(
         plan, described.clip_axis, described.frame_rule, described.label, freenoise, prompts
     )
-    return put_windows(model, windowing, node)
+    longer = put_windows(model, windowing, node)
+    # a clip may be of any length now; what a window may be was just asked
+    attach(longer, replace(described, limits=replace(described.limits, max_frames=None)))
+    return longer
 
 
 def fold_length(described: VideoModel, length: int) -> int:

@@ -11,6 +11,7 @@ from kinetograph.tests import motion_files
 from kinetograph.tests import motion_loras as loras
 from kinetograph.tests.host import pictures
 from kinetograph.tests.host.workbench import Workbench, relative, run
+from kinetograph.tests.motion_strangers import STRANGERS
 
 FRAMES = 3
 LEVELS = motion_files.CHANNELS[:3]
@@ -207,9 +208,7 @@ class TestMotionLoRA:
             bench.merged((made[False], 0.7), model=merge_unet(pictures.build(), (changed, 0.5)))
         )
         front, _ = bench.stack(bench.base(), (name, 0.5))
-        host = run(
-            bench.host.LoraLoaderModelOnly, model=bench.base(), lora_name=name, strength_model=0.5
-        )[0]
+        host = run(bench.host.LoraLoaderModelOnly, model=bench.base(), lora_name=name, strength_model=0.5)[0]
         for model in (front, host):
             moved = bench.move(model=model)
             assert relative(bench.output(bench.stack(moved, (lora, 0.7))[0]), wanted) <= GOAL
@@ -391,9 +390,9 @@ class TestOtherFiles:
             )
 
     @pytest.mark.newest
-    @pytest.mark.parametrize("label", motion_files.STRANGERS)
+    @pytest.mark.parametrize("label", STRANGERS)
     def test_strangers(self, bench, plain, label):
-        shapes, words = motion_files.STRANGERS[label]
+        shapes, words = STRANGERS[label]
         tensors = {key: torch.zeros(shape) for key, shape in shapes().items()}
         assert words in self.told(bench, bench.write("stranger", tensors, MODULES))
         assert words in self.told_by_the_stack(bench, plain[0], bench.write("stranger", tensors, LORAS))

@@ -12,6 +12,7 @@ from kinetograph.modules.weights.lora_names import names_of
 from kinetograph.tests import motion_files
 from kinetograph.tests import motion_loras as loras
 from kinetograph.tests.checkpoints import write_sparse
+from kinetograph.tests.motion_strangers import STRANGERS
 
 V2 = loras.of_motion(motion_files.PUBLISHED["v2"])
 UNET = loras.of_unet()
@@ -98,9 +99,9 @@ def test_motion_directors_file_for_the_unet(tmp_path):
     assert examine(path).to_json()["variant"] == "LoRA for SD1.5"
 
 
-@pytest.mark.parametrize("label", motion_files.STRANGERS)
+@pytest.mark.parametrize("label", STRANGERS)
 def test_strangers_are_called_by_their_names(label, tmp_path, capsys):
-    shapes, words = motion_files.STRANGERS[label]
+    shapes, words = STRANGERS[label]
     path = write_sparse(tmp_path / "any.safetensors", shapes())
     assert main([str(path)]) == 1
     text = capsys.readouterr().out
