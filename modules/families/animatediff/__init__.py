@@ -3,13 +3,14 @@
 from ...weights.part import NodeName
 from ..family import AddOn, Family, Part
 from .config import PUBLISHED, VERSIONS, check_fit, read_config
-from .keys import DIFFUSERS, LORA_DIFFUSERS, LORA_ORIGINAL, ORIGINAL
+from .keys import DIFFUSERS, LORA_DIFFUSERS, LORA_DIRECTOR, LORA_ORIGINAL, ORIGINAL
 from .model import MotionModules
 from .releases import RELEASES
+from .strangers import STRANGERS
 
 NODE = NodeName("KinetographMotionModuleApply", "Motion Module Apply")
-# the model folder of AnimateDiff-Evolved, which users know
-FOLDER = "animatediff_models"
+# the model folders of AnimateDiff-Evolved, which users know
+FOLDER, LORA_FOLDER = "animatediff_models", "animatediff_motion_lora"
 
 MOTION_MODULE = Part(
     kind="motion_module",
@@ -19,7 +20,11 @@ MOTION_MODULE = Part(
         "up_blocks.0.motion_modules.0.temporal_transformer.proj_out.weight",
     ),
     dialects={"original": ORIGINAL, "diffusers": DIFFUSERS},
-    lora_names={"AnimateDiff": LORA_ORIGINAL, "diffusers' processors": LORA_DIFFUSERS},
+    lora_names={
+        "AnimateDiff": LORA_ORIGINAL,
+        "MotionDirector": LORA_DIRECTOR,
+        "diffusers' processors": LORA_DIFFUSERS,
+    },
     published=PUBLISHED,
     read_config=read_config,
     variant=lambda config: config.version,
@@ -27,11 +32,13 @@ MOTION_MODULE = Part(
     folders=(FOLDER,),
     folder=FOLDER,
     node=NODE,
+    lora_folder=LORA_FOLDER,
 )
 FAMILY = Family(
     id="animatediff",
     label="AnimateDiff",
     parts={"motion_module": MOTION_MODULE},
+    strangers=STRANGERS,
     releases=RELEASES,
 )
 MODULES = AddOn(
