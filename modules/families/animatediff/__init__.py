@@ -6,6 +6,11 @@ from .config import PUBLISHED, VERSIONS, check_fit, read_config
 from .keys import DIFFUSERS, LORA_DIFFUSERS, LORA_ORIGINAL, ORIGINAL
 from .model import MotionModules
 from .releases import RELEASES
+from .sparse import MOTION, TEXT, shapes_of
+from .sparse import check_fit as check_sparse_fit
+from .sparse import PUBLISHED as PUBLISHED_SPARSE
+from .sparse import read_config as read_sparse_config
+from .sparse_keys import SPARSE_DIFFUSERS, SPARSE_ORIGINAL
 
 NODE = NodeName("KinetographMotionModuleApply", "Motion Module Apply")
 # the model folder of AnimateDiff-Evolved, which users know
@@ -28,10 +33,29 @@ MOTION_MODULE = Part(
     folder=FOLDER,
     node=NODE,
 )
+SPARSE_CONTROL = Part(
+    kind="sparse_control",
+    signature=(
+        f"{MOTION}down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
+        f"{MOTION}down_blocks.0.motion_modules.0.temporal_transformer.proj_in.weight",
+        "zero_convs.0.0.weight",
+        TEXT,
+    ),
+    dialects={"original": SPARSE_ORIGINAL, "diffusers": SPARSE_DIFFUSERS},
+    published=PUBLISHED_SPARSE,
+    read_config=read_sparse_config,
+    variant=lambda config: f"SparseCtrl {config.condition}",
+    # the host builds the rest
+    build=MotionModules,
+    host_shapes=shapes_of,
+    folders=("controlnet", FOLDER),
+    folder="controlnet",
+    node=NodeName("KinetographSparseCtrlLoader", "SparseCtrl Loader"),
+)
 FAMILY = Family(
     id="animatediff",
     label="AnimateDiff",
-    parts={"motion_module": MOTION_MODULE},
+    parts={"motion_module": MOTION_MODULE, "sparse_control": SPARSE_CONTROL},
     releases=RELEASES,
 )
 MODULES = AddOn(
@@ -45,5 +69,15 @@ MODULES = AddOn(
     insert=lambda modules: modules.items(),
     noise=lambda config: config.noise,
 )
+SPARSE = AddOn(
+    part=SPARSE_CONTROL,
+    # of the host
+    bases=("SD15",),
+    check_fit=check_sparse_fit,
+    limits=lambda config: config.limits,
+    # how many frames fit is told by `limits`
+    check_clip=lambda frames, cells_h, cells_w: None,
+    insert=lambda modules: modules.items(),
+)
 
-__all__ = ["FAMILY", "MODULES", "VERSIONS"]
+__all__ = ["FAMILY", "MODULES", "SPARSE", "VERSIONS"]
