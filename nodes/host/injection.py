@@ -19,6 +19,7 @@ from comfy.patcher_extension import PatcherInjection, WrappersMP
 from torch import Tensor, nn
 
 from ...modules.families.family import AddOn
+from . import shared_text
 from .backend import Check, HostOperations, attend_short, new_patcher
 from .diffusion import Fill
 from .guards import CLIP_FRAMES, checking
@@ -175,6 +176,8 @@ class Slots:
         options = kwargs["transformer_options"] if "transformer_options" in kwargs else args[4]
         unet, frames = executor.class_obj, frames_of(len(x), options)
         options[KEY] = (frames, self.motion.strength)
+        # after the latents and their time
+        shared_text.share(options, args[1] if len(args) > 1 else kwargs.get("context"))
         self._frames[unet] = frames
         try:
             return executor(x, *args, **kwargs)
