@@ -29,6 +29,9 @@ PUBLISHED = {  # specs: the number of keys of every published file
     "svd-diffusers-vae": 374,
     "svd-diffusers-image-encoder": 520,
     "svd-exvideo": 528,
+    "animatediff-sparsectrl-rgb": 486,
+    "animatediff-sparsectrl-rgb-comfy": 486,
+    "animatediff-sparsectrl-scribble": 500,
 }
 
 

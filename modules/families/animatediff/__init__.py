@@ -7,10 +7,10 @@ from .keys import DIFFUSERS, LORA_DIFFUSERS, LORA_ORIGINAL, ORIGINAL
 from .model import MotionModules
 from .releases import RELEASES
 from .sparse import MOTION, TEXT, shapes_of
-from .sparse import check_fit as check_sparse_fit
 from .sparse import PUBLISHED as PUBLISHED_SPARSE
+from .sparse import check_fit as check_sparse_fit
 from .sparse import read_config as read_sparse_config
-from .sparse_keys import SPARSE_DIFFUSERS, SPARSE_ORIGINAL
+from .sparse_keys import SPARSE_COMFY, SPARSE_DIFFUSERS, SPARSE_ORIGINAL
 
 NODE = NodeName("KinetographMotionModuleApply", "Motion Module Apply")
 # the model folder of AnimateDiff-Evolved, which users know
@@ -41,7 +41,7 @@ SPARSE_CONTROL = Part(
         "zero_convs.0.0.weight",
         TEXT,
     ),
-    dialects={"original": SPARSE_ORIGINAL, "diffusers": SPARSE_DIFFUSERS},
+    dialects={"original": SPARSE_ORIGINAL, "diffusers": SPARSE_DIFFUSERS, "comfy": SPARSE_COMFY},
     published=PUBLISHED_SPARSE,
     read_config=read_sparse_config,
     variant=lambda config: f"SparseCtrl {config.condition}",

@@ -1,9 +1,11 @@
-"""The names of SparseCtrl files: an encoder as diffusers names it, with motion modules in AnimateDiff's names or diffusers'.
+"""The names of SparseCtrl files.
 
-Ours are those of ComfyUI's ControlNet (lllyasviel/ControlNet), with the motion modules beside it under `motion.`.
+An encoder as diffusers names it, with motion modules in AnimateDiff's names or diffusers'; or, in the copies of
+conrevo/AnimateDiff-A1111, as ComfyUI's ControlNet (lllyasviel/ControlNet) names it, with AnimateDiff's. Ours are the last,
+the motion modules under `motion.`.
 """
 
-from ...weights.keymap import KeyMap, Rows, same, under
+from ...weights.keymap import KeyMap, Rows, originals, same, under
 from ..svd.keys import AROUND_BLOCKS, BLOCK, EMBEDDED, RES_BLOCK_PLACES, RESAMPLERS, TRANSFORMER_PLACES
 from .keys import DIFFUSERS, ORIGINAL
 
@@ -53,10 +55,12 @@ ENCODER: Rows = (
 )
 
 
-def _beside(motion: KeyMap) -> KeyMap:
-    """The encoder with the motion modules of a dialect, which are on the way down alone."""
+def _beside(encoder: Rows, motion: KeyMap) -> KeyMap:
+    """An encoder with the motion modules of a dialect, which are on the way down alone."""
     down = tuple((theirs, ours) for theirs, ours in motion.rows if theirs.startswith(DOWN))
-    return KeyMap(*ENCODER, *under("", MOTION, down))
+    return KeyMap(*encoder, *under("", MOTION, down))
 
 
-SPARSE_ORIGINAL, SPARSE_DIFFUSERS = _beside(ORIGINAL), _beside(DIFFUSERS)
+SPARSE_ORIGINAL = _beside(ENCODER, ORIGINAL)
+SPARSE_DIFFUSERS = _beside(ENCODER, DIFFUSERS)
+SPARSE_COMFY = _beside(originals(ENCODER), ORIGINAL)
