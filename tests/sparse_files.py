@@ -71,8 +71,8 @@ def original(key):
 
 
 def write(path, condition, seed=0, name=original):
-    """A file of a reference's weights, each key under the name that `name` gives it."""
+    """A file of a reference's weights, each key under the name that `name` gives it, without those of None."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = reference(condition, seed).state_dict()
-    save_file({name(key): value.contiguous() for key, value in tensors.items()}, path)
+    save_file({name(key): value.contiguous() for key, value in tensors.items() if name(key)}, path)
     return path

@@ -38,6 +38,7 @@ SPARSE_CONTROL = Part(
     signature=(
         f"{MOTION}down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
         f"{MOTION}down_blocks.0.motion_modules.0.temporal_transformer.proj_in.weight",
+        f"{MOTION}down_blocks.0.motion_modules.0.temporal_transformer.proj_out.weight",
         "zero_convs.0.0.weight",
         TEXT,
     ),
