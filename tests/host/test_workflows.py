@@ -9,8 +9,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kinetograph.modules.families.svd import keys
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
@@ -23,11 +25,13 @@ ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 STEPS = 2  # enough to go through every node; the demo runs them all
+FEW = 4  # the steps of a distilled model are run as they are
 SEGMENTS = 2  # of the 8 and 3 that workflows with Video Continue have
 NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
+    "animatelcm_svd": [(8, 128, 128)],
     "exvideo_128": [(32, 128, 128)],
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
@@ -44,15 +48,19 @@ MAKES = {
     "svd": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
     "svd_xt": [(8, 128, 128)],
+    "tdm_2b": [(17, 64, 64)],
     "text_to_video": [(17, 64, 64)],
     "video_to_video": [(17, 64, 64)],
 }
 SEAMS = {  # how the seam report of a task starts
+    "animatelcm_svd": "3 chunks of 4 frames, 2 blended: ",
     "exvideo_128": "3 chunks of up to 14 frames, 4 blended: ",
     "exvideo_second_pass": "3 chunks of up to 8 frames, 2 blended: ",
     "svd_xt": "Decoded in one piece: ",
     "reward_lora": "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors: Fun, rank 4, alpha 2\n  model at 0.7: 45 modules: ",
+    "tdm_2b": "TDM_CogVideoX-2B_LoRA.safetensors: PEFT, rank 4, no alpha (scale 1)\n  model at 1: 45 modules: ",
 }
+UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
 SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
 TYPED = {"svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
@@ -60,7 +68,8 @@ TYPED = {"svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
 
 def stand_in(models):
     """The pocket models, and LoRAs of no training, under the names that templates of published files have."""
-    shutil.copytree(demo.POCKET, models / "CogVideo" / "CogVideoX-5b")
+    for release in ("CogVideoX-5b", "CogVideoX-2b"):
+        shutil.copytree(demo.POCKET, models / "CogVideo" / release)
     fun = models / "CogVideo" / "CogVideoX-Fun-V1.1-5b-InP"
     shutil.copytree(demo.POCKET, fun)
     network = fun / "transformer" / "diffusion_pytorch_model.safetensors"
@@ -76,6 +85,23 @@ def stand_in(models):
     save_file(exvideo, folder / "ExVideo-CogVideoX-LoRA-129f-v1.safetensors", size)
     reward = loras.pairs(linears, "lora_unet__", ("lora_down", "lora_up"), 2)
     save_file(reward, folder / "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors")
+    tdm = loras.pairs(linears, "transformer.", ("lora_A", "lora_B"), 3)
+    save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
+    stand_in_for_animatelcm_svd(models)
+
+
+def stand_in_for_animatelcm_svd(models):
+    """The pocket SVD as svd_xt.safetensors, and its UNet alone with diffusers' keys, as AnimateLCM-SVD's file is."""
+    whole = demo.MODELS / "SVD" / "pocket-svd.safetensors"
+    (models / "checkpoints").mkdir(exist_ok=True)
+    shutil.copy(whole, models / "checkpoints" / "svd_xt.safetensors")
+    with safe_open(whole, framework="pt") as file:
+        metadata = file.metadata()
+        names = {key.removeprefix(UNET): key for key in file.keys() if key.startswith(UNET)}  # noqa: SIM118
+        renames = keys.DIFFUSERS.reverse().rename(names)
+        tensors = {renames[name]: file.get_tensor(key) for name, key in names.items()}
+    (models / "diffusion_models").mkdir(exist_ok=True)
+    save_file(tensors, models / "diffusion_models" / "AnimateLCM-SVD-xt-1.1.safetensors", metadata)
 
 
 def read(path):
@@ -116,7 +142,8 @@ LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvide
 def test_api_prompt_runs_as_it_is(pocket, path):
     graph = read(path)
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
-        sampler["inputs"]["steps"] = STEPS
+        if sampler["inputs"]["steps"] > FEW:
+            sampler["inputs"]["steps"] = STEPS
     for long in demo.nodes_of(graph, "KinetographVideoContinue"):
         long["inputs"] |= {"sampling.steps": STEPS, "plan.segments": SEGMENTS}
     for latent in demo.nodes_of(graph, "KinetographVideoLatent"):

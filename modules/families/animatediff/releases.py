@@ -25,7 +25,6 @@ RELEASES = (
         "AnimateDiff v1, SD1.4",
         "mm_sd_v14.ckpt",
         "v1",
-        SD15,
         sha256="aa7fd8a200a89031edd84487e2a757c5315460eca528fa70d4b3885c399bffd5",
     ),
     _module(
@@ -74,7 +73,7 @@ RELEASES = (
             f"AnimateDiff-Lightning, {steps} step{'s' * (steps > 1)}",
             f"animatediff_lightning_{steps}step_comfyui.safetensors",
             "v2",
-            SD15,
+            SD15 if steps == 4 else None,
             908_929_664 if steps in (4, 8) else None,
             "aeb66ae8ff4a868d31379c3bde3e5e7e510a4d4b565a06ee4f1297e93a561dc5" if steps == 4 else None,
             LIGHTNING,
