@@ -12,11 +12,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kinetograph.modules.families.animatediff.config import MotionConfig
 from kinetograph.modules.families.svd import keys
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
+from kinetograph.tests import motion_files
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
 from kinetograph.tools.server import Server
@@ -31,6 +33,8 @@ NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
+    "animatediff_lightning": [(16, 64, 64)],
+    "animatelcm": [(16, 64, 64)],
     "animatelcm_svd": [(8, 128, 128)],
     "context_windows": [(65, 64, 64)],
     "exvideo_128": [(32, 128, 128)],
@@ -89,6 +93,7 @@ def stand_in(models):
     tdm = loras.pairs(linears, "transformer.", ("lora_A", "lora_B"), 3)
     save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
     stand_in_for_animatelcm_svd(models)
+    stand_in_for_animatediff(models)
 
 
 def stand_in_for_animatelcm_svd(models):
@@ -103,6 +108,28 @@ def stand_in_for_animatelcm_svd(models):
         tensors = {renames[name]: file.get_tensor(key) for name, key in names.items()}
     (models / "diffusion_models").mkdir(exist_ok=True)
     save_file(tensors, models / "diffusion_models" / "AnimateLCM-SVD-xt-1.1.safetensors", metadata)
+
+
+def stand_in_for_animatediff(models):
+    """The pocket's motion module as Lightning's, and one of no training in AnimateLCM's layout as torch saves it."""
+    folder = models / "animatediff_models"
+    folder.mkdir(exist_ok=True)
+    pocket = demo.MODELS / folder.name / "pocket-motion.safetensors"
+    shutil.copy(pocket, folder / "animatediff_lightning_4step_comfyui.safetensors")
+    config = MotionConfig((64, 64), layers=1, mid=True, rows=64, tables=0, version="AnimateLCM")
+    torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
+    whole = loras.shapes_of(demo.MODELS / "SD" / "pocket-sd.safetensors")
+    unet = {key.removeprefix(UNET): shape for key, shape in whole.items() if key.startswith(UNET)}
+    linears = {key: shape for key, shape in unet.items() if key.endswith("attn1.to_q.weight")}
+    lora = loras.pairs(linears, "lora_unet_", ("lora_down", "lora_up"), 4)
+    save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
+
+
+def with_pocket_sd(graph):
+    """A prompt with the pocket SD in the place of a checkpoint, of which ComfyUI's loader takes the published size alone."""
+    for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
+        loader |= {"class_type": "KinetographPocketLoader", "inputs": {"model": "SD/pocket-sd.safetensors"}}
+    return graph
 
 
 def read(path):
@@ -141,7 +168,7 @@ LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvide
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
-    graph = read(path)
+    graph = with_pocket_sd(read(path))
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
         if sampler["inputs"]["steps"] > FEW:
             sampler["inputs"]["steps"] = STEPS
