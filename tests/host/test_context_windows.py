@@ -114,8 +114,9 @@ class TestSVD:
         """Also of the second clip of a batch: no window reaches over from one into the other."""
         model, latent, noise = svd.svd()[0], svd.empty(7), draw(7, 4, 8, 8)
         positive, negative = svd.condition(latent, svd.picture(7), noise_aug_strength=0.0)
-        parts, weights = [[0, 1, 2], [2, 3, 4], [4, 5, 6]], [[1.0, 2.0, 1.0]] * 3
-        cut_up = windows(svd, model, 3, overlap=1, fuse_method="pyramid")
+        parts = [[0, 1, 2, 3], [2, 3, 4, 5], [3, 4, 5, 6]]
+        weights = [[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.0]]
+        cut_up = windows(svd, model, 4, overlap=2, fuse_method="overlap-linear")
         ours = predict(cut_up, noise, positive=positive, negative=negative)
         hand = both(positive, negative, concat_latent_image=0, tokens=0)
         assert relative(ours, by_hand(model, noise, parts, weights, 0, hand)) < 2e-5
