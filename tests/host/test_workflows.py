@@ -19,9 +19,10 @@ from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
 from kinetograph.tests import motion_files
+from kinetograph.tests.host import motion_stand_ins
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
-from kinetograph.tools.server import Server
+from kinetograph.tools.server import PACK, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
@@ -33,7 +34,13 @@ NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
+    "animatediff": [(16, 64, 64)],
+    "animatediff_adapter": [(16, 64, 64)],
     "animatediff_lightning": [(16, 64, 64)],
+    "animatediff_loop": [(32, 64, 64)],
+    "animatediff_motion_loras": [(16, 64, 64)],
+    "animatediff_sdxl": [(16, 64, 64)],
+    "animatediff_v3": [(16, 64, 64)],
     "animatelcm": [(16, 64, 64)],
     "animatelcm_svd": [(8, 128, 128)],
     "context_windows": [(65, 64, 64)],
@@ -67,8 +74,17 @@ SEAMS = {  # how the seam report of a task starts
 }
 UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
-SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
-TYPED = {"context_windows": [0, 0, 65], "svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
+SMALLER = {
+    "animatediff_loop": {"num_frames": 32},
+    "animatediff_sdxl": {"width": 64, "height": 64},
+    "reward_lora": {"width": 64, "height": 64, "num_frames": 9},
+}
+TYPED = {
+    "animatediff_loop": [0, 0, 64],
+    "context_windows": [0, 0, 65],
+    "svd": [0, 0, 14],
+    "reward_lora": [512, 512, 49],
+}
 
 
 def stand_in(models):
@@ -94,6 +110,7 @@ def stand_in(models):
     save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
     stand_in_for_animatelcm_svd(models)
     stand_in_for_animatediff(models)
+    motion_stand_ins.write(models)
 
 
 def stand_in_for_animatelcm_svd(models):
@@ -127,6 +144,7 @@ def stand_in_for_animatediff(models):
 
 def with_pocket_sd(graph):
     """A prompt with the pocket SD in the place of a checkpoint, of which ComfyUI's loader takes the published size alone."""
+    graph = motion_stand_ins.with_tiny_sdxl(graph)
     for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
         loader |= {"class_type": "KinetographPocketLoader", "inputs": {"model": "SD/pocket-sd.safetensors"}}
     return graph
@@ -142,7 +160,9 @@ def pocket(host, tmp_path_factory):
     import sys
 
     base = tmp_path_factory.mktemp("pocket")
-    with Server(Path(sys.executable), host, base, models=demo.MODELS) as server:
+    motion_stand_ins.link_pack(base)
+    whitelist = ["--whitelist-custom-nodes", PACK, motion_stand_ins.TINY]
+    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=whitelist) as server:
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
         stand_in(base / "models")
@@ -152,7 +172,9 @@ def pocket(host, tmp_path_factory):
 def test_the_folders_that_readme_names_are_there_after_the_first_start(pocket):
     named = set(re.findall(r"`models/(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
     ours = {path.name for path in demo.MODELS.iterdir()}
-    assert ours == {"CogVideo", "SVD"} and ours <= named
+    assert (
+        ours == {"CogVideo", "SD", "SVD", "animatediff_models", "animatediff_motion_lora"} and ours <= named
+    )
     assert {path.name for path in (pocket.base / "models").iterdir() if path.is_dir()} >= ours
 
 
