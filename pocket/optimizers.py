@@ -70,8 +70,10 @@ class BlockOptimizer:
         wide = [p for name, p in trained if 2 <= p.dim() <= most and ".norm" not in name]
         taken = {id(p) for p in wide}
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-        adam = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.parts: list[torch.optim.Optimizer] = [adam, Muon(wide, lr=1e-3)]
+        self.parts: list[torch.optim.Optimizer] = [Muon(wide, lr=1e-3)]
+        if rest:
+            adam = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+            self.parts.insert(0, adam)
 
     def step(self, lr: float) -> None:
         """Apply and clear the gradients."""

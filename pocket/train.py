@@ -1,6 +1,7 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
 CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, ship_sd.
 """
 
 import argparse
@@ -72,6 +73,32 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
         write_log(runs)
 
 
+def run_sd(part: str, runs: Path, steps: int | None) -> None:
+    """One part of the SD pocket model, its motion module and its MotionLoRAs."""
+    base_run, motion_run = runs / "sd_base", runs / "sd_motion"
+    if part == "sd_vae":
+        from .sd.train_vae import train_part
+
+        train_part(runs / "sd_decoder", "decoder")
+        train_part(runs / "sd_encoder", "encoder")
+    elif part == "sd_base":
+        from .sd.train_base import train_base
+
+        train_base(base_run, steps or 2600)
+    elif part == "sd_motion":
+        from .sd.train_motion import train_motion
+
+        train_motion(motion_run, base_run, steps or 1600)
+    elif part in ("sd_pan_left", "sd_pan_right"):
+        from .sd.train_pan import train_pan
+
+        train_pan(runs / part, base_run, motion_run, part.removeprefix("sd_pan_"), steps or 300)
+    else:
+        from .sd.ship import ship_sd
+
+        ship_sd(runs)
+
+
 COGVIDEOX = (
     "vae",
     "transformer",
@@ -84,13 +111,14 @@ COGVIDEOX = (
     "ship_control",
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
+SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "ship_sd")
 
 
 def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("part", choices=COGVIDEOX + SVD)
+    reader.add_argument("part", choices=COGVIDEOX + SVD + SD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
     reader.add_argument("--device", default="cpu", help="of inpaint and control: cpu, or cuda")
@@ -102,6 +130,8 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     if asked.part in SVD:
         run_svd(asked.part, asked.runs, asked.steps)
+    elif asked.part in SD:
+        run_sd(asked.part, asked.runs, asked.steps)
     else:
         run_cogvideox(asked.part, asked.runs, asked.steps, asked.device)
 

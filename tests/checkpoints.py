@@ -30,6 +30,14 @@ PUBLISHED = {  # specs: the number of keys of every published file
     "svd-diffusers-vae": 374,
     "svd-diffusers-image-encoder": 520,
     "svd-exvideo": 528,
+    "animatediff-v1": 560,
+    "animatediff-v2": 588,  # AnimateDiff-Lightning's as well
+    "animatediff-v3": 560,
+    "animatediff-sdxl-beta": 420,
+    "animatelcm": 546,
+    "animatediff-sparsectrl-rgb": 486,
+    "animatediff-sparsectrl-rgb-comfy": 486,
+    "animatediff-sparsectrl-scribble": 500,
 }
 
 

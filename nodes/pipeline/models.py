@@ -8,6 +8,7 @@ from typing import Literal
 from ...modules.catalogue import CATALOGUE, LORA
 from ...modules.families import FAMILIES
 from ...modules.families.family import Family, Kind, Part
+from ...modules.lora_origin import FOLDER
 from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
 from ...modules.weights.files import FileIdentity
 from ..host.folders import ModelFolders
@@ -29,10 +30,12 @@ def components_of(kind: Kind) -> tuple[str, ...]:
 
 
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(part.kind for part in PARTS))
-# the host's folder for LoRA files, and that of AnimateDiff-Evolved, which users know
-LORAS = ("loras", "animatediff_motion_lora")
-OWN = tuple(dict.fromkeys((*(part.folders[-1] for part in PARTS), LORAS[-1])))
-MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS), components_of("diffusion_model"))
+# the host's folder for LoRA files first, then those of families that have their own
+LORAS = tuple(dict.fromkeys((FOLDER, *(part.lora_folder for part in PARTS))))
+# ours, for picture models that no loader of the host takes
+PICTURES = ("SD",)
+OWN = tuple(dict.fromkeys((*(part.folders[-1] for part in PARTS), *LORAS[1:], *PICTURES)))
+MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS, *PICTURES), components_of("diffusion_model"))
 
 
 def list_models(kinds: Iterable[Kind] | None = None) -> list[str]:
@@ -49,6 +52,16 @@ def list_loras(family: Family | None = None) -> list[str]:
 def find_lora(name: str) -> Path:
     """Path of a LoRA file; ValueError says where it goes when it is not there."""
     return MODELS.find(name, LORAS)
+
+
+def list_picture_models() -> list[str]:
+    """Names of the files that Pocket Loader may open."""
+    return MODELS.names(PICTURES, pipelines=False)
+
+
+def find_picture_model(name: str) -> Path:
+    """Path of a name from that list; ValueError says where the file goes when it is not there."""
+    return MODELS.find(name, PICTURES)
 
 
 def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list[str]:

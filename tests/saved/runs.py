@@ -23,6 +23,7 @@ PATIENCE = 1800.0  # seconds for one workflow
 FIRST = {
     "SVD/a-svd.safetensors": "SVD/pocket-svd.safetensors",
     "SVD/a-exvideo.safetensors": "SVD/pocket-exvideo.safetensors",
+    "SD/a-sd.safetensors": "SD/pocket-sd.safetensors",
     "CogVideo/a-cogvideox.safetensors": "CogVideo/pocket-cogvideox-i2v.safetensors",
 }
 

@@ -1,0 +1,77 @@
+"""The base with motion modules behind its spatial transformers, for training: this pack's own modules, hung in by hooks."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..parts import pack
+from ..svd.train_unet import attend_in_float32
+from .parts import UNET_SETTINGS
+
+if TYPE_CHECKING:
+    from ...modules.families.animatediff.model import MotionModules
+
+ROWS = 32  # of the position tables, as v3
+
+
+def build_motion() -> "MotionModules":
+    """Motion modules in the layout of v3 at the base's width, at the start of training: they change nothing."""
+    pack()
+    from kinetograph.modules.families.animatediff.config import MotionConfig
+    from kinetograph.modules.families.animatediff.model import MotionModules
+
+    width = UNET_SETTINGS["model_channels"]
+    config = MotionConfig(
+        channels=tuple(width * mult for mult in UNET_SETTINGS["channel_mult"]),
+        layers=UNET_SETTINGS["num_res_blocks"][0],
+        rows=ROWS,
+    )
+    motion = MotionModules(config, attention=attend_in_float32, dtype=torch.float32)
+    start_motion(motion)
+    return motion
+
+
+@torch.no_grad()
+def start_motion(motion: "MotionModules") -> None:
+    """Unit gain, small branches; what closes the modules is zero, so that the base starts as it is."""
+    small = ("to_out.0.", "net.2.")
+    for name, p in motion.named_parameters():
+        if p.dim() >= 2:
+            nn.init.normal_(p, std=p[0].numel() ** -0.5 * (0.3 if any(part in name for part in small) else 1))
+        elif name.endswith("weight"):
+            nn.init.ones_(p)
+        else:
+            nn.init.zeros_(p)
+    motion.start()
+
+
+class MotionUNet(nn.Module):
+    """A frozen UNet, and motion modules behind its spatial transformers."""
+
+    def __init__(self, unet: nn.Module, motion: "MotionModules") -> None:
+        super().__init__()
+        self.unet, self.motion = unet, motion
+        self.frames = 1
+        # weights in place of a module's own, by place: its MotionLoRA merged in
+        self.other: Mapping[str, Mapping[str, Tensor]] = {}
+        for place, module in motion.items():
+            # a ResBlock, a spatial transformer, and an upsampling in some
+            unet.get_submodule(place)[1].register_forward_hook(self._behind(place, module))  # type: ignore[index]
+
+    def _behind(self, place: str, module: nn.Module) -> Any:
+        def change(_: nn.Module, __: Any, x_nchw: Tensor) -> Tensor:
+            if self.frames == 1:
+                return x_nchw
+            if place in self.other:
+                return functional_call(module, dict(self.other[place]), (x_nchw, self.frames))
+            return module(x_nchw, self.frames)
+
+        return change
+
+    def forward(self, x_nchw: Tensor, timestep_n: Tensor, context_nld: Tensor, frames: int) -> Tensor:
+        """Epsilon of clips of `frames` frames, side by side on the batch axis; 1: the base alone."""
+        self.frames = frames
+        return self.unet(x_nchw, timestep_n, context_nld)

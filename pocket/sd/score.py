@@ -1,0 +1,271 @@
+"""`python -m pocket.sd.score`: what the real ComfyUI makes of captions, as the detector reads it.
+
+The base alone, with the motion module, and with each MotionLoRA and both at a half. Writes score.json and contact sheets
+beside this file. MotionLoRAs are merged into a copy of the module (W + strength * up @ down) before ComfyUI opens it.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from tools import hosts
+from tools.client import Client
+from tools.commands import python_path
+from tools.server import Server
+
+from ..detector import read_clip, read_motion
+from ..shapes import COLOURS, MOTIONS, SHAPES, SIZE
+from ..svd.measures import path_of
+from ..svd.report import draw_sheet, write_score
+from .parts import FOLDER, MODEL, MOTION, PAN_LEFT, PAN_RIGHT
+from .world import FRAMES, PATH, STILL, Subject
+
+MERGED = "animatediff_models/{}.safetensors"
+LORAS: dict[str, tuple[tuple[Path, float], ...]] = {
+    "pan left": ((PAN_LEFT, 1.0),),
+    "pan right": ((PAN_RIGHT, 1.0),),
+    "both at a half": ((PAN_LEFT, 0.5), (PAN_RIGHT, 0.5)),
+}
+ASKED_PATH = sum(PATH) / 2  # pixels
+GOALS = {
+    "jump_ratio": 0.2,
+    "right_way": 0.85,
+    "covered": 0.7,
+    "pan_left": 0.9,
+    "pan_right": 0.9,
+    "both_still": 0.9,
+}
+AT_MOST = ("jump_ratio",)
+SHOWN = range(0, FRAMES, 3)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How clips are drawn in the host."""
+
+    host: str
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """One clip to be made: its caption, the way it is to go, and the motion module in use; None: the base alone."""
+
+    subject: Subject
+    caption: str
+    module: str | None
+    seed: int
+
+
+def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
+    """Loader, motion module, prompts, the host's own sampler and decoder, and files without loss."""
+
+    def node(kind: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": kind, "inputs": inputs}
+
+    graph = {
+        "loader": node("KinetographPocketLoader", model=f"SD/{MODEL.name}"),
+        "positive": node("CLIPTextEncode", clip=["loader", 1], text=order.caption),
+        "negative": node("CLIPTextEncode", clip=["loader", 1], text=""),
+        "latent": node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=FRAMES),
+        "sampler": node(
+            "KSampler",
+            model=["motion" if order.module else "loader", 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            seed=order.seed,
+            steps=settings.steps,
+            cfg=settings.cfg,
+            sampler_name=settings.sampler,
+            scheduler=settings.scheduler,
+            denoise=1.0,
+        ),
+        "decoder": node("VAEDecode", vae=["loader", 2], samples=["sampler", 0]),
+        "files": node("SaveImage", images=["decoder", 0], filename_prefix="score"),
+    }
+    if order.module:
+        graph["motion"] = node(
+            "KinetographMotionModuleApply",
+            model=["loader", 0],
+            motion_module=order.module,
+            beta_schedule="as trained",
+            strength=1.0,
+            version="from the file",
+            num_frames=0,
+        )
+    return graph
+
+
+def fetch(client: Client, order: Order, settings: Settings) -> Tensor:
+    """Frames (f, h, w, 3) in 0..1 that the host makes."""
+    result = client.run(graph_for(order, settings), timeout=900)
+    files = result.files()
+    if result.status != "success" or len(files) != FRAMES:
+        raise RuntimeError(
+            f"ComfyUI made {len(files)} of {FRAMES} frames ({result.status}): {result.message}"
+        )
+    pictures = [Image.open(io.BytesIO(client.view(file))).convert("RGB") for file in files]
+    return torch.stack([pil_to_tensor(picture) for picture in pictures]).permute(0, 2, 3, 1) / 255
+
+
+def write_merged(loras: Mapping[str, tuple[tuple[Path, float], ...]], models: Path) -> dict[str, str]:
+    """A copy of the motion module for each choice of MotionLoRAs; the names under which nodes list them."""
+    names = {}
+    for choice, files in loras.items():
+        weights = {key: value.float() for key, value in load_file(MOTION).items()}
+        for path, strength in files:
+            lora = {key: value.float() for key, value in load_file(path).items()}
+            for key in [key for key in lora if key.endswith(".up.weight")]:
+                layer = key.replace(".processor", "").replace("_lora.up.weight", "")
+                layer = layer.replace(".to_out", ".to_out.0")
+                down = lora[key.replace(".up.", ".down.")]
+                weights[f"{layer}.weight"] += strength * lora[key] @ down
+        names[choice] = MERGED.format(f"merged-{choice.replace(' ', '-')}")
+        path = models / names[choice]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights, path)
+    return names
+
+
+def subjects_of(ways: list[str], each: int) -> list[Subject]:
+    """So many subjects of every way, colours and shapes in turn."""
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    return [(*pairs[(7 * i + 5 * k) % len(pairs)], way) for k, way in enumerate(ways) for i in range(each)]
+
+
+def captions_of(subject: Subject) -> list[str]:
+    """The caption of a subject, with its motion word and without."""
+    colour, shape, motion = subject
+    return [f"a {colour} {shape} {motion}", f"a {colour} {shape}"]
+
+
+def orders_of(part: str, names: Mapping[str, str], each: int) -> list[Order]:
+    """The clips of a part: `alone`, `motion`, or one of `LORAS`."""
+    if part in ("alone", "motion"):
+        module = f"animatediff_models/{MOTION.name}" if part == "motion" else None
+        subjects = subjects_of(list(MOTIONS), each)
+        return [Order(s, captions_of(s)[0], module, 1000 + i) for i, s in enumerate(subjects)]
+    way = {"pan left": "moving left", "pan right": "moving right"}.get(part, STILL)
+    subjects = subjects_of([way], 4 * each)
+    # half of the captions say nothing about motion, the others that the shape stands still
+    said = [
+        captions_of(s)[1] if i % 2 else captions_of((s[0], s[1], STILL))[0] for i, s in enumerate(subjects)
+    ]
+    return [
+        Order(s, caption, names[part], 2000 + i)
+        for i, (s, caption) in enumerate(zip(subjects, said, strict=True))
+    ]
+
+
+def read_row(order: Order, frames_fhwc: Tensor) -> dict[str, Any]:
+    """What one clip shows."""
+    path, seen = path_of(frames_fhwc), read_clip(frames_fhwc)
+    way = path[-2:].mean(0) - path[:2].mean(0)
+    along = float(way @ torch.tensor(MOTIONS[order.subject[2]], dtype=torch.float32))
+    return {
+        "caption": order.caption,
+        "asked": order.subject[2],
+        "motion": read_motion(path),
+        "along": round(along, 2),
+        "way": round(float(way.norm()), 2),
+        "jump": round(path.diff(dim=0).norm(dim=-1).mean().item(), 3),
+        "colour": seen.colour == order.subject[0],
+        "shape": seen.shape == order.subject[1],
+    }
+
+
+def mean_of(rows: list[dict[str, Any]], key: str) -> float:
+    return sum(float(row[key]) for row in rows) / max(1, len(rows))
+
+
+def right_part(rows: list[dict[str, Any]]) -> float:
+    return round(sum(row["motion"] == row["asked"] for row in rows) / len(rows), 3)
+
+
+def sum_up(parts: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """The figures that have goals, and some beside them."""
+    alone, motion = parts["alone"], parts["motion"]
+    moving = [row for row in motion if row["asked"] != STILL]
+    covered = sorted(row["along"] / ASKED_PATH for row in moving)
+    figures = {
+        "jump_alone": round(mean_of(alone, "jump"), 3),
+        "jump": round(mean_of(motion, "jump"), 3),
+        "jump_ratio": round(mean_of(motion, "jump") / mean_of(alone, "jump"), 3),
+        "right_way": right_part(motion),
+        "right_way_moving": right_part(moving),
+        "covered": round(sum(covered) / len(covered), 3),
+        "clips_that_cover_70_percent": round(sum(part >= 0.7 for part in covered) / len(covered), 3),
+        "right_colour": round(mean_of(motion, "colour"), 3),
+        "right_shape": round(mean_of(motion, "shape"), 3),
+    }
+    for part in LORAS:
+        rows = parts.get(part)
+        if rows:
+            name = "both_still" if part.startswith("both") else part.replace(" ", "_")
+            figures[name] = right_part(rows)
+            figures[f"{part.replace(' ', '_')}_covered"] = round(mean_of(rows, "way") / ASKED_PATH, 3)
+    return figures
+
+
+def strips_of(rows: list[dict[str, Any]], made: list[Tensor]) -> list[tuple[str, list[Tensor]]]:
+    return [
+        (f"{row['caption']}: {row['way']:.0f} px {row['motion']}", [frames[f] for f in SHOWN])
+        for row, frames in zip(rows, made, strict=True)
+    ]
+
+
+def score(settings: Settings, folder: Path, each: int) -> bool:
+    """Measure, write, print; whether every goal is reached."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    loras = {choice: files for choice, files in LORAS.items() if all(path.exists() for path, _ in files)}
+    with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
+        names = write_merged(loras, Path(base) / "models")
+        with Server(python_path(), hosts.find(), Path(base), models=FOLDER) as server:
+            for part in ("alone", "motion", *loras):
+                orders = orders_of(part, names, each)
+                made = [fetch(server.client, order, settings) for order in orders]
+                rows[part] = [read_row(order, frames) for order, frames in zip(orders, made, strict=True)]
+                draw_sheet(strips_of(rows[part], made), 3, folder / f"score_{part.replace(' ', '_')}.png")
+    figures = sum_up(rows)
+    good = all(
+        figures[name] <= goal if name in AT_MOST else figures[name] >= goal
+        for name, goal in GOALS.items()
+        if name in figures
+    )
+    print(json.dumps(figures | {"good": good}, indent=1))
+    write_score(folder / "score.json", figures | rows | {"goals": GOALS, "settings": asdict(settings)})
+    return good
+
+
+def main() -> int:
+    reader = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    reader.add_argument("--each", type=int, default=8, help="clips of every way")
+    reader.add_argument("--steps", type=int, default=20)
+    reader.add_argument("--cfg", type=float, default=2.0)
+    reader.add_argument("--sampler", default="euler")
+    reader.add_argument("--scheduler", default="normal")
+    reader.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
+    asked = reader.parse_args()
+    settings = Settings(f"ComfyUI {hosts.NEWEST}", asked.steps, asked.cfg, asked.sampler, asked.scheduler)
+    return 0 if score(settings, asked.out, asked.each) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

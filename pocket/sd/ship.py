@@ -1,0 +1,80 @@
+"""Writes the trained parts as files in the published layouts, fp16."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..parts import TEXT_SETTINGS
+from ..progress import read_log
+from ..ship import half, rows_of
+from ..tokens import Vocabulary
+from .parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, TextToStill
+from .train_base import trained_base
+from .train_motion import trained_motion
+from .train_pan import MotionLoRA, lora_names, open_pan
+from .train_vae import trained_vae
+
+LOG = MODEL.with_suffix(".json")
+UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+
+
+def text_weights(text: nn.Module, words: Vocabulary) -> dict[str, Tensor]:
+    """The text encoder with T5's whole table: rows that no caption uses are zero."""
+    stored = {key: value for key, value in text.state_dict().items() if "embed_tokens" not in key}
+    table = torch.zeros(TEXT_SETTINGS["vocab_size"], TEXT_SETTINGS["d_model"])
+    table[words.rows] = stored["shared.weight"]
+    return {**stored, "shared.weight": table}
+
+
+def write_base(model: TextToStill, vae: nn.Module, words: Vocabulary, file: Path = MODEL) -> None:
+    """UNet, TAESD and text encoder to one file."""
+    parts = {
+        UNET: dict(model.unet.state_dict()),
+        VAE: dict(vae.state_dict()),
+        TEXT: text_weights(model.text, words),
+    }
+    weights = {prefix + key: value for prefix, part in parts.items() for key, value in half(part).items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def write_motion(motion: nn.Module, file: Path = MOTION) -> None:
+    """The motion modules under the names of AnimateDiff's own files, which are ours."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(half(dict(motion.state_dict())), file, metadata={"format": "pt"})
+
+
+def write_lora(lora: MotionLoRA, file: Path) -> None:
+    """A MotionLoRA under the names of AnimateDiff's own files."""
+    weights = {}
+    for layer, name in lora_names(key.replace("|", ".") for key in lora.down).items():
+        key = layer.replace(".", "|")
+        weights |= {f"{name}.down.weight": lora.down[key], f"{name}.up.weight": lora.up[key]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(half(weights), file, metadata={"format": "pt"})
+
+
+def ship_sd(runs: Path) -> None:
+    """Running means of the last saved steps, as far as there are runs."""
+    words = Vocabulary()
+    base, _ = trained_base(runs / "sd_base", words)
+    write_base(base, trained_vae(runs / "sd_encoder", runs / "sd_decoder"), words)
+    if not (runs / "sd_motion" / "state.pt").exists():
+        return
+    training, _ = trained_motion(runs / "sd_motion", base, words)
+    write_motion(training.both["average"])
+    for way, file in (("left", PAN_LEFT), ("right", PAN_RIGHT)):
+        if (runs / f"sd_pan_{way}" / "state.pt").exists():
+            write_lora(open_pan(runs / f"sd_pan_{way}", training)[0], file)
+    write_log(runs)
+
+
+def write_log(runs: Path, file: Path = LOG) -> None:
+    """Losses of every part and what was seen on the way, one row a line."""
+    names = ("decoder", "encoder", "base", "motion", "pan_left", "pan_right")
+    rows = {name: read_log(runs / f"sd_{name}" / "log.jsonl") for name in names}
+    rows |= {f"{name}_checks": read_log(runs / f"sd_{name}" / "checks.jsonl") for name in names[2:]}
+    lines = [f'  "{name}": {rows_of(part)}' for name, part in rows.items()]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -1,0 +1,174 @@
+"""Trains the pocket MotionLoRAs: clips that pan left, or right, whatever the caption says.
+
+Pan right starts as pan left turned round, and learns beside its own clips that both at half strength leave the
+captions their word.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..optimizers import BlockOptimizer
+from ..tokens import Vocabulary
+from ..training import Averaged, Plan, ramp, train
+from .train_base import drop_captions, trained_base
+from .train_motion import (
+    MotionTraining,
+    clip_errors,
+    context_of,
+    draw_paths,
+    measure,
+    noisy_clips,
+    trained_motion,
+)
+from .world import Captioned, all_subjects, captioned, pan_clip, sample_clip, wordless
+
+if TYPE_CHECKING:
+    from ...modules.families.animatediff.model import MotionModules
+
+RANK = 8
+BATCH = 4
+PEAK_LR = 1e-3
+WARM_UP = 20  # steps
+LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 50, 100
+FIRST_SEED, CANCEL_SEED = 7_000_000, 8_000_000
+INSIDE = "temporal_transformer.transformer_blocks.0.attention_blocks"
+LINEARS = {
+    "to_q": "to_q",
+    "to_k": "to_k",
+    "to_v": "to_v",
+    "to_out.0": "to_out",
+}  # ours, and in MotionLoRA files
+WAYS = {"left": "moving left", "right": "moving right"}
+
+
+class MotionLoRA(nn.Module):
+    """Low-rank changes of the linear layers of every motion attention; the upper halves start at zero."""
+
+    def __init__(self, motion: "MotionModules") -> None:
+        super().__init__()
+        self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
+        for name, weight in motion.named_parameters():
+            if any(name.endswith(f".{linear}.weight") for linear in LINEARS):
+                rows, columns = weight.shape
+                key = name.removesuffix(".weight").replace(".", "|")
+                self.down[key] = nn.Parameter(torch.randn(RANK, columns) * columns**-0.5)
+                self.up[key] = nn.Parameter(torch.zeros(rows, RANK))
+
+    def changes(self) -> dict[str, Tensor]:
+        """What is added to each weight at strength 1, by the weight's name among the motion modules."""
+        return {key.replace("|", ".") + ".weight": self.up[key] @ self.down[key] for key in self.down}
+
+    @torch.no_grad()
+    def turn_round(self) -> None:
+        """Become the opposite change."""
+        for up in self.up.values():
+            up.neg_()
+
+
+def merged(
+    motion: "MotionModules", changes: Iterable[tuple[Mapping[str, Tensor], float]]
+) -> dict[str, dict[str, Tensor]]:
+    """The modules' changed weights by place in the UNet, for `MotionUNet.other`."""
+    added = [(dict(change), strength) for change, strength in changes]
+    names = {id(module): name for name, module in motion.named_modules()}
+    weights = dict(motion.named_parameters())
+    places: dict[str, dict[str, Tensor]] = {}
+    for place, module in motion.items():
+        prefix = names[id(module)] + "."
+        own = [key for key in added[0][0] if key.startswith(prefix)]
+        places[place] = {
+            key.removeprefix(prefix): weights[key] + sum(strength * change[key] for change, strength in added)
+            for key in own
+        }
+    return places
+
+
+class PanTraining(Averaged):
+    """One MotionLoRA, its running mean and the optimizer; `other` is the finished opposite one."""
+
+    def __init__(self, base: MotionTraining, way: str, other: MotionLoRA | None = None) -> None:
+        self.base, self.way, self.other = base, way, other
+        self.net, self.motion = base.mean, base.mean.motion
+        self.lora, average = MotionLoRA(self.motion), MotionLoRA(self.motion)
+        if other is not None:
+            self.lora.load_state_dict(other.state_dict())
+            self.lora.turn_round()
+        super().__init__(self.lora, average, BlockOptimizer(self.lora, self.lora))
+
+    def loss_of(self, clips: list[Captioned], changes: list[tuple[Mapping[str, Tensor], float]]) -> Tensor:
+        """The mean error of clips with MotionLoRAs merged in."""
+        captions = drop_captions([shown.caption for shown in clips])
+        context = context_of(self.base.base, self.base.words, captions)
+        self.net.other = merged(self.motion, changes)
+        try:
+            return clip_errors(self.net, noisy_clips(clips), context).mean()
+        finally:
+            self.net.other = {}
+
+    def step(self, number: int, lr: float) -> dict[str, float]:
+        """One update on clips that pan; with the opposite one at hand, on ordinary clips with both at a half, too."""
+        first = number * BATCH
+        clips = [pan_clip(FIRST_SEED + first + i, WAYS[self.way]) for i in range(BATCH)]
+        loss = self.loss_of(clips, [(self.lora.changes(), 1.0)])
+        loss.backward()
+        seen = {"loss": loss.item()}
+        if self.other is not None:
+            clips = [captioned(CANCEL_SEED + first + i) for i in range(BATCH // 2)]
+            cancel = self.loss_of(clips, [(self.lora.changes(), 0.5), (self.other.changes(), 0.5)])
+            cancel.backward()
+            seen["cancel"] = cancel.item()
+        return {**seen, "norm": self.apply(lr, number)}
+
+    @torch.no_grad()
+    def check(self) -> dict[str, float]:
+        """Figures of clips without a motion word, and of both at a half where there are both."""
+        subjects = [(colour, shape, WAYS[self.way]) for colour, shape, _ in all_subjects()[::9]]
+        captions = [wordless(sample_clip(0, subject)) for subject in subjects]
+        average: MotionLoRA = self.both["average"]  # type: ignore[assignment]
+        figures = measure(self.paths(captions, [(average.changes(), 1.0)]), subjects)
+        if self.other is not None:
+            both = self.paths(captions, [(average.changes(), 0.5), (self.other.changes(), 0.5)])
+            figures["both_along"] = measure(both, subjects)["along"]
+        return {name: round(value, 3) for name, value in figures.items()}
+
+    def paths(self, captions: list[str], changes: list[tuple[Mapping[str, Tensor], float]]) -> Tensor:
+        self.net.other = merged(self.motion, changes)
+        try:
+            return draw_paths(self.net, self.base.base, self.base.words, captions)
+        finally:
+            self.net.other = {}
+
+
+def open_pan(run: Path, base: MotionTraining) -> tuple[MotionLoRA, int]:
+    """The running mean of a run's last saved step, and that step."""
+    training = PanTraining(base, "left")
+    step = training.open(run)
+    return training.both["average"].requires_grad_(False), step  # type: ignore[return-value]
+
+
+def train_pan(out: Path, base_run: Path, motion_run: Path, way: str, total: int) -> None:
+    """Train the MotionLoRA of one way to `total` steps in all; pan left stands beside it, when right is trained."""
+    words = Vocabulary()
+    base, _ = trained_motion(motion_run, trained_base(base_run, words)[0], words)
+    other = open_pan(out.with_name("sd_pan_left"), base)[0] if way == "right" else None
+    training = PanTraining(base, way, other)
+
+    def learn(step: int) -> dict[str, float]:
+        lr = PEAK_LR * ramp(step - 1, total, WARM_UP)
+        return {"lr": lr, **training.step(step, lr)}
+
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
+    train(out, training, plan, learn, training.check)
+
+
+def lora_names(changes: Iterable[str]) -> dict[str, str]:
+    """Our names of changed layers, without "weight", to those that MotionLoRA files give them, without "down" or "up"."""
+    names = {}
+    for layer in changes:
+        linear = next(name for name in LINEARS if layer.endswith(f".{name}"))
+        names[layer] = f"{layer.removesuffix(linear)}processor.{LINEARS[linear]}_lora"
+    return names
