@@ -36,6 +36,7 @@ MAKES = {
     "animatediff_lightning": [(16, 64, 64)],
     "animatelcm": [(16, 64, 64)],
     "animatelcm_svd": [(8, 128, 128)],
+    "context_windows": [(65, 64, 64)],
     "exvideo_128": [(32, 128, 128)],
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
@@ -67,7 +68,7 @@ SEAMS = {  # how the seam report of a task starts
 UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
 SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
-TYPED = {"svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
+TYPED = {"context_windows": [0, 0, 65], "svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
 
 
 def stand_in(models):
@@ -246,6 +247,22 @@ def test_fun_workflows_draw_what_they_are_for(pocket, name):
         assert psnr(frames[kept][None], inputs.covered_clip()[kept][None]) > 28
 
 
+# frames in the middles of the parts: what is between two of them is neither
+PARTS = {"red": (0, 13), "green": (22, 29), "blue": (38, 45), "yellow": (52, 65)}
+
+
+@pytest.mark.newest
+def test_every_part_of_a_long_clip_follows_its_prompt(pocket):
+    """As it is, with all its steps: the circle goes to and fro, and no jump shows where windows meet."""
+    frames = made_by(pocket, "context_windows")
+    for number, (colour, (first, end)) in enumerate(PARTS.items()):
+        motion = f"moving {('right', 'left')[number % 2]}"
+        assert detector.read_clip(frames[first:end]) == detector.Reading(colour, "circle", motion)
+    way = centres(frames)
+    assert way[:, 0].max() - way[:, 0].min() > 20
+    assert way.diff(dim=0).norm(dim=-1).max() < 4
+
+
 def away_from_circle(cover_hw):
     """Share of a shape's area that a circle of the same area in the same place misses or adds."""
     solid = (cover_hw * 2 - 0.5).clamp(0, 1)
@@ -256,7 +273,8 @@ def away_from_circle(cover_hw):
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
 def test_another_checkpoint_needs_another_name_alone(path):
-    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, and what a LoRA was made at."""
+    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, what a LoRA was
+    made at, and the length of a clip that is longer than the model's."""
     for node in demo.nodes_of(read(path), "KinetographVideoLatent"):
         sizes = [node["inputs"][name] for name in ("width", "height", "num_frames")]
         assert sizes == TYPED.get(path.stem, [0, 0, 0])
