@@ -161,8 +161,8 @@ def test_there_is_one_workflow_per_task_in_both_forms():
     assert [path.stem for path in TEMPLATES if not path.with_suffix(".jpg").exists()] == []
 
 
-# 128 frames take long: once is enough
-LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvideo")}
+# 128 frames take long, and so does SVD with all its steps: once is enough
+LONG = {path: pytest.mark.newest for path in API if path.stem.startswith(("exvideo", "animatelcm_svd"))}
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
