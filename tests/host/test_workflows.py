@@ -128,17 +128,16 @@ def stand_in_for_animatelcm_svd(models):
 
 
 def stand_in_for_animatediff(models):
-    """The pocket's motion module as Lightning's, and one of no training in AnimateLCM's layout as torch saves it."""
+    """Motion modules of no training for the pocket SD, Lightning's and, as torch saves it, AnimateLCM's with its LoRA."""
+    sizes = {"channels": (64, 64), "layers": 1, "mid": True}
     folder = models / "animatediff_models"
-    folder.mkdir(exist_ok=True)
-    pocket = demo.MODELS / folder.name / "pocket-motion.safetensors"
-    shutil.copy(pocket, folder / "animatediff_lightning_4step_comfyui.safetensors")
-    config = MotionConfig((64, 64), layers=1, mid=True, rows=64, tables=0, version="AnimateLCM")
+    motion_files.write(
+        folder / "animatediff_lightning_4step_comfyui.safetensors", MotionConfig(**sizes, version="v2")
+    )
+    config = MotionConfig(**sizes, rows=64, tables=0, version="AnimateLCM")
     torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
-    whole = loras.shapes_of(demo.MODELS / "SD" / "pocket-sd.safetensors")
-    unet = {key.removeprefix(UNET): shape for key, shape in whole.items() if key.startswith(UNET)}
-    linears = {key: shape for key, shape in unet.items() if key.endswith("attn1.to_q.weight")}
-    lora = loras.pairs(linears, "lora_unet_", ("lora_down", "lora_up"), 4)
+    linear = {"input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (64, 64)}
+    lora = loras.pairs(linear, "lora_unet_", ("lora_down", "lora_up"), 4)
     save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
 
 
@@ -184,8 +183,8 @@ def test_there_is_one_workflow_per_task_in_both_forms():
     assert [path.stem for path in TEMPLATES if not path.with_suffix(".jpg").exists()] == []
 
 
-# 128 frames take long: once is enough
-LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvideo")}
+# 128 frames take long, and so does SVD with all its steps: once is enough
+LONG = {path: pytest.mark.newest for path in API if path.stem.startswith(("exvideo", "animatelcm_svd"))}
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
