@@ -262,7 +262,11 @@ def _holds_weights(path: Path) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report. 0: known and complete; 1: unknown or incomplete; 2: cannot be opened."""
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
-    parser.add_argument("file", type=Path, help="a .safetensors file, an index, or a diffusers folder")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="a .safetensors or torch file (.ckpt, .pt, .pth, .bin), an index, or a diffusers folder",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--hash", action="store_true", help="read all of it and compare its SHA-256, too")
     wish = parser.parse_args(arguments)

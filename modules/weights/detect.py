@@ -23,6 +23,7 @@ WRAPPERS = (
     "diffusion_model",
     "transformer",
     "unet",
+    "controlnet",
     "first_stage_model",
     "vae",
     "text_encoder",

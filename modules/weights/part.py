@@ -19,6 +19,7 @@ Kind = Literal[
     "image_vae",  # encodes the picture a video starts from, where that is not the VAE
     "extension",  # weights that take the place of some of the diffusion model's
     "motion_module",  # layers beside those of an image model
+    "sparse_control",  # a network beside an image model's that takes key frames
 ]
 
 

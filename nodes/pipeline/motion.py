@@ -92,8 +92,8 @@ def named(file: str, config: MotionConfig, version: str) -> MotionConfig:
     if version == FROM_FILE:
         if config.version == UNSURE:
             raise CheckpointError(
-                f"{file} holds no position table by which v1 and v3 could be told apart, and their norms differ: choose v1 "
-                "or v3 as version."
+                f"{file} could be a motion module of v1 or of v3: its position table, where it has one, tells neither, and "
+                "their norms differ. Choose v1 or v3 as version."
             )
         return config
     try:
