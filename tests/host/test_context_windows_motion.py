@@ -48,12 +48,13 @@ def test_positions_begin_anew_in_every_window(bench, moving, told):
     assert relative(ours, theirs) < 2e-5
     assert relative(ours, predict(model, noise, **told)) > 1e-3
     latent = {"samples": torch.zeros(36, 4, 8, 8), "num_frames": 18}
-    chosen = {"steps": 1, "cfg": 2.0, **told}
+    chosen = {"steps": 1, "cfg": 1.0, **told}
     whole = bench.sampler(cut_up, latent, **chosen)
     first = bench.sampler(cut_up, {"samples": latent["samples"][:18], "num_frames": 18}, **chosen)
     assert relative(whole[:18], first) < 1e-5 and relative(whole[18:], first) > 1e-2
 
 
+@pytest.mark.newest
 def test_a_prompt_for_each_frame(bench, moving, told):
     """As prompt schedules make them: rows of a conditioning are frames."""
     model, noise = moving[1], draw(18, 4, 8, 8)
@@ -109,6 +110,7 @@ def controlled(conds, hint):
     return made, control
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("count", [1, 18])
 def test_pictures_of_a_controlnet(bench, moving, told, count):
     """Each window sees those of its frames; the host shows every window the first ones."""
@@ -130,6 +132,7 @@ def test_pictures_of_a_controlnet(bench, moving, told, count):
     assert control.cond_hint is None and control.previous_controlnet.cond_hint is None
 
 
+@pytest.mark.newest
 def test_a_mask_of_a_prompt(bench, moving, told):
     """A mask over frames of a prompt, (frames, h, w), is cut like them."""
     mask = torch.rand(18, 8, 8, generator=torch.manual_seed(4))
