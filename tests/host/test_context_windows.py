@@ -161,6 +161,16 @@ class TestSchedules:
         assert out.isfinite().all() and out.std() > 0.01
         assert torch.equal(bench.ksampler(model, bench.empty(41), steps=2), out)
 
+    def test_levels_between_two_steps(self, bench):
+        """Of samplers that ask at levels of their own: the step above, whatever ran before."""
+        handler = windows(bench, bench.shared()[0], LENGTH).model_options["context_handler"]
+        options = {"transformer_options": {"sample_sigmas": torch.tensor([10.0, 5.0, 1.0, 0.0])}}
+        found = []
+        for sigma in (2.0, 10.0, 7.0, 5.0, 0.5, 12.0):
+            handler.set_step(torch.tensor([sigma]), options)
+            found.append(handler._step)
+        assert found == [1, 0, 0, 1, 2, 0]
+
     def test_a_frame_twice_in_a_window(self, bench, prompts):
         """A pace of 4 comes around a loop of 8: both of its predictions count."""
         model, noise = bench.shared()[0], draw(1, 16, 8, 8, 8)
