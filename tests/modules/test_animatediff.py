@@ -180,6 +180,21 @@ def test_few_pixels_at_once_only_round(monkeypatch, version, numbers):
     assert relative(run(ours, x, 8), usual) <= ROUNDING
 
 
+@pytest.mark.parametrize(("frames", "count"), [(2, 3), (8, 1)])
+def test_no_kernel_is_handed_more_sequences_than_it_takes(monkeypatch, frames, count):
+    """Short clips are many sequences: the budget of numbers alone would let them through."""
+    monkeypatch.setattr(model, "MOST_SEQUENCES", 96)
+    seen = []
+
+    def counting(q, k, v, transformer_options=None):
+        seen.append(q.shape[0] * q.shape[1])
+        return attend(q, k, v)
+
+    ours = randomise(model.MotionTransformer(C, MotionConfig((C,)), TorchOperations, counting))
+    run(ours, clips(frames, count), frames)
+    assert seen and max(seen) <= 96 and sum(seen) == 2 * count * H * W * 8
+
+
 def test_what_comes_in_stays_and_what_goes_out_lies_as_it_came():
     ours, x = transformer(), clips(8)
     for order in (torch.contiguous_format, torch.channels_last):
