@@ -24,8 +24,8 @@ class LoRAStack(io.ComfyNode):
             node_id="KinetographLoRAStack",
             display_name="LoRA Stack",
             category="kinetograph/loaders",
-            description="Put up to eight LoRA files on a model and its text encoder, whoever wrote them. Says what "
-            "each changes; a file that changes nothing, or only a part, is an error.",
+            description="Put up to eight LoRA files on a model, its text encoder and its motion modules, whoever wrote them. "
+            "Says what each changes; a file that changes nothing, or only a part, is an error.",
             search_aliases=[
                 "load lora",
                 "cogvideox lora",
@@ -33,6 +33,8 @@ class LoRAStack(io.ComfyNode):
                 "lora loader",
                 "reward lora",
                 "motion lora",
+                "motiondirector",
+                "domain adapter",
             ],
             inputs=[
                 io.Model.Input(
@@ -102,7 +104,7 @@ def _row(files: list[str], number: int) -> list[io.Input]:
             tooltip="LoRA file in the loras folder, or a MotionLoRA in animatediff_motion_lora: that one goes to the motion "
             "modules of Motion Module Apply.",
         ),
-        _strength(f"strength_{number}", "Strength for the model; 0 changes nothing."),
+        _strength(f"strength_{number}", "Strength for the model or its motion modules; 0 changes nothing."),
         _strength(f"text_strength_{number}", "Strength for the text encoder, where the file changes it."),
     ]
 

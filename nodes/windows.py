@@ -79,33 +79,7 @@ class ContextWindows(io.ComfyNode):
 
 
 def _schedule_input() -> io.DynamicCombo.Input:
-    overlap = io.Int.Input(
-        "overlap",
-        default=pipeline.USUAL,
-        min=pipeline.USUAL,
-        max=MAX_FRAMES,
-        tooltip="Frames that two windows share, in multiples of 4 for CogVideoX; -1: a quarter of a window.",
-    )
-    fuse = io.Combo.Input(
-        "fuse_method",
-        options=list(pipeline.FUSE_METHODS),
-        default="pyramid",
-        tooltip="What a frame counts in each of its windows. pyramid: the more the nearer to its middle; relative: the same "
-        "as a triangle, as diffsynth; flat: everywhere the same; overlap-linear: a ramp over the overlap.",
-    )
-    stride = io.Int.Input(
-        "stride",
-        default=1,
-        min=1,
-        max=MAX_STRIDE,
-        tooltip="Above 1, also windows of every second frame, from 3 of every fourth, and so on, as far as the clip is "
-        "long enough: motion over longer times, for more work.",
-    )
-    loop = io.Boolean.Input(
-        "closed_loop",
-        default=True,
-        tooltip="The clip ends where it began: windows join its ends in every step.",
-    )
+    overlap, stride, loop, fuse = _overlap_input(), _stride_input(), _loop_input(), _fuse_input()
     parts = {
         "standard_static": [overlap, fuse],
         "standard_uniform": [overlap, stride, fuse],
@@ -119,6 +93,45 @@ def _schedule_input() -> io.DynamicCombo.Input:
         tooltip="Where windows lie. standard_static: always at the same places; standard_uniform: elsewhere at every step; "
         "looped_uniform: the same, also over the ends of the clip; standard_truncated: the last window is cut off, as in "
         "diffsynth; batched: without overlap.",
+    )
+
+
+def _overlap_input() -> io.Int.Input:
+    return io.Int.Input(
+        "overlap",
+        default=pipeline.USUAL,
+        min=pipeline.USUAL,
+        max=MAX_FRAMES,
+        tooltip="Frames that two windows share, in multiples of 4 for CogVideoX; -1: a quarter of a window.",
+    )
+
+
+def _stride_input() -> io.Int.Input:
+    return io.Int.Input(
+        "stride",
+        default=1,
+        min=1,
+        max=MAX_STRIDE,
+        tooltip="Above 1, also windows of every second frame, from 3 of every fourth, and so on, as far as the clip is "
+        "long enough: motion over longer times, for more work.",
+    )
+
+
+def _loop_input() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "closed_loop",
+        default=True,
+        tooltip="The clip ends where it began: windows join its ends in every step.",
+    )
+
+
+def _fuse_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "fuse_method",
+        options=list(pipeline.FUSE_METHODS),
+        default="pyramid",
+        tooltip="What a frame counts in each of its windows. pyramid: the more the nearer to its middle; relative: the same "
+        "as a triangle, as diffsynth; flat: everywhere the same; overlap-linear: a ramp over the overlap.",
     )
 
 

@@ -35,6 +35,9 @@ PUBLISHED = {  # specs: the number of keys of every published file
     "animatediff-v3": 560,
     "animatediff-sdxl-beta": 420,
     "animatelcm": 546,
+    "animatediff-sparsectrl-rgb": 486,
+    "animatediff-sparsectrl-rgb-comfy": 486,
+    "animatediff-sparsectrl-scribble": 500,
 }
 
 

@@ -50,20 +50,20 @@ class WindowPlan:
         """What each frame of a window counts where windows overlap, above 0."""
         return FUSE_METHODS[self.fuse](self, window, frames)
 
-    def prompt(self, window: Window, frames: int, count: int) -> int:
-        """Which of `count` prompts a window follows, by its middle.
+    def prompts(self, windows: list[Window], frames: int, count: int) -> list[int]:
+        """Which of `count` prompts each window follows, by its middle.
 
-        A loop is shared out in `count` equal arcs. Of an open clip the stretch between the middles of its first and
-        last window is: over the whole clip, a window longer than such a share would leave out the first and last prompt.
+        A loop is shared out in equal arcs, the first behind the last. Of an open clip the windows are, in the order of
+        their middles: by equal parts of the clip, a window longer than a part would leave out the first prompt and the
+        last, and the last window, which may lie close behind the one before, would take another's.
         """
+        middles = [
+            _middle(window, frames) if self.is_circular else sum(window) / len(window) for window in windows
+        ]
         if self.is_circular:
-            pace = (window[1] - window[0]) % frames if len(window) > 1 else 0
-            middle = (window[0] + pace * (len(window) - 1) / 2) % frames
-            return min(int(middle * count / frames), count - 1)
-        reach = frames - min(self.length, frames)
-        start = (window[0] + window[-1]) / 2 - (min(self.length, frames) - 1) / 2
-        share = start / reach if reach else 0.0
-        return min(max(int(share * count), 0), count - 1)
+            return [min(int(middle * count / frames), count - 1) for middle in middles]
+        order = sorted(range(len(windows)), key=middles.__getitem__)
+        return [order.index(number) * count // len(windows) for number in range(len(windows))]
 
     def noise_order(self, frames: int, seed: int) -> list[int]:
         """FreeNoise: whose noise each frame takes. Behind one window, every block of `hop` frames shuffles the noise of
@@ -83,6 +83,12 @@ def reversed_bits(step: int) -> float:
         share += place * (step & 1)
         step, place = step >> 1, place / 2
     return share
+
+
+def _middle(window: Window, frames: int) -> float:
+    """The middle of a window that may go over the end of a loop."""
+    pace = (window[1] - window[0]) % frames if len(window) > 1 else 0
+    return (window[0] + pace * (len(window) - 1) / 2) % frames
 
 
 def _paces(plan: WindowPlan, frames: int) -> list[int]:

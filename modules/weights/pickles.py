@@ -30,7 +30,8 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 # times its size is no set of weights.
 MAX_UNPACKED, SMALL_BYTES = 16, 2**20
 ENCRYPTED = 1  # a member's flag
-MAX_SHARED = 8  # all tensors, beside what is stored: some share their numbers
+# All tensors, beside what is stored: some share their numbers, or repeat them.
+MAX_SHARED, SHARED_BYTES = 8, 2**26
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -180,7 +181,7 @@ class TorchFile:
                 )
         stored = sum(storage.nbytes for storage in storages.values())
         named = sum(tensor.numel * tensor.storage.dtype.itemsize for tensor in self._tensors.values())
-        if named > MAX_SHARED * stored:
+        if named > MAX_SHARED * stored + SHARED_BYTES:
             raise DamagedError(f"its tensors together take {named} bytes, and {stored} are stored")
 
     def _storage(self, storage: Storage) -> torch.UntypedStorage:

@@ -9,6 +9,7 @@ from .dtypes import DTYPES
 from .errors import AGAIN, CheckpointError
 
 MAX_COUNT = 2**62  # that torch can multiply by a dtype's bytes or add up
+MAX_REPEATED = 2**20  # numbers of a tensor that is stored as fewer
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class StoredTensor:
 
     @property
     def is_inside(self) -> bool:
-        """Whether all of its numbers are in the storage, and no more of them than the storage has."""
+        """Whether all of its numbers are in the storage. A repeated one, which torch can store, stays small."""
         if not self.numel:
             return prod(size or 1 for size in self.shape) < MAX_COUNT
         last = self.offset + sum(
             (size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)
         )
-        return last < self.storage.length and self.numel <= self.storage.length
+        return last < self.storage.length and self.numel <= max(self.storage.length, MAX_REPEATED)
 
     def get_shape(self) -> tuple[int, ...]:
         """As the handle of the safetensors parser says it."""
@@ -66,5 +67,5 @@ class DamagedError(ValueError):
 def damaged(name: str, problem: str) -> CheckpointError:
     """The error for a torch checkpoint that cannot be what torch.save wrote."""
     return CheckpointError(
-        f"{name} is a damaged torch checkpoint (a pickle in a zip file): {problem}. {AGAIN}"
+        f"{name} is a damaged torch checkpoint (a pickle file in a zip file): {problem}. {AGAIN}"
     )

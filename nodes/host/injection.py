@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import comfy.model_management
-import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 
 from ...modules.families.family import AddOn
 from . import shared_text
-from .backend import Check, HostOperations, attend_short, new_patcher
+from .backend import Check, HostOperations, attend_short, load_layers
 from .diffusion import Fill
 from .guards import CLIP_FRAMES, checking
 
@@ -59,7 +57,11 @@ class Motion:
 
 def picture_unet(model: Any) -> PictureUNet | None:
     """The blocks of a MODEL whose network is the host's UNet of pictures; None for any other MODEL."""
-    unet = model.model.diffusion_model
+    return blocks_of(model.model.diffusion_model)
+
+
+def blocks_of(unet: nn.Module) -> PictureUNet | None:
+    """The same of a network alone."""
     if not isinstance(unet, UNetModel) or any(
         isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()
     ):
@@ -110,18 +112,16 @@ def add_motion(model: Any, motion: Motion) -> Any:
     return clone
 
 
-@torch.inference_mode(False)
 def _load(motion: Motion, compute: torch.dtype, disable_dynamic: bool = False) -> Any:
-    """A patcher of the modules alone; weights wider than what is computed in are narrowed, others stay mapped."""
-    device = comfy.model_management.get_torch_device()
-    dtype = motion.weight_dtype if motion.weight_dtype.itemsize <= compute.itemsize else compute
-    ops = HostOperations(comfy.ops.pick_operations(dtype, compute, load_device=device, disable_fast_fp8=True))
-    part, meta = motion.add_on.part, torch.device("meta")
-    network = part.build(motion.config, ops=ops, attention=attend_short, dtype=dtype, device=meta).eval()
-    comfy.model_management.archive_model_dtypes(network)
-    patcher = new_patcher(network, device, comfy.model_management.unet_offload_device(), disable_dynamic)
-    motion.fill(network, dtype)
-    network.device = patcher.offload_device
+    """A patcher of the modules alone."""
+
+    def build(layers: Any, dtype: torch.dtype) -> nn.Module:
+        ops, meta = HostOperations(layers), torch.device("meta")
+        return motion.add_on.part.build(
+            motion.config, ops=ops, attention=attend_short, dtype=dtype, device=meta
+        )
+
+    patcher = load_layers(build, motion.fill, motion.weight_dtype, compute, disable_dynamic)
     patcher.cached_patcher_init = (_load, (motion, compute))
     return patcher
 

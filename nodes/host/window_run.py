@@ -66,7 +66,7 @@ def check_run(windowing: Windowing, frames: int, total: int, steps: int) -> None
                 f"{plan.schedule} leaves one of {len(window)} at the end: choose standard_static, or another overlap."
             )
     count = len(windowing.prompts)
-    followed = {plan.prompt(window, frames, count) for windows in lists for window in windows if count}
+    followed = {prompt for windows in lists if count for prompt in plan.prompts(windows, frames, count)}
     if len(followed) < count:
         raise ValueError(
             f"More prompts than windows can follow: got {count}, a clip of {frames} latent frames has {len(lists[0])} "

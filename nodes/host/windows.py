@@ -44,7 +44,7 @@ class Plan(Protocol):
     def closed_loop(self) -> bool: ...
     def windows(self, frames: int, step: int = 0) -> list[list[int]]: ...
     def weights(self, window: list[int], frames: int) -> list[float]: ...
-    def prompt(self, window: list[int], frames: int, count: int) -> int: ...
+    def prompts(self, windows: list[list[int]], frames: int, count: int) -> list[int]: ...
     def noise_order(self, frames: int, seed: int) -> list[int]: ...
 
 
@@ -139,13 +139,14 @@ class ClipHandler(IndexListContextHandler):
         self, model: Any, x_in: Tensor, model_options: dict[str, Any]
     ) -> list[IndexListContextWindow]:
         plan, frames, total = self.windowing.plan, self.clip_frames, x_in.shape[self.dim]
-        prompts, found = len(self.windowing.prompts), []
-        for first in range(0, total, frames):
-            for numbers in plan.windows(frames, self._step):
-                prompt = plan.prompt(numbers, frames, prompts) if prompts else None
-                placed = [first + number for number in numbers]
-                found.append(ClipWindow(placed, self.dim, total, self.context_overlap, prompt))
-        return found
+        windows, count = plan.windows(frames, self._step), len(self.windowing.prompts)
+        prompts = plan.prompts(windows, frames, count) if count else [None] * len(windows)
+        # the clips of a batch lie behind one another where frames lie on the batch axis
+        return [
+            ClipWindow([first + number for number in window], self.dim, total, self.context_overlap, prompt)
+            for first in range(0, total, frames)
+            for window, prompt in zip(windows, prompts, strict=True)
+        ]
 
     def get_resized_cond(
         self, cond_in: list[dict[str, Any]] | None, x_in: Tensor, window: Any, device: Any = None

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ...modules.families import FAMILIES
-from ...modules.lora_origin import find_origin, text_parts
+from ...modules.lora_origin import find_origin, is_lora, text_parts
 from ...modules.weights.checkpoint import recognise
+from ...modules.weights.detect import detect_all
 from ...modules.weights.errors import CheckpointError, shown
 from ...modules.weights.files import FileIdentity, Header, file_identity, open_weights, read_header
 from ...modules.weights.lora import NETWORK, LoRA, check_match, check_values, match_lora, with_alphas
@@ -86,7 +87,7 @@ def post_problem(loras: Mapping[str, Any] | None) -> str | None:
         name = (loras or {}).get(f"lora_{i}")
         try:
             if isinstance(name, str):
-                read_header(models.find_lora(name))
+                check_is_lora(read_header(models.find_lora(name)))
         except ValueError as error:
             return f"lora_{i}: {error}"
     return None
@@ -147,12 +148,24 @@ def read_file(path: Path) -> LoRAFile:
     """A file, all of it. CheckpointError when it cannot be read, or changes meanwhile."""
     before = file_identity(path)
     header = read_header(path)
+    check_is_lora(header)
     tensors = {key: tensor.clone() for key, tensor in open_weights(path).items()}
     if file_identity(path)[1:3] != before[1:3] or tensors.keys() < header.shapes.keys():
         raise CheckpointError(
             f"{header.name} changed while it was being read. Queue the prompt again once it is complete."
         )
     return LoRAFile(header, tensors)
+
+
+def check_is_lora(header: Header) -> None:
+    """CheckpointError for a file of another kind that is known here, naming the node that takes it."""
+    if is_lora(header.shapes):
+        return
+    finding = detect_all(header, FAMILIES)[0]
+    if finding.part is not None:
+        raise CheckpointError(f"{header.name} is {finding.what}, no LoRA: use {finding.part.node.title}.")
+    if finding.is_stranger:
+        raise CheckpointError(finding.complaint())
 
 
 def _check(header: Header, lora: LoRA, text: LoRA | None, allow_partial: bool) -> tuple[str, ...]:

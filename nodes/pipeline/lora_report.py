@@ -5,14 +5,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...modules.lora_origin import text_parts
+from ...modules.lora_origin import kinds_of, text_parts
 from ...modules.weights.errors import shown, shown_list
 from ...modules.weights.files import Header
-from ...modules.weights.lora import LoRA, grouped, rank_words, read_alphas
+from ...modules.weights.lora import LoRA, rank_words, read_alphas
 from ...modules.weights.lora_names import ALPHA, stem_of
-
-# in the name of what lies in a motion module
-MOTION_BLOCK = "temporal_transformer.transformer_blocks.0."
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def report(header: Header, told: Told, tensors: Mapping[str, Tensor]) -> str:
     lines = [
         f"{header.name}: {lora.dialect}, {rank_words([*lora.ranks.values(), *(text.ranks.values() if text else ())])}"
         f", {_alphas(header, tensors, lora)}",
-        f"  {told.part} at {told.strength:g}: {lora.matched} modules: {shown_list(_kinds(lora.modules), 12)}",
+        f"  {told.part} at {told.strength:g}: {lora.matched} modules: {shown_list(kinds_of(lora.modules), 12)}",
     ]
     waiting, count = text_parts({key: header.shapes[key] for key in told.left})
     if text is not None and text.matched:
@@ -47,12 +44,6 @@ def report(header: Header, told: Told, tensors: Mapping[str, Tensor]) -> str:
         stems = dict.fromkeys(stem.text if (stem := stem_of(key)) else key for key in others)
         lines.append(f"  left out: {len(others)} keys: {shown_list(map(shown, stems))}")
     return "\n".join(lines)
-
-
-def _kinds(modules: tuple[str, ...]) -> list[str]:
-    """Kinds of modules; of motion modules, which are all alike, only what is inside one."""
-    inside = (module.split(MOTION_BLOCK)[-1] if MOTION_BLOCK in module else module for module in modules)
-    return grouped(dict.fromkeys(inside))
 
 
 def _alphas(header: Header, tensors: Mapping[str, Tensor], lora: LoRA) -> str:

@@ -69,8 +69,8 @@ def fold_overlap(described: VideoModel, overlap: int, length: int) -> int:
     """Latent frames that two windows of `length` share; ValueError unless they are whole ones, and fewer."""
     multiple, stride = described.frame_rule.multiple, described.grid.stride_t
     if overlap == USUAL:
-        usual = length // SHARE // multiple * multiple
-        return usual or min(1, length - 1)
+        usual = max(length // SHARE // multiple, 1) * multiple
+        return usual if usual < length else 0
     cells, rest = divmod(overlap, stride)
     if rest:
         raise ValueError(

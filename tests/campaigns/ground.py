@@ -109,7 +109,7 @@ def write_models(base):
         if not (path := models / "SVD" / f"{name}.safetensors").exists():
             write(path)
     motion_files.write_all(models / "animatediff_models")
-    if not (models / "loras").exists():
-        (models / "loras").mkdir()
-        save_file(loras.network(models / "CogVideo" / "tiny-5B"), models / "loras" / "tiny.safetensors")
+    if not (path := models / "loras" / "tiny.safetensors").exists():
+        path.parent.mkdir(exist_ok=True)
+        save_file(loras.network(models / "CogVideo" / "tiny-5B"), path)
     return base

@@ -71,6 +71,8 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
     "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},
     "KinetographMotionModuleApply": {"motion_module": "animatediff_models/tiny-v2.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
+    # a file for the MODEL that is linked; others in the list are for other ones
+    "KinetographLoRAStack": {f"loras.lora_{number}": "tiny.safetensors" for number in range(1, 9)},
 }
 
 
@@ -109,11 +111,9 @@ class Field:
     def default(self):
         if "default" in self.options:
             return self.options["default"]
-        return (
-            self.choices[0]
-            if self.choices
-            else {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[self.type]
-        )
+        # a list of files may be empty
+        empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False, "COMBO": None}
+        return self.choices[0] if self.choices else empty[self.type]
 
 
 def fields_of(inputs):

@@ -132,7 +132,9 @@ def control(bench):
 
     from kinetograph.tests import tiny
 
-    told = {key: value for key, value in pictures.SMALL.items() if "output" not in key and key != "out_channels"}
+    told = {
+        key: value for key, value in pictures.SMALL.items() if "output" not in key and key != "out_channels"
+    }
     made = comfy.cldm.cldm.ControlNet(
         **told, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
     )
@@ -205,7 +207,9 @@ def test_words_of_the_schedule_are_those_of_diffusers(bench, word, version):
     """ComfyUI's words, which name the same tables otherwise: its "sqrt_linear" is linear in beta."""
     from diffusers import DDIMScheduler
 
-    kind, end = ("scaled_linear", 0.020) if (word, version) == ("as trained", "SDXL beta") else SCHEDULES[word]
+    kind, end = (
+        ("scaled_linear", 0.020) if (word, version) == ("as trained", "SDXL beta") else SCHEDULES[word]
+    )
     model = bench.move(bench.base(version), version, beta_schedule=word)
     sampling = model.get_model_object("model_sampling")
     alphas = DDIMScheduler(beta_start=0.00085, beta_end=end, beta_schedule=kind).alphas_cumprod.double()

@@ -37,7 +37,12 @@ def move(bench, model, file, **changes):
 @pytest.mark.parametrize(
     ("kind", "file", "words", "fitting"),
     [
-        ("SDXL", "v3", "AnimateDiff v3 for SD1.5, 2 blocks a level of 32, 64, 128, 128 channels", ["SDXL-beta"]),
+        (
+            "SDXL",
+            "v3",
+            "AnimateDiff v3 for SD1.5, 2 blocks a level of 32, 64, 128, 128 channels",
+            ["SDXL-beta"],
+        ),
         ("SD15", "SDXL beta", "SDXL beta for SDXL", ["AnimateLCM", "v1", "v2", "v3"]),
         ("small", "v2", "the model is SD1.5 with 1 blocks a level of 32, 64 channels", None),
     ],
@@ -46,7 +51,9 @@ def test_a_module_for_another_base_names_those_that_fit(bench, kind, file, words
     with pytest.raises(ValueError) as caught:
         move(bench, pictures.build(kind), bench.files[file])
     assert words in str(caught.value)
-    names = [f"tiny-{name}" for name in fitting] if fitting else [f"small-{name}" for name in ("v1", "v2", "v3")]
+    names = (
+        [f"tiny-{name}" for name in fitting] if fitting else [f"small-{name}" for name in ("v1", "v2", "v3")]
+    )
     assert all(f"{FOLDER}/{name}.safetensors" in str(caught.value).split("these fit: ")[1] for name in names)
     assert str(caught.value).count(FOLDER) == len(names)
 
@@ -98,7 +105,7 @@ def test_one_motion_module_a_model(bench, plain):
         bench.move(bench.move(plain), "v3")
 
 
-def test_video_models_and_flows_are_refused(bench, comfy_here):
+def test_video_models_are_refused(bench, comfy_here):
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -112,19 +119,9 @@ def test_video_models_and_flows_are_refused(bench, comfy_here):
         }
     )
     native.unet_config["dtype"] = torch.float32
-    flux = comfy.supported_models.Flux(
-        {
-            **{"image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 16, "context_in_dim": 16},
-            **{"hidden_size": 32, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1},
-            **{"axes_dim": [4, 6, 6], "theta": 100, "patch_size": 2, "qkv_bias": True, "guidance_embed": False},
-        }
-    )
-    flux.unet_config["dtype"] = torch.float32
-    models = [bench.load()[0], svd.svd(SVD)[0]]
-    for config in (native, flux):
-        made = config.get_model({}, device="cpu")
-        models.append(comfy.model_patcher.ModelPatcher(made, torch.device("cpu"), torch.device("cpu")))
-    for model in models:
+    made = comfy.model_patcher.ModelPatcher(native.get_model({}, device="cpu"), *[torch.device("cpu")] * 2)
+    # a transformer of another kind than any UNet, ours, and the host's own
+    for model in (bench.load()[0], svd.svd(SVD)[0], made):
         with pytest.raises(ValueError, match="image models SD1.5 and SDXL: got .* Load Checkpoint"):
             move(bench, model, bench.small["v2"])
 
@@ -168,7 +165,10 @@ def test_a_file_without_positions_must_be_named(bench, plain):
 
     node, file = bench.ours["MotionModuleApply"], copy(bench, "v3", "bare.safetensors", bare)
     assert "could be a motion module of v1 or of v3" in node.validate_inputs(file, "from the file")
-    made = {name: bench.ksampler(move(bench, plain, file, version=name), bench.empty(), steps=1) for name in ("v1", "v3")}
+    made = {
+        name: bench.ksampler(move(bench, plain, file, version=name), bench.empty(), steps=1)
+        for name in ("v1", "v3")
+    }
     # its positions are the sinusoids that a v3 holds, and its norms those that were named
     assert relative(made["v3"], bench.ksampler(bench.move(plain, "v3"), bench.empty(), steps=1)) <= 1e-5
     assert relative(made["v1"], made["v3"]) > 1e-3

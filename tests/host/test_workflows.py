@@ -12,14 +12,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kinetograph.modules.families.animatediff.config import MotionConfig
 from kinetograph.modules.families.svd import keys
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
+from kinetograph.tests import motion_files
+from kinetograph.tests.host import motion_stand_ins
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
-from kinetograph.tools.server import Server
+from kinetograph.tools.server import PACK, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
@@ -31,7 +34,16 @@ NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
+    "animatediff": [(16, 64, 64)],
+    "animatediff_adapter": [(16, 64, 64)],
+    "animatediff_lightning": [(16, 64, 64)],
+    "animatediff_loop": [(32, 64, 64)],
+    "animatediff_motion_loras": [(16, 64, 64)],
+    "animatediff_sdxl": [(16, 64, 64)],
+    "animatediff_v3": [(16, 64, 64)],
+    "animatelcm": [(16, 64, 64)],
     "animatelcm_svd": [(8, 128, 128)],
+    "context_windows": [(65, 64, 64)],
     "exvideo_128": [(32, 128, 128)],
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
@@ -62,8 +74,17 @@ SEAMS = {  # how the seam report of a task starts
 }
 UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
-SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
-TYPED = {"svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
+SMALLER = {
+    "animatediff_loop": {"num_frames": 32},
+    "animatediff_sdxl": {"width": 64, "height": 64},
+    "reward_lora": {"width": 64, "height": 64, "num_frames": 9},
+}
+TYPED = {
+    "animatediff_loop": [0, 0, 64],
+    "context_windows": [0, 0, 65],
+    "svd": [0, 0, 14],
+    "reward_lora": [512, 512, 49],
+}
 
 
 def stand_in(models):
@@ -88,6 +109,8 @@ def stand_in(models):
     tdm = loras.pairs(linears, "transformer.", ("lora_A", "lora_B"), 3)
     save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
     stand_in_for_animatelcm_svd(models)
+    stand_in_for_animatediff(models)
+    motion_stand_ins.write(models)
 
 
 def stand_in_for_animatelcm_svd(models):
@@ -104,6 +127,28 @@ def stand_in_for_animatelcm_svd(models):
     save_file(tensors, models / "diffusion_models" / "AnimateLCM-SVD-xt-1.1.safetensors", metadata)
 
 
+def stand_in_for_animatediff(models):
+    """Motion modules of no training for the pocket SD, Lightning's and, as torch saves it, AnimateLCM's with its LoRA."""
+    sizes = {"channels": (64, 64), "layers": 1, "mid": True}
+    folder = models / "animatediff_models"
+    motion_files.write(
+        folder / "animatediff_lightning_4step_comfyui.safetensors", MotionConfig(**sizes, version="v2")
+    )
+    config = MotionConfig(**sizes, rows=64, tables=0, version="AnimateLCM")
+    torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
+    linear = {"input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (64, 64)}
+    lora = loras.pairs(linear, "lora_unet_", ("lora_down", "lora_up"), 4)
+    save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
+
+
+def with_pocket_sd(graph):
+    """A prompt with the pocket SD in the place of a checkpoint, of which ComfyUI's loader takes the published size alone."""
+    graph = motion_stand_ins.with_tiny_sdxl(graph)
+    for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
+        loader |= {"class_type": "KinetographPocketLoader", "inputs": {"model": "SD/pocket-sd.safetensors"}}
+    return graph
+
+
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -114,7 +159,9 @@ def pocket(host, tmp_path_factory):
     import sys
 
     base = tmp_path_factory.mktemp("pocket")
-    with Server(Path(sys.executable), host, base, models=demo.MODELS) as server:
+    motion_stand_ins.link_pack(base)
+    whitelist = ["--whitelist-custom-nodes", PACK, motion_stand_ins.TINY]
+    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=whitelist) as server:
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
         stand_in(base / "models")
@@ -124,7 +171,9 @@ def pocket(host, tmp_path_factory):
 def test_the_folders_that_readme_names_are_there_after_the_first_start(pocket):
     named = set(re.findall(r"`models/(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
     ours = {path.name for path in demo.MODELS.iterdir()}
-    assert ours == {"CogVideo", "SVD"} and ours <= named
+    assert (
+        ours == {"CogVideo", "SD", "SVD", "animatediff_models", "animatediff_motion_lora"} and ours <= named
+    )
     assert {path.name for path in (pocket.base / "models").iterdir() if path.is_dir()} >= ours
 
 
@@ -134,13 +183,13 @@ def test_there_is_one_workflow_per_task_in_both_forms():
     assert [path.stem for path in TEMPLATES if not path.with_suffix(".jpg").exists()] == []
 
 
-# 128 frames take long: once is enough
-LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvideo")}
+# 128 frames take long, and so does SVD with all its steps: once is enough
+LONG = {path: pytest.mark.newest for path in API if path.stem.startswith(("exvideo", "animatelcm_svd"))}
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
-    graph = read(path)
+    graph = with_pocket_sd(read(path))
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
         if sampler["inputs"]["steps"] > FEW:
             sampler["inputs"]["steps"] = STEPS
@@ -219,6 +268,22 @@ def test_fun_workflows_draw_what_they_are_for(pocket, name):
         assert psnr(frames[kept][None], inputs.covered_clip()[kept][None]) > 28
 
 
+# frames in the middles of the parts: what is between two of them is neither
+PARTS = {"red": (0, 13), "green": (22, 29), "blue": (38, 45), "yellow": (52, 65)}
+
+
+@pytest.mark.newest
+def test_every_part_of_a_long_clip_follows_its_prompt(pocket):
+    """As it is, with all its steps: the circle goes to and fro, and no jump shows where windows meet."""
+    frames = made_by(pocket, "context_windows")
+    for number, (colour, (first, end)) in enumerate(PARTS.items()):
+        motion = f"moving {('right', 'left')[number % 2]}"
+        assert detector.read_clip(frames[first:end]) == detector.Reading(colour, "circle", motion)
+    way = centres(frames)
+    assert way[:, 0].max() - way[:, 0].min() > 20
+    assert way.diff(dim=0).norm(dim=-1).max() < 4
+
+
 def away_from_circle(cover_hw):
     """Share of a shape's area that a circle of the same area in the same place misses or adds."""
     solid = (cover_hw * 2 - 0.5).clamp(0, 1)
@@ -229,7 +294,8 @@ def away_from_circle(cover_hw):
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
 def test_another_checkpoint_needs_another_name_alone(path):
-    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, and what a LoRA was made at."""
+    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, what a LoRA was
+    made at, and the length of a clip that is longer than the model's."""
     for node in demo.nodes_of(read(path), "KinetographVideoLatent"):
         sizes = [node["inputs"][name] for name in ("width", "height", "num_frames")]
         assert sizes == TYPED.get(path.stem, [0, 0, 0])

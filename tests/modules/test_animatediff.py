@@ -49,7 +49,9 @@ def clips(frames, count=1, channels=C, size=(H, W), seed=1):
     """(count * frames, c, h, w) whose frames differ in mean and size, so that norms over other axes show."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count * frames, channels, *size, generator=generator)
-    return x * torch.linspace(0.5, 2, len(x)).view(-1, 1, 1, 1) + torch.linspace(-1, 1, len(x)).view(-1, 1, 1, 1)
+    return x * torch.linspace(0.5, 2, len(x)).view(-1, 1, 1, 1) + torch.linspace(-1, 1, len(x)).view(
+        -1, 1, 1, 1
+    )
 
 
 def of_diffsynth(ours):
@@ -101,7 +103,9 @@ def whole_formula(module, x, frames, joint, strength=1.0):
     for clip in x.double().split(frames):
         groups = clip.unflatten(1, (32, -1))
         axes = (0, 2, 3, 4) if joint else (2, 3, 4)
-        normed = (groups - groups.mean(axes, keepdim=True)) / (groups.var(axes, correction=0, keepdim=True) + 1e-6).sqrt()
+        normed = (groups - groups.mean(axes, keepdim=True)) / (
+            groups.var(axes, correction=0, keepdim=True) + 1e-6
+        ).sqrt()
         y = normed.flatten(1, 2) * w["norm.weight"].view(-1, 1, 1) + w["norm.bias"].view(-1, 1, 1)
         y = linear("proj_in", rearrange(y, "t c h w -> (h w) t c"))
         block = "transformer_blocks.0."

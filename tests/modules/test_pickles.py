@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +14,15 @@ from torch import nn
 from kinetograph.modules import doctor
 from kinetograph.modules.families.animatediff import MOTION_MODULE
 from kinetograph.modules.families.animatediff.releases import RELEASES
-from kinetograph.modules.weights import pickles
+from kinetograph.modules.weights import pickles, unpickling
 from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights, read_header
-from kinetograph.modules.weights.shards import component_folders, weight_files
+from kinetograph.modules.weights.shards import PICKLED
 from kinetograph.tests import motion_files
 from kinetograph.tests.checkpoints import BY_NAME, write_sparse, write_sparse_ckpt
 from kinetograph.tests.modules.test_weights_files import resident
 
+ROOT = Path(__file__).resolve().parents[2]
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -71,7 +73,8 @@ def every_kind():
         "half, transposed": noise(5, 7, dtype=torch.float16).permute(1, 0),
         "a number": torch.tensor(7.5),
         "nothing": torch.empty(0, 3),
-        "repeated": noise(4)[None].expand(1, 4),
+        "an axis more": noise(4)[None].expand(1, 4),
+        "repeated": noise(4)[:, None].expand(4, 9),
         "name with ü and \\": noise(2),
     }
     return weights
@@ -224,55 +227,6 @@ def test_a_lora_is_examined_as_ever(tmp_path, capsys):
     assert reports[0] == reports[1] and reports[0]["matched"] == len(halves)
 
 
-def split(folder, suffix=".bin", stem="pytorch_model"):
-    """Two shards of WEIGHTS with an index, as transformers wrote them."""
-    folder.mkdir()
-    names = {key: f"{stem}-{i:05}-of-00002{suffix}" for i, key in enumerate(WEIGHTS, 1)}
-    for key, name in names.items():
-        torch.save({key: WEIGHTS[key]}, folder / name)
-    (folder / f"{stem}{suffix}.index.json").write_text(json.dumps({"weight_map": names}))
-    return folder
-
-
-@pytest.mark.parametrize("suffix", [".bin", ".ckpt", ".pth"])
-def test_shards_of_torch_open_as_those_of_safetensors(tmp_path, suffix):
-    folder = split(tmp_path / "text_encoder", suffix)
-    (folder / "config.json").write_text('{"num_layers": 2}')
-    for path in [folder, *folder.glob("pytorch*")]:
-        check_same(open_weights(path), WEIGHTS)
-        assert read_header(path).settings == {"num_layers": 2}
-    assert component_folders(tmp_path) == {"text_encoder": folder}
-    (folder / f"pytorch_model-00002-of-00002{suffix}").unlink()
-    with pytest.raises(CheckpointError, match="00002-of-00002"):
-        read_header(folder)
-
-
-def test_beside_safetensors_pickles_do_not_count(tmp_path):
-    folder = split(tmp_path / "vae")
-    save_file(WEIGHTS, folder / "model.safetensors")
-    (folder / "optimizer.pt").write_bytes(b"x")
-    (folder / "config.json").write_text('{"a": 1}')
-    assert [file.name for file in weight_files(folder)] == ["model.safetensors"]
-    assert read_header(folder).settings == read_header(folder / "model.safetensors").settings == {"a": 1}
-
-
-def test_settings_are_not_taken_from_a_folder_with_other_weights(tmp_path):
-    (tmp_path / "config.json").write_text('{"sample_width": 90}')
-    torch.save(WEIGHTS, tmp_path / "model.ckpt")
-    assert read_header(tmp_path / "model.ckpt").settings == {"sample_width": 90}
-    save_file(WEIGHTS, tmp_path / "model.fp16.safetensors")
-    assert read_header(tmp_path / "model.ckpt").settings == {"sample_width": 90}
-    save_file(WEIGHTS, tmp_path / "other.safetensors")
-    assert read_header(tmp_path / "model.ckpt").settings is None
-
-
-def test_a_folder_of_several_pickles(tmp_path):
-    for name in ("a.ckpt", "a.pth"):
-        torch.save(WEIGHTS, tmp_path / name)
-    with pytest.raises(CheckpointError, match=r"holds 2 weight files \(a.ckpt, a.pth\)"):
-        read_header(tmp_path)
-
-
 def test_a_file_under_a_name_that_is_no_text(tmp_path):
     path = tmp_path / "caf\udce9.ckpt"
     torch.save(WEIGHTS, tmp_path / "a.ckpt")
@@ -293,3 +247,16 @@ def test_other_things_under_a_torch_checkpoints_name(tmp_path):
             read_header(path)
     with pytest.raises(CheckpointError, match=r"gone\.ckpt is not there"):
         read_header(tmp_path / "gone.ckpt")
+
+
+def test_what_the_documents_say_of_pickles():
+    """SECURITY.md lists what the reader knows, and README the suffixes; neither speaks of a loader of torch."""
+    security, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("SECURITY.md", "README.md"))
+    known = [".".join(call.value) for call in unpickling.Call]
+    assert "ten kinds of storages" in security and len(unpickling.STORAGES) == 10
+    assert len(unpickling.GLOBALS) == len(known) + 10
+    for words in (*known[:2], known[2].rpartition(".")[2], "without `torch.load`"):
+        assert words in security
+    for suffix in PICKLED:
+        assert f"`{suffix}`" in security and f"`{suffix}`" in readme
+    assert "weights_only" not in security + readme

@@ -68,6 +68,10 @@ class MotionConfig:
     # position tables in the file for each module: one for each attention, one for both, or none
     tables: Literal[0, 1, 2] = 2
     version: Version = "v3"
+    # of each module
+    attentions: Literal[1, 2] = 2
+    # whether there are some on the way up
+    up: bool = True
 
     @property
     def joint_norm(self) -> bool:
