@@ -66,12 +66,6 @@ STRANGERS = {
         ),
         "is a file of CameraCtrl",
     ),
-    "SparseCtrl": (
-        lambda: under(
-            "controlnet", {**_modules(), **_handful("controlnet_down_blocks.0.weight", "conv_in.weight")}
-        ),
-        "is a SparseCtrl, no motion module and no LoRA",
-    ),
     "FancyVideo": (
         lambda: {
             **_modules(),

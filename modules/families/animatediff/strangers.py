@@ -36,12 +36,6 @@ STRANGERS = (
         r"\.processor\.qkv_merge\.|(^|\.)encoder_down_conv_blocks\.\d",
         instead="MotionLoRAs move the camera, with LoRA Stack.",
     ),
-    Stranger(
-        "SparseCtrl",
-        "a SparseCtrl, no motion module and no LoRA: it is a ControlNet for AnimateDiff v3, and goes beside its motion "
-        "module.",
-        (MODULES, re.compile(r"(^|\.)(input_hint_block|controlnet_(cond_embedding|down_blocks))\.")),
-    ),
     _unsupported("FancyVideo", "a motion module of FancyVideo", r"(^|\.)(fps|motion)_embedding\.linear\."),
     _unsupported(
         "AnimateLCM-I2V",
