@@ -9,7 +9,7 @@ from unittest import mock
 import imageio_ffmpeg
 from safetensors.torch import save_file
 
-from kinetograph.tests import tiny, tiny_svd
+from kinetograph.tests import sparse_files, tiny, tiny_svd
 from kinetograph.tests.saved import loras
 from kinetograph.tools.server import Server
 
@@ -108,6 +108,9 @@ def write_models(base):
     for name, write in (("tiny-svd", tiny_svd.write_file), ("tiny-exvideo", tiny_svd.write_exvideo)):
         if not (path := models / "SVD" / f"{name}.safetensors").exists():
             write(path)
+    if not (path := models / "controlnet" / "tiny-pocket-sparsectrl.safetensors").exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(sparse_files.of_pocket(), path)
     if not (path := models / "loras" / "tiny.safetensors").exists():
         path.parent.mkdir(exist_ok=True)
         save_file(loras.network(models / "CogVideo" / "tiny-5B"), path)
