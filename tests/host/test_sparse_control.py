@@ -5,6 +5,7 @@ import torch
 
 from kinetograph.tests import motion_files, sparse_files
 from kinetograph.tests.host import pictures
+from kinetograph.tests.host.windowing import windows
 from kinetograph.tests.host.workbench import Workbench, relative, run
 
 FRAMES, SIZE = 3, 64
@@ -194,6 +195,19 @@ def test_a_context_window_has_its_own_frames_alone(bench, frame_before):
         there = [*range(call["frames"][0] + 4 - count, call["frames"][0]), *call["frames"]]
         places = [there.index(frame) if frame in there else None for frame in (1, 6, 7)]
         reference = expected(bench, call, "scribble", key_pictures(3), places, count)
+        assert apart(call["control"], reference) <= 1e-5
+
+
+def test_windows_of_several_clips_have_the_key_frames_each(bench):
+    """Context Windows of this pack: key frames are those of a clip, wherever it lies in the batch."""
+    model = windows(bench, bench.move(bench.plain, num_frames=8), 4, overlap=1)
+    conds = bench.apply(bench.control("scribble", "1, 6, -1"), key_pictures(3))
+    _, calls = bench.sample(conds, model, count=16)
+    clip = [[0, 1, 2, 3], [3, 4, 5, 6], [4, 5, 6, 7]]
+    assert [call["frames"] for call in calls] == [*clip, *[[frame + 8 for frame in part] for part in clip]]
+    for call, there in zip(calls, clip + clip, strict=True):
+        places = [there.index(frame) if frame in there else None for frame in (1, 6, 7)]
+        reference = expected(bench, call, "scribble", key_pictures(3), places, 4)
         assert apart(call["control"], reference) <= 1e-5
 
 

@@ -27,7 +27,7 @@ class TinySD15:
     FUNCTION = "build"
 
     @classmethod
-    def INPUT_TYPES(cls):
+    def INPUT_TYPES(cls):  # noqa: N802 - the name that the host asks for
         return {"required": {"seed": ("INT", WIDGET)}}
 
     def build(self, seed):
