@@ -243,14 +243,15 @@ def test_pictures_of_another_size_cover_the_clip(bench):
 
 
 def test_copies_and_runs_in_turn_are_the_same_bit_for_bit(bench):
-    control = bench.control()
-    conds = bench.apply(control)
+    conds = bench.apply(bench.control())
     with_it, without, again = (bench.sample(each)[0] for each in (conds, pictures.prompts(), conds))
     assert torch.equal(with_it, again) and not torch.equal(with_it, without)
-    # 0.30: for a second card
-    deep = getattr(control, "deepclone_multigpu", lambda device: control.copy())(torch.device("cpu"))
-    assert deep.control_model_wrapped.model is deep.control_model
-    assert torch.equal(bench.sample(bench.apply(deep))[0], with_it)
+    # of one with its pictures; 0.30: for a second card
+    made = conds[0][0][1]["control"]
+    deep = getattr(made, "deepclone_multigpu", lambda device: made.copy())(torch.device("cpu"))
+    assert deep is not made and deep.control_model_wrapped.model is deep.control_model
+    copied = [[[text, {**told, "control": deep}] for text, told in entry] for entry in conds]
+    assert torch.equal(bench.sample(copied)[0], with_it)
 
 
 def test_nothing_is_kept_after_a_run(bench):
