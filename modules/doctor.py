@@ -13,20 +13,20 @@ from typing import Any
 
 from .families import ADD_ONS, FAMILIES
 from .families.cogvideox.exvideo import is_exvideo
-from .lora_origin import Origin, find_origin, is_lora
+from .lora_origin import Origin, find_origin, is_lora, kinds_of
 from .published import FileRecord, compare
 from .weights.detect import detect_all
 from .weights.errors import CheckpointError, shown
 from .weights.files import Header, open_weights, read_header
 from .weights.finding import Finding
-from .weights.lora import grouped, rank_words, read_alphas
+from .weights.lora import rank_words, read_alphas
 from .weights.lora_names import ALPHA_END
 from .weights.part import NodeName
 from .weights.shards import component_folders, weight_files
 
 SHOWN = 5  # keys named per fault
 SEVERAL_PARTS_FOLDER = "checkpoints"
-LORA_FOLDER, LORA_NODE = "loras", NodeName("KinetographLoRAStack", "LoRA Stack")
+LORA_NODE = NodeName("KinetographLoRAStack", "LoRA Stack")
 # for a LoRA that changes what ExVideo's changes
 EXVIDEO_NODE = "ExVideo Patch"
 ALPHAS = 16  # that are read
@@ -62,7 +62,7 @@ class LoRAReport:
             "unexpected": len(origin.unmatched),
             "dtype": header.dtype,
             "parameters": header.parameters,
-            "folder": LORA_FOLDER,
+            "folder": origin.folder,
             "node": LORA_NODE.id,
             "limits": "",
             "published": [each.to_json() for file in self.files for each in file.comparisons],
@@ -72,6 +72,7 @@ class LoRAReport:
                 "alphas": list(self.alphas),
                 "modules": origin.lora.matched,
                 "text_modules": origin.num_text_modules,
+                "hint": origin.hint,
             },
         }
 
@@ -87,7 +88,7 @@ class LoRAReport:
 
     def _facts(self) -> list[tuple[str, str]]:
         origin, told = self.origin, self.to_json()
-        named = ", ".join(grouped(origin.lora.modules)[:GROUPS])
+        named = ", ".join(kinds_of(origin.lora.modules)[:GROUPS])
         ends = [f"{alpha:g}" for alpha in dict.fromkeys((*self.alphas[:1], *self.alphas[-1:]))]
         return [
             ("family", f"{origin.label} (LoRA)"),
@@ -100,13 +101,14 @@ class LoRAReport:
             ("T5 parts", f"{origin.num_text_modules} modules"),
             ("dtype", told["dtype"]),
             ("parameters", f"{told['parameters']:,}"),
-            ("folder", LORA_FOLDER),
+            ("folder", origin.folder),
             (
                 "node",
                 f"{LORA_NODE.title} or {EXVIDEO_NODE}"
                 if is_exvideo(origin.lora.modules)
                 else LORA_NODE.title,
             ),
+            *[("hint", origin.hint)] * bool(origin.hint),
         ]
 
     def _complaint(self) -> str:
@@ -260,7 +262,11 @@ def _holds_weights(path: Path) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report. 0: known and complete; 1: unknown or incomplete; 2: cannot be opened."""
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
-    parser.add_argument("file", type=Path, help="a .safetensors file, an index, or a diffusers folder")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="a .safetensors or torch file (.ckpt, .pt, .pth, .bin), an index, or a diffusers folder",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--hash", action="store_true", help="read all of it and compare its SHA-256, too")
     wish = parser.parse_args(arguments)

@@ -7,15 +7,16 @@ from functools import lru_cache
 from typing import Any
 
 from .encoders.t5 import T5Config, key_shapes
-from .families import FAMILIES
-from .families.family import Family, Shapes
-from .weights.lora import LoRA, match_lora
+from .families import ANIMATEDIFF, FAMILIES
+from .families.animatediff.adapter import LABEL as ADAPTER
+from .families.animatediff.adapter import find_adapter
+from .families.family import Family, Kind, Part, Shapes
+from .weights.lora import LoRA, grouped, match_lora
 from .weights.lora_names import Names, names_of, stem_of, text_names
 
 # Signs of families that are not loaded here: what all of a file's stems together say, and the width of the input of
 # one kind of layer where names alone are shared. The first that fits counts.
 SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
-    ("AnimateDiff (a MotionLoRA)", re.compile(r"motion_modules[._]"), None),
     ("SDXL", re.compile(r"^lora_te2_"), None),
     ("Wan", re.compile(r"(^|[._])blocks[._]\d+[._](cross_attn|self_attn)[._]"), None),
     ("HunyuanVideo", re.compile(r"double_blocks\.\d+\.(img|txt)_attn_qkv"), None),
@@ -32,12 +33,20 @@ SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ("SD3", re.compile(r"joint_blocks[._]\d"), None),
     ("LTX-Video", re.compile(r"transformer_blocks[._]\d+[._]attn2[._]to_k$"), 2048),
     ("PixArt or EasyAnimate", re.compile(r"transformer_blocks[._]\d+[._]attn1[._]to_q$"), 1152),
-    ("SD1.5", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._]to_k$"), 768),
-    ("SD2", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._]to_k$"), 1024),
-    ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._]to_k$"), 2048),
+    ("SD1.5", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 768),
+    ("SD2", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 1024),
+    ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 2048),
 )
 # of a file's keys that end as LoRA's do, before it is called one
 MOST = 0.5
+ADAPTER_HINT = (
+    "adapter_alpha of LoRA Stack times its strength counts: 0, as in AnimateDiff's own examples, leaves it out; 1 goes "
+    "with SparseCtrl"
+)
+# where LoRA files of most families go
+FOLDER = "loras"
+# in the name of what lies in a motion module
+MOTION_BLOCK = "temporal_transformer.transformer_blocks.0."
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,10 @@ class Origin:
     # keys of the file for a T5 encoder, and how many of its modules
     text_keys: tuple[str, ...]
     num_text_modules: int
+    # the model folder of such files
+    folder: str = FOLDER
+    # what else to know before it is used; empty for most
+    hint: str = ""
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -81,6 +94,12 @@ def is_lora(keys: Iterable[str]) -> bool:
     return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
 
 
+def kinds_of(modules: Iterable[str]) -> list[str]:
+    """Kinds of modules for people; of motion modules, which are all alike, only what is inside one."""
+    inside = (module.split(MOTION_BLOCK)[-1] if MOTION_BLOCK in module else module for module in modules)
+    return grouped(dict.fromkeys(inside))
+
+
 def family_of(shapes: Shapes) -> str:
     """Id of the family of ours that a LoRA file names a module of, quickly; "other" for all others.
 
@@ -89,25 +108,29 @@ def family_of(shapes: Shapes) -> str:
     stems = [stem.text for key in shapes if (stem := stem_of(key)) and stem.style]
     if _by_sign(shapes):
         return "other"
-    found = (family.id for family, _, names in _published() if any(map(names.find, stems)))
+    found = (family.id for family, _, _, names in _published() if any(map(names.find, stems)))
     return next(found, "other")
 
 
 def find_origin(shapes: Shapes) -> Origin:
     """What a LoRA file of these shapes was made for."""
+    if adapter := find_adapter(shapes):
+        return Origin(ADAPTER, ANIMATEDIFF.id, (), adapter, (), 0, hint=ADAPTER_HINT)
     text_keys, num_text = text_parts(shapes)
-    tried = [(family, config, match_lora(shapes, names)) for family, config, names in _published()]
-    most = max(lora.matched for _, _, lora in tried)
+    tried = [
+        (family, part, part.variant(config), match_lora(shapes, names))
+        for family, part, config, names in _published()
+    ]
+    most = max(lora.matched for *_, lora in tried)
     if not most:
         return _by_names(shapes, text_keys, num_text)
-    best = [(family, config, lora) for family, config, lora in tried if lora.matched == most]
-    family, _, lora = best[0]
+    best = [one for one in tried if one[-1].matched == most]
+    family, part, _, lora = best[0]
     # what is mostly another's may share a name with one of ours
     if 2 * (len(lora.renames) + len(text_keys)) < len(shapes) and (sign := _by_sign(shapes)):
         return _unknown(shapes, sign, text_keys, num_text)
-    part = family.parts["diffusion_model"]
-    variants = tuple(part.variant(config) for other, config, _ in best if other is family)
-    return Origin(family.label, family.id, variants, lora, text_keys, num_text)
+    variants = tuple(variant for other, _, variant, _ in best if other is family)
+    return Origin(family.label, family.id, variants, lora, text_keys, num_text, part.lora_folder)
 
 
 def text_parts(shapes: Shapes) -> tuple[tuple[str, ...], int]:
@@ -122,20 +145,19 @@ def _text_names() -> Names:
     return text_names(key_shapes(T5Config()))
 
 
-def _published() -> Iterator[tuple[Family, Any, Names]]:
-    """Every published network of a family of ours, with its names."""
+def _published() -> Iterator[tuple[Family, Part, Any, Names]]:
+    """(family, part, config, names) of every published network of ours, and of what goes into one of the host."""
     for number, family in enumerate(FAMILIES):
-        if family.diffusion is not None:
-            for place, config in enumerate(family.diffusion.published):
-                yield family, config, _names(number, place)
+        for kind, part in family.parts.items():
+            for place, config in enumerate(part.published):
+                yield family, part, config, _names(number, kind, place)
 
 
-@lru_cache(16)
-def _names(number: int, place: int) -> Names:
+@lru_cache(32)
+def _names(number: int, kind: Kind, place: int) -> Names:
     """Of the network at a place in the list of those that a family published."""
-    family = FAMILIES[number]
-    part = family.parts["diffusion_model"]
-    return names_of(part, part.shapes(family.network.published[place]))
+    part = FAMILIES[number].parts[kind]
+    return names_of(part, part.shapes(part.published[place]))
 
 
 def _by_names(shapes: Shapes, text_keys: tuple[str, ...], num_text: int) -> Origin:
@@ -143,10 +165,11 @@ def _by_names(shapes: Shapes, text_keys: tuple[str, ...], num_text: int) -> Orig
     if sign := _by_sign(shapes):
         return _unknown(shapes, sign, text_keys, num_text)
     rest = [stem.text for key in shapes if key not in text_keys and (stem := stem_of(key)) and stem.style]
-    for family, _, names in _published() if rest else ():
+    for family, part, _, names in _published() if rest else ():
         if all(map(names.find, rest)):
             lora = match_lora(shapes, replace(names, any_size=True))
-            return Origin(f"{family.label} of another size", family.id, (), lora, text_keys, num_text)
+            label = f"{family.label} of another size"
+            return Origin(label, family.id, (), lora, text_keys, num_text, part.lora_folder)
     return _unknown(shapes, "unknown", text_keys, num_text)
 
 

@@ -12,6 +12,7 @@ from . import (
     motion,
     sampling,
     video,
+    windows,
 )
 
 NODES = (
@@ -21,6 +22,7 @@ NODES = (
     *conditioning.NODES,
     *inpainting.NODES,
     *motion.NODES,
+    *windows.NODES,
     *sampling.NODES,
     *continuation.NODES,
     *decoding.NODES,

@@ -4,7 +4,7 @@ from ..modules.families import COGVIDEOX, SVD
 from ..modules.weights.files import FileIdentity
 from .checks import checked, guarded
 from .host.api import io
-from .pipeline import loading, models, pocket
+from .pipeline import loading, models, pocket, sparse_ctrl
 from .widgets import part_input, weight_dtype_input
 
 
@@ -189,4 +189,60 @@ class PocketLoader(io.ComfyNode):
         return io.NodeOutput(*pocket.load_pocket(model))
 
 
-NODES = [CogVideoXLoader, SVDLoader, PocketLoader]
+class SparseCtrlLoader(io.ComfyNode):
+    """Loads SparseCtrl (arXiv 2311.16933) with the numbers of its key frames, for the host's Apply ControlNet."""
+
+    @classmethod
+    @guarded
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KinetographSparseCtrlLoader",
+            display_name="SparseCtrl Loader",
+            category="kinetograph/loaders",
+            description="Load SparseCtrl rgb or scribble: key frames for AnimateDiff v3, through ComfyUI's Apply "
+            "ControlNet.",
+            search_aliases=[
+                "sparsectrl",
+                "sparse control",
+                "keyframes",
+                "animatediff controlnet",
+                "frame interpolation",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "sparsectrl",
+                    options=sparse_ctrl.list_files(),
+                    tooltip="SparseCtrl file, .safetensors or .ckpt, in models/controlnet or models/animatediff_models.",
+                ),
+                io.String.Input(
+                    "key_frames",
+                    default="0",
+                    tooltip="Frame numbers of the pictures, in their order, such as 0, 8, -1; negative ones count from the "
+                    "end: -1 is the last.",
+                ),
+            ],
+            outputs=[
+                io.ControlNet.Output(
+                    "CONTROL_NET",
+                    tooltip="For Apply ControlNet, with one picture a key frame and, for rgb, the VAE.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, sparsectrl=None, key_frames=None) -> bool | str:
+        """Read the header and the numbers when the prompt is posted: what is wrong is an error before anything runs."""
+        return sparse_ctrl.post_problem(sparsectrl, key_frames) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, sparsectrl=None, **_) -> list[FileIdentity]:
+        """Load again when the file was replaced under its name."""
+        return sparse_ctrl.fingerprint(sparsectrl)
+
+    @classmethod
+    @checked
+    def execute(cls, sparsectrl: str, key_frames: str) -> io.NodeOutput:
+        return io.NodeOutput(sparse_ctrl.load(sparsectrl, key_frames))
+
+
+NODES = [CogVideoXLoader, SVDLoader, PocketLoader, SparseCtrlLoader]

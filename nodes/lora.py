@@ -3,7 +3,7 @@
 from ..modules.weights.files import FileIdentity
 from .checks import FileNames, check_known, checked, guarded
 from .host.api import io
-from .pipeline import lora, models
+from .pipeline import lora, lora_stack, models
 
 COUNTS = [str(count) for count in range(1, lora.MOST + 1)]
 
@@ -24,9 +24,18 @@ class LoRAStack(io.ComfyNode):
             node_id="KinetographLoRAStack",
             display_name="LoRA Stack",
             category="kinetograph/loaders",
-            description="Put up to eight LoRA files on a model and its text encoder, whoever wrote them. Says what "
-            "each changes; a file that changes nothing, or only a part, is an error.",
-            search_aliases=["load lora", "cogvideox lora", "svd lora", "lora loader", "reward lora"],
+            description="Put up to eight LoRA files on a model, its text encoder and its motion modules, whoever wrote them. "
+            "Says what each changes; a file that changes nothing, or only a part, is an error.",
+            search_aliases=[
+                "load lora",
+                "cogvideox lora",
+                "svd lora",
+                "lora loader",
+                "reward lora",
+                "motion lora",
+                "motiondirector",
+                "domain adapter",
+            ],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model to change. It stays as it is; a changed copy comes out."
@@ -40,6 +49,16 @@ class LoRAStack(io.ComfyNode):
                 ),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder, for files that change it as well."
+                ),
+                io.Float.Input(
+                    "adapter_alpha",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="For AnimateDiff's v3 domain adapter alone, times its strength. 0, as in AnimateDiff's own examples, "
+                    "leaves it out; 1 goes with SparseCtrl.",
                 ),
             ],
             outputs=[
@@ -71,15 +90,21 @@ class LoRAStack(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, loras, allow_partial, clip=None) -> io.NodeOutput:
-        return io.NodeOutput(*lora.stack(model, clip, lora.rows_of(loras), allow_partial))
+    def execute(cls, model, loras, allow_partial, clip=None, adapter_alpha=0.0) -> io.NodeOutput:
+        wish = lora_stack.Wish(allow_partial, adapter_alpha)
+        return io.NodeOutput(*lora_stack.stack(model, clip, lora.rows_of(loras), wish))
 
 
 def _row(files: list[str], number: int) -> list[io.Input]:
     """The inputs of one file."""
     return [
-        io.Combo.Input(f"lora_{number}", options=files, tooltip="LoRA file in the loras folder."),
-        _strength(f"strength_{number}", "Strength for the model; 0 changes nothing."),
+        io.Combo.Input(
+            f"lora_{number}",
+            options=files,
+            tooltip="LoRA file in the loras folder, or a MotionLoRA in animatediff_motion_lora: that one goes to the motion "
+            "modules of Motion Module Apply.",
+        ),
+        _strength(f"strength_{number}", "Strength for the model or its motion modules; 0 changes nothing."),
         _strength(f"text_strength_{number}", "Strength for the text encoder, where the file changes it."),
     ]
 

@@ -37,7 +37,14 @@ class VideoSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Seed of the noise.",
                 ),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps; CogVideoX: 50."),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
+                    tooltip="Sampling steps; CogVideoX: 50. Few-step models: AnimateDiff-Lightning the number in the "
+                    "file's name, AnimateLCM 4 to 8, AnimateLCM-SVD and TDM 4.",
+                ),
                 io.DynamicCombo.Input(
                     "guidance",
                     options=[io.DynamicCombo.Option(name, parts) for name, parts in guidance_options()],
@@ -48,7 +55,8 @@ class VideoSampler(io.ComfyNode):
                     options=[*OURS, *SAMPLERS],
                     default="cogvideox_ddim",
                     tooltip="CogVideoX 2B: cogvideox_ddim, 5B and 1.5: cogvideox_dpm, both exact where the noise "
-                    "schedule holds no signal; or any sampler of ComfyUI.",
+                    "schedule holds no signal; or any sampler of ComfyUI. Few-step models: lcm for AnimateLCM and "
+                    "AnimateLCM-SVD, euler for AnimateDiff-Lightning, cogvideox_ddim for TDM.",
                 ),
                 io.Combo.Input(
                     "scheduler",
@@ -56,7 +64,9 @@ class VideoSampler(io.ComfyNode):
                     default="simple",
                     tooltip="Any scheduler of ComfyUI. trailing is CogVideoX's own for every number of steps; simple is the "
                     "same where it divides 1000, else up to one timestep off. edm is SVD's own ramp (as karras), exact "
-                    "also below denoise 1.",
+                    "also below denoise 1. For models distilled to few steps, and no others: trailing for "
+                    "AnimateDiff-Lightning; animatelcm_svd; lcm_100 for AnimateLCM, lcm_50 for other LCMs; tdm for "
+                    "TDM's LoRA on CogVideoX 2B, at 4 steps (at others trailing).",
                 ),
                 io.Float.Input(
                     "denoise",

@@ -12,6 +12,7 @@ from kinetograph.modules.weights.part import Part
 
 KEYS = Path(__file__).parent / "keys"
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
+TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PUBLISHED = {  # specs: the number of keys of every published file
     "cogvideox-2b": 736,
     "cogvideox-5b": 1024,
@@ -29,6 +30,14 @@ PUBLISHED = {  # specs: the number of keys of every published file
     "svd-diffusers-vae": 374,
     "svd-diffusers-image-encoder": 520,
     "svd-exvideo": 528,
+    "animatediff-v1": 560,
+    "animatediff-v2": 588,  # AnimateDiff-Lightning's as well
+    "animatediff-v3": 560,
+    "animatediff-sdxl-beta": 420,
+    "animatelcm": 546,
+    "animatediff-sparsectrl-rgb": 486,
+    "animatediff-sparsectrl-rgb-comfy": 486,
+    "animatediff-sparsectrl-scribble": 500,
 }
 
 
@@ -104,4 +113,16 @@ def write_sparse(path, shapes, dtype="BF16", metadata=None, size=None):
     with path.open("wb") as stream:
         stream.write(head)
         stream.truncate(len(head) + data)
+    return path
+
+
+def write_sparse_ckpt(path, shapes, dtype="F32", wrapper=None, beside=None):
+    """A `.ckpt` of any size that torch itself writes and that takes no disk space: its weights are holes.
+
+    `wrapper` is the name under which a trainer puts the weights, such as state_dict; `beside` are entries next to them.
+    """
+    weights = {key: torch.empty(shape, dtype=TORCH_DTYPES[dtype]) for key, shape in shapes.items()}
+    content = {wrapper: weights} if wrapper else weights
+    with torch.serialization.skip_data():
+        torch.save({**content, **(beside or {})}, path)
     return path

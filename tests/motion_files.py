@@ -15,6 +15,12 @@ CONFIGS = {
     "SDXL beta": MotionConfig(CHANNELS[:3], version="SDXL beta"),
     "AnimateLCM": MotionConfig(CHANNELS, mid=True, rows=64, tables=0, version="AnimateLCM"),
 }
+# of the small UNet
+SMALL = {
+    "v1": MotionConfig(CHANNELS[:2], layers=1, rows=24, version="v1"),
+    "v2": MotionConfig(CHANNELS[:2], layers=1, mid=True, version="v2"),
+    "v3": MotionConfig(CHANNELS[:2], layers=1, version="v3"),
+}
 # the published sizes
 PUBLISHED = {
     "v1": MotionConfig(rows=24, version="v1"),
@@ -47,9 +53,21 @@ def write(path, config, seed=3):
     return path
 
 
-def write_all(folder):
+def write_all(folder, configs=CONFIGS, size="tiny"):
     """{version: path} of one file for each release."""
     return {
-        name: write(folder / f"tiny-{name.replace(' ', '-')}.safetensors", config)
-        for name, config in CONFIGS.items()
+        name: write(folder / f"{size}-{name.replace(' ', '-')}.safetensors", config)
+        for name, config in configs.items()
     }
+
+
+def randomise(module, seed=0):
+    """Every weight drawn as in a network that was trained, none zero; position tables stay."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            spread = 0.2 if value.ndim == 1 else value[0].numel() ** -0.5
+            value.copy_(torch.randn(value.shape, generator=generator) * spread)
+            if value.ndim == 1 and "norm" in name and name.endswith("weight"):
+                value.add_(1)
+    return module.eval().requires_grad_(False)

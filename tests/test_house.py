@@ -244,6 +244,30 @@ def test_no_code_comes_from_data():
     assert wrong == []
 
 
+def test_the_shipped_pack_leaves_pickles_to_one_reader():
+    """Not even with weights_only: what a user's file names is never looked up, by nobody's loader."""
+    loaders = re.compile(
+        r"torch\.(jit\.|serialization\.)?load|.*load_torch_file|(pickle|_pickle|dill|joblib|numpy|np)\.loads?|.*Unpickler"
+    )
+    found = [
+        f"{path.relative_to(ROOT).as_posix()}: {name}"
+        for path in SHIPPED
+        for name, _, _ in calls(path)
+        if loaders.fullmatch(name)
+    ]
+    assert found == ["modules/weights/unpickling.py: TensorUnpickler"]
+    imports = [
+        path.relative_to(ROOT).as_posix()
+        for path in SHIPPED
+        if any(
+            name[0] in {"pickle", "_pickle", "dill", "joblib", "marshal", "shelve"}
+            for name, _ in imports_of(path)
+        )
+        or any(name[:2] in {("torch", "load"), ("torch", "serialization")} for name, _ in imports_of(path))
+    ]
+    assert imports == ["modules/weights/unpickling.py"]
+
+
 def test_the_shipped_pack_opens_no_connection():
     networks = {"requests", "urllib", "http", "socket", "aiohttp", "huggingface_hub", "ftplib"}
 

@@ -38,7 +38,7 @@ def resolve_frames(numbers: tuple[int, ...], num_frames: int) -> tuple[int, ...]
     frames = tuple(number % num_frames for number in numbers)
     twice = next((frame for at, frame in enumerate(frames) if frame in frames[:at]), None)
     if twice is not None:
-        raise ValueError(f"Each frame can be pinned once: frame {twice} is named twice in {numbers}.")
+        raise ValueError(f"Each frame takes one picture: frame {twice} is named twice in {numbers}.")
     return frames
 
 

@@ -160,8 +160,6 @@ class Diffusion:
     takes: Callable[[Any], Takes]
     # standard deviation, in -1..1, of the noise on the pictures that it takes
     image_noise: Callable[[Any], float]
-    # configs of the published networks: what a LoRA file was made for is told by them
-    published: tuple[Any, ...] = ()
     limits: Callable[[Any], Limits] = lambda config: Limits()
     frame_rule: Callable[[Any], FrameRule] = lambda config: FrameRule()
 

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from .detect import choose, detect, detect_all
+from .dtypes import WORDS
 from .errors import CheckpointError, shown
-from .files import DTYPES, FileIdentity, Header, file_identity, read_header, weight_files
+from .files import FileIdentity, Header, file_identity, read_header, weight_files
 from .finding import Finding
 from .load import assign, open_part
 from .part import Kind, PartsOfFamily
 from .settings import notes_of
 
 MOST_OPEN = 16
-# torch's dtypes in the words of safetensors
-WORDS = {dtype: word for word, dtype in DTYPES.items()}
 REMEDY = (
     "Queue the prompt again once the file is complete. To put another file in its place, copy it under a temporary "
     "name in the same folder and rename it then."

@@ -8,7 +8,7 @@ from .errors import CheckpointError
 from .files import Header
 from .finding import Finding
 from .keymap import KeyMap
-from .part import Kind, Part, PartsOfFamily
+from .part import Kind, Part, PartsOfFamily, Stranger
 from .reading import examine
 
 # What programs put in front of a part's own keys, alone or one after another: pipelines, wrappers, compilers.
@@ -23,6 +23,7 @@ WRAPPERS = (
     "diffusion_model",
     "transformer",
     "unet",
+    "controlnet",
     "first_stage_model",
     "vae",
     "text_encoder",
@@ -52,7 +53,7 @@ def _of_kind(findings: tuple[Finding, ...], kind: Kind | None) -> Finding:
     if wanted:
         return wanted[0]
     found = ", ".join(f"{finding.label} {finding.kind}" for finding in findings if finding.part)
-    problem = f"it holds {found}, and a {kind} is wanted here." if found else None
+    problem = f"it holds {found}, and a {kind} is wanted here." if found else findings[0].problem
     return replace(findings[0], problem=problem)
 
 
@@ -70,13 +71,14 @@ def choose(
     finding = _of_kind(findings or detect_all(header, (family,)), kind)
     if finding.kind == kind:
         return finding.check()
-    others = [other for other in detect_all(header, families) if other.part]
+    all_parts = detect_all(header, families)
+    others = [other for other in all_parts if other.part]
     wanted = family.parts[kind].node
     takers = dict.fromkeys(
         other.part.node.title for other in others if other.part and other.part.node != wanted
     )
     if not takers:
-        return finding.check()
+        return (all_parts[0] if all_parts[0].is_stranger else finding).check()
     found = " and ".join(dict.fromkeys(other.what for other in others))
     raise CheckpointError(
         f"{header.name} is {found}, no {family.label} {kind.replace('_', ' ')}: use {' or '.join(takers)}."
@@ -89,7 +91,25 @@ def detect_all(header: Header, families: Iterable[PartsOfFamily]) -> tuple[Findi
     groups = unwrap(header.shapes)
     findings = [examine(header, prefix, keys, families) for prefix, keys in groups.items()]
     findings.sort(key=lambda finding: (finding.part is None, -finding.parameters))
+    if not all(finding.complete for finding in findings):
+        strangers = (stranger for family in families for stranger in family.strangers)
+        if stranger := next((one for one in strangers if one.fits(header.shapes)), None):
+            return (_as_finding(header, stranger),)
     return tuple(findings) or (Finding(header.name),)
+
+
+def _as_finding(header: Header, stranger: Stranger) -> Finding:
+    """What is said of a file that is known and none of our parts."""
+    return Finding(
+        header.name,
+        label=stranger.label,
+        variant=stranger.label,
+        unexpected=tuple(header.shapes),
+        problem=stranger.what,
+        parameters=header.parameters,
+        dtype=header.dtype,
+        keys=len(header.shapes),
+    )
 
 
 def sure_parts(keys: Iterable[str], families: Iterable[PartsOfFamily]) -> frozenset[tuple[str, Kind]]:

@@ -1,27 +1,22 @@
 """Why a weight file cannot be opened, in words a user can act on. Nothing here executes what it reads."""
 
-import io
 import json
 import pickletools
 import re
 import struct
-import zipfile
 from pathlib import Path
 
-from .errors import gone, shown, special_kind, unreadable
+from .errors import AGAIN, CLEAN_COPY, gone, shown, special_kind, unreadable
 
 HEAD_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_FILE_BYTES = 2**63  # what a file system can count
-PICKLE_BYTES = 4 * 2**20  # how much of a pickle is looked through for names
-ZIP_READ_BYTES = 4 * 2**20  # how much of a zip is read at once: its directory comes in one piece
 APPLE_DOUBLE = b"\x00\x05\x16\x07"
 HARMLESS = ("torch", "collections", "numpy", "_codecs", "__builtin__", "builtins.set", "builtins.dict")
-AGAIN = "Download it again, or copy it again from where it is complete."
 
 
 def diagnose(file: Path) -> str:
-    """One or two sentences: what `file` is instead of a readable safetensors file, and what to do."""
+    """One or two sentences: what `file` is instead of a readable file of weights, and what to do."""
     try:
         found = file.stat()
         if special := special_kind(found.st_mode):
@@ -68,7 +63,7 @@ def _describe(file: Path, head: bytes, size: int) -> str:
             "does not begin with `._`."
         )
     if head.startswith(b"PK\x03\x04"):
-        return _describe_zip(file)
+        return f"is a zip file that cannot be read to its end. {AGAIN}"
     if _is_pickle(head):
         return _describe_pickle(_pickle_globals(head))
     if head.startswith(b"GGUF"):
@@ -84,41 +79,6 @@ def _lfs_size(head: bytes) -> str:
     return ""
 
 
-class _SmallReads(io.FileIO):
-    """A file that gives little at once: a zip's directory is read whole, and a hostile one has no end."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        wanted = ZIP_READ_BYTES if size is None or size < 0 else size
-        if wanted > ZIP_READ_BYTES:
-            raise zipfile.BadZipFile
-        return super().read(wanted) or b""
-
-
-def _describe_zip(file: Path) -> str:
-    """A zip is torch's pickle container, or some archive. Only what is stored uncompressed is looked at."""
-    try:
-        with _SmallReads(file) as stream, zipfile.ZipFile(stream) as archive:
-            pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
-            if not pickles:
-                return "is a zip archive. Unpack it and choose the .safetensors file inside."
-            if pickles[0].compress_type != zipfile.ZIP_STORED:
-                return _describe_pickle([])
-            with archive.open(pickles[0]) as content:
-                return _describe_pickle(_pickle_globals(content.read(PICKLE_BYTES)))
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-        OverflowError,
-        MemoryError,
-        EOFError,
-        struct.error,
-    ):
-        return _describe_pickle([])
-
-
 def _is_pickle(head: bytes) -> bool:
     """Protocol 2 to 5 announce themselves by 0x80 and the protocol's number."""
     return len(head) > 2 and head[0] == 0x80 and head[1] in (2, 3, 4, 5)
@@ -128,8 +88,8 @@ def _describe_pickle(names: list[str]) -> str:
     odd = [name for name in names if not name.startswith(HARMLESS)]
     calls = f" This one calls {', '.join(odd[:3])}." if odd else ""
     return (
-        "is a pickle file (.ckpt, .pt, .pth or .bin), which can run code of whoever made it, so it is not "
-        f"opened.{calls} Use the .safetensors version, or convert it offline on a machine you can spare."
+        "is a pickle file (.ckpt, .pt, .pth or .bin) without the zip container that torch has written since 1.6. It can "
+        f"run code of whoever made it, so it is not opened.{calls} {CLEAN_COPY}"
     )
 
 
@@ -152,7 +112,7 @@ def _pickle_globals(content: bytes) -> list[str]:
 
 def _describe_safetensors(file: Path, head: bytes, size: int) -> str:
     """Compare the length a safetensors header promises with the length that is there."""
-    other = f"is not a safetensors file, or its beginning is damaged ({size} bytes). {AGAIN}"
+    other = f"is not a safetensors file, nor a torch checkpoint, or its beginning is damaged ({size} bytes). {AGAIN}"
     header = struct.unpack("<Q", head[:8])[0] if size >= 8 else 0
     if not 2 <= header <= MAX_HEADER_BYTES or head[8:9] not in (b"{", b""):
         return other

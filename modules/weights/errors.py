@@ -7,6 +7,11 @@ from pathlib import Path
 
 # of a name or a key that a message holds
 SHOWN_CHARACTERS = 200
+AGAIN = "Download it again, or copy it again from where it is complete."
+CLEAN_COPY = (
+    "Look for a .safetensors copy (AnimateDiff's motion modules: conrevo/AnimateDiff-A1111 on Hugging Face), or convert "
+    "it offline on a machine you can spare."
+)
 SPECIAL = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",

@@ -1,7 +1,8 @@
 """Weight files on disk: headers read without the weights, weights mapped without a copy.
 
-Only safetensors is opened, always by the format's own Rust parser, which checks every range before a
-tensor exists. What cannot be opened is described by `diagnosis`.
+safetensors is opened by the format's own Rust parser, which checks every range before a tensor exists, and what
+torch.save wrote by `pickles`, which runs nothing that a file names. A file's beginning says which it is, not its name.
+What cannot be opened is described by `diagnosis`.
 """
 
 import os
@@ -20,29 +21,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .diagnosis import diagnose
+from .dtypes import main_dtype
 from .errors import CheckpointError, shown, shown_list, special_kind
+from .pickles import TorchFile, is_torch_file
 from .settings import MARKERS, read_note
 from .shards import WeightSet, is_alone, parse_json, read_json, weight_files, weight_set
 
 MAX_KEPT_BYTES = 2**26  # of headers, all together
 KEY_BYTES = 200  # of one key's shape, dtype and places, about
 SETTLED_SECONDS = 2.0  # how coarsely file systems tell the time
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 class FileIdentity(NamedTuple):
@@ -97,17 +84,6 @@ class Header:
     def dtype(self) -> str:
         """The dtype that most of the numbers have, in torch's words."""
         return main_dtype(self.shapes, self.dtypes)
-
-
-def main_dtype(shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> str:
-    """The dtype with the most numbers, as torch names it (`bfloat16`); "none" without keys."""
-    counts: dict[str, int] = {}
-    for key, shape in shapes.items():
-        counts[dtypes[key]] = counts.get(dtypes[key], 0) + prod(shape)
-    if not counts:
-        return "none"
-    word = max(counts, key=lambda name: counts[name])
-    return str(DTYPES[word]).removeprefix("torch.") if word in DTYPES else word
 
 
 class KeptHeaders:
@@ -216,13 +192,13 @@ def open_weights(path: str | Path, only: Container[str] | None = None) -> dict[s
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """The Rust parser's handle on one safetensors file; CheckpointError for whatever it refuses."""
+    """A handle on one file, that of the safetensors parser or one like it; CheckpointError for whatever it refuses."""
     try:
         found = file.stat()
         # an empty file cannot be mapped, and a pipe or a device would keep the reader waiting: neither is tried
         if special_kind(found.st_mode) or found.st_size == 0:
             raise CheckpointError(diagnose(file))
-        handle = safe_open(file, framework="pt", device="cpu")
+        handle = TorchFile(file) if is_torch_file(file) else safe_open(file, framework="pt", device="cpu")
     except CheckpointError:
         raise
     except (SafetensorError, OSError, ValueError, MemoryError):

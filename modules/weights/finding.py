@@ -27,7 +27,7 @@ class Finding:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()  # the file's own names
     misshapen: tuple[str, ...] = ()  # "key: (got) for (wanted)"
-    problem: str | None = None  # why a recognised file is of no use
+    problem: str | None = None  # why a recognised file is of no use; of a stranger what it is
     parameters: int = 0
     dtype: str = "none"
     keys: int = 0
@@ -38,6 +38,11 @@ class Finding:
         return self.config is not None and not (
             self.missing or self.unexpected or self.misshapen or self.problem
         )
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it is known and none of our parts; `problem` says what it is."""
+        return self.part is None and self.problem is not None
 
     @property
     def what(self) -> str:
@@ -57,6 +62,8 @@ class Finding:
 
     def complaint(self) -> str:
         """Why this is not a complete checkpoint, for a user."""
+        if self.is_stranger:
+            return f"{self.name} is {self.problem}"
         if self.part is None:
             return (
                 f"{self.name} is of no kind known here: {self.keys} keys, such as "

@@ -20,6 +20,8 @@ ENDINGS = (
     (re.compile(r"\.lora_(A|B)(?:\.[^.]+)?\.weight$"), "PEFT"),
     (re.compile(r"\.lora_(down|up)\.weight$"), "kohya"),
     (re.compile(r"\.lora\.(down|up)\.weight$"), "diffusers"),
+    # attention processors of old: `processor.to_q_lora`
+    (re.compile(r"_lora\.(down|up)\.weight$"), "AnimateDiff"),
     (re.compile(r"_lora_(A|B)(?:_default)?_weight$"), "Fun, flattened"),
     (re.compile(r"_lora_(down|up)_weight$"), "Fun, flattened"),
 )

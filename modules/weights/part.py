@@ -1,6 +1,7 @@
 """What this project knows of one kind of checkpoint file."""
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ Kind = Literal[
     "image_vae",  # encodes the picture a video starts from, where that is not the VAE
     "extension",  # weights that take the place of some of the diffusion model's
     "motion_module",  # layers beside those of an image model
+    "sparse_control",  # a network beside an image model's that takes key frames
 ]
 
 
@@ -109,6 +111,10 @@ class Part:
     prefixes: tuple[str, ...] = ()
     # whose -> how LoRA files alone name its modules, beside the dialects
     lora_names: Mapping[str, KeyMap] = field(default_factory=dict)
+    # configs of the published files: what a LoRA file was made for is told by them
+    published: tuple[Any, ...] = ()
+    # the model folder of the LoRA files for it
+    lora_folder: str = "loras"
     # whether some dialect stores 1x1 convolutions as Linear layers, or Linear layers as 1x1 convolutions
     pointwise: bool = False
 
@@ -134,9 +140,31 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Stranger:
+    """A kind of file that lies beside a family's own and is none of them, known by its keys."""
+
+    # as people know it
+    label: str
+    # what follows "NAME is ": what it is, and what to do
+    what: str
+    # each fits some key of the file
+    signs: tuple[re.Pattern[str], ...]
+    # fits none of them
+    without: re.Pattern[str] | None = None
+
+    def fits(self, keys: Collection[str]) -> bool:
+        """Whether a file with these keys is one."""
+        return all(any(map(sign.search, keys)) for sign in self.signs) and not (
+            self.without and any(map(self.without.search, keys))
+        )
+
+
+@dataclass(frozen=True)
 class PartsOfFamily:
     """The parts of one family, as far as a file is concerned."""
 
     id: str
     label: str
     parts: Mapping[Kind, Part]
+    # files that are often taken for its own
+    strangers: tuple[Stranger, ...] = ()

@@ -7,8 +7,9 @@ from math import prod
 from typing import Any
 
 from . import quantisation
+from .dtypes import DTYPES, main_dtype
 from .errors import SHOWN_CHARACTERS, shown
-from .files import DTYPES, Header, main_dtype
+from .files import Header
 from .finding import Finding
 from .keymap import doubled_keys
 from .part import Part, PartsOfFamily, Shapes

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 from .errors import CheckpointError, shown, shown_list, special_kind, unreadable
 
 SUFFIX = ".safetensors"
+# what torch.save's files are called
+PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 COMPANION = "._"  # how macOS names what it keeps beside a file on foreign drives
 # `model.fp16-00001-of-00002`, and as older diffusers wrote it `model-00001-of-00002.fp16`
-SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[\w-]+)?\.safetensors", re.IGNORECASE)
+ENDS = r"\.(?:safetensors|bin|ckpt|pth?)"
+SHARD = re.compile(rf"(.+)-([0-9]{{5}})-of-([0-9]{{5}})(\.[\w-]+)?{ENDS}", re.IGNORECASE)
 # `model.safetensors.index.fp16.json`, and as older diffusers wrote it `model.safetensors.fp16.index.json`
-INDEX = re.compile(r"(.+)\.safetensors(\.[\w-]+)?\.index(\.[\w-]+)?\.json", re.IGNORECASE)
+INDEX = re.compile(rf"(.+)({ENDS})(\.[\w-]+)?\.index(\.[\w-]+)?\.json", re.IGNORECASE)
 MAX_JSON_BYTES = 64 * 2**20
 MAX_DIGITS = 100  # of a number in a settings file
 
@@ -56,8 +60,10 @@ def names_in(folder: Path) -> list[str]:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """Every weight file of a folder, sorted."""
-    return [folder / name for name in names_in(folder) if name.lower().endswith(SUFFIX)]
+    """Every weight file of a folder, sorted; pickles only where there is no safetensors file."""
+    names = names_in(folder)
+    plain = [name for name in names if name.lower().endswith(SUFFIX)]
+    return [folder / name for name in plain or names if name.lower().endswith((SUFFIX, *PICKLED))]
 
 
 def component_folders(path: str | Path) -> dict[str, Path]:
@@ -69,12 +75,18 @@ def component_folders(path: str | Path) -> dict[str, Path]:
 
 
 def is_alone(files: tuple[Path, ...]) -> bool:
-    """Whether the folder of a set holds that set alone, be it in several precisions."""
+    """Whether the folder of a set holds that set alone, be it in several precisions.
+
+    Pickles beside safetensors files do not count; those beside a pickle do.
+    """
+    folder = files[0].parent
     try:
-        _main_set(files[0].parent)
+        sets = _sets(folder)
+        if files[0].name.lower().endswith(SUFFIX):
+            return bool(_main_set(folder).files)
     except CheckpointError:
         return False
-    return True
+    return _main_name({name.partition("/")[2] for name in sets}) is not None
 
 
 def _has_weights(folder: Path) -> bool:
@@ -99,12 +111,14 @@ class _Members:
 
 
 def _set_name(name: str) -> str:
-    """What the files of one set have in common: "model" and "model.fp16" are two sets."""
+    """What the files of one set have in common, their suffix first: "model" and "model.fp16" are two sets."""
     if shard := SHARD.fullmatch(name):
-        return shard.group(1) + (shard.group(4) or "")
-    if index := INDEX.fullmatch(name):
-        return index.group(1) + (index.group(2) or "") + (index.group(3) or "")
-    return name[: -len(SUFFIX)]
+        stem, suffix = shard.group(1) + (shard.group(4) or ""), os.path.splitext(name)[1]
+    elif index := INDEX.fullmatch(name):
+        stem, suffix = index.group(1) + (index.group(3) or "") + (index.group(4) or ""), index.group(2)
+    else:
+        stem, suffix = os.path.splitext(name)
+    return f"{suffix.lower()}/{stem}"
 
 
 def _sets(folder: Path) -> dict[str, _Members]:
@@ -112,7 +126,7 @@ def _sets(folder: Path) -> dict[str, _Members]:
     sets: dict[str, _Members] = {}
     for name in names_in(folder):
         is_index = INDEX.fullmatch(name)
-        if not is_index and not name.lower().endswith(SUFFIX):
+        if not is_index and not name.lower().endswith((SUFFIX, *PICKLED)):
             continue
         members = sets.setdefault(_set_name(name), _Members())
         if is_index:
@@ -124,12 +138,21 @@ def _sets(folder: Path) -> dict[str, _Members]:
     return sets
 
 
+def _main_name(names: Collection[str]) -> str | None:
+    """Of the names of several precisions of one set the plain one; None where there are several sets."""
+    fits = (name for name in names if all(other == name or other.startswith(name + ".") for other in names))
+    return next(fits, None)
+
+
 def _main_set(folder: Path) -> WeightSet:
-    """A folder's only set; of several precisions of one set the plain one, as diffusers does."""
+    """A folder's only set; of several precisions of one set the plain one, as diffusers does.
+
+    Where there are safetensors files, pickles do not count: many folders hold the same weights as both.
+    """
     sets = _sets(folder)
-    for name, members in sets.items():
-        if all(other == name or other.startswith(name + ".") for other in sets):
-            return _as_set(members)
+    sets = {name: members for name, members in sets.items() if name.startswith(SUFFIX)} or sets
+    if (main := _main_name(sets)) is not None:
+        return _as_set(sets[main])
     indices = [members.index for members in sets.values() if members.index]
     if len(indices) == 1:
         return _indexed(indices[0])
@@ -160,8 +183,8 @@ def _nothing_in(folder: Path) -> str:
             "folders."
         )
     return (
-        f"The folder {shown(folder.name)} holds no .safetensors file. Download the folder's weights in "
-        "safetensors format, or choose a file."
+        f"The folder {shown(folder.name)} holds no .safetensors file, and none of torch's ({', '.join(PICKLED)}). "
+        "Download the folder's weights in safetensors format, or choose a file."
     )
 
 

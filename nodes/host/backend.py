@@ -65,6 +65,29 @@ def new_patcher(model: nn.Module, load_device: Any, offload_device: Any, disable
     return kind(model, load_device=load_device, offload_device=offload_device)
 
 
+@torch.inference_mode(False)
+def load_layers(
+    build: Callable[[Any, torch.dtype], nn.Module],
+    fill: Callable[[nn.Module, torch.dtype], None],
+    weight_dtype: torch.dtype,
+    compute: torch.dtype,
+    disable_dynamic: bool = False,
+) -> Any:
+    """A patcher of what `build` makes on the meta device of the host's layer classes and a dtype, filled from a file.
+
+    Weights wider than what is computed in are narrowed, others stay mapped.
+    """
+    device = comfy.model_management.get_torch_device()
+    dtype = weight_dtype if weight_dtype.itemsize <= compute.itemsize else compute
+    layers = comfy.ops.pick_operations(dtype, compute, load_device=device, disable_fast_fp8=True)
+    network = build(layers, dtype).eval()
+    comfy.model_management.archive_model_dtypes(network)
+    patcher = new_patcher(network, device, comfy.model_management.unet_offload_device(), disable_dynamic)
+    fill(network, dtype)
+    network.device = patcher.offload_device
+    return patcher
+
+
 def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
     """The attention kernel the user chose for the host; (b, heads, l, d) in, (b, l, heads * d) out."""
     return optimized_attention(

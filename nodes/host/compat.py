@@ -1,8 +1,10 @@
 """Every probe for a host version, each with the version that needs it."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
+import comfy.context_windows
 import comfy.model_management
 import torch
 from comfy.patcher_extension import CallbacksMP
@@ -40,6 +42,12 @@ def on_split(model: Any, key: str, change: Callable[[Any, Any], None]) -> None:
     moment = getattr(CallbacksMP, "ON_MATCH_MULTIGPU_CLONES", None)
     if moment is not None:
         model.add_callback_with_key(moment, key, change)
+
+
+def plain_windows() -> dict[str, bool]:
+    """The option by which context windows hold their own frames alone; 0.30 puts the frame before in front of each."""
+    handler, option = comfy.context_windows.IndexListContextHandler, "causal_window_fix"
+    return {option: False} if option in signature(handler.__init__).parameters else {}
 
 
 def trim_window(video: Any) -> tuple[float, float]:

@@ -3,13 +3,15 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 
-SUFFIXES = {".safetensors"}
+SUFFIXES = {".safetensors", ".ckpt", ".pt", ".pth"}
+# a name for anything: weights only in a folder with a config.json
+FOLDER_SUFFIXES = {*SUFFIXES, ".bin"}
 # how macOS names what it keeps beside a file on foreign drives
 COMPANION = "._"
 # below one model folder: links may multiply them without end
@@ -36,7 +38,10 @@ class ModelFolders:
         for name in self.own:
             folder = os.path.join(folder_paths.models_dir, name)
             folder_paths.add_model_folder_path(name, folder)
-            folder_paths.folder_names_and_paths[name][1].update(SUFFIXES)
+            folders, suffixes = folder_paths.folder_names_and_paths[name]
+            # another pack may have made the key, with a list, or with the one set that the host has for many keys
+            if not SUFFIXES <= {*suffixes}:
+                folder_paths.folder_names_and_paths[name] = (folders, {*suffixes, *SUFFIXES})
             try:
                 os.makedirs(folder, exist_ok=True)
             except OSError:
@@ -45,7 +50,7 @@ class ModelFolders:
     def names(
         self, keys: Iterable[str], pipelines: bool = True, unless: Callable[[Path], bool] | None = None
     ) -> list[str]:
-        """Names of safetensors files and diffusers folders below some keys, sorted, once each.
+        """Names of weight files and diffusers folders below some keys, sorted, once each.
 
         `pipelines` includes whole diffusers folders, with a network's folder inside; those for which `unless`
         holds are left out. A folder that cannot be read counts as empty.
@@ -156,11 +161,11 @@ def _walk(root: Path, is_pipeline: Callable[[Path, list[str]], bool]) -> Iterato
         if here is None or here in above:
             continue
         files, folders = _contents(folder)
-        weights = [name for name in files if _is_weights(name)]
-        if folder != root and (("config.json" in files and weights) or is_pipeline(folder, folders)):
+        has_settings = "config.json" in files and any(_is_weights(name, FOLDER_SUFFIXES) for name in files)
+        if folder != root and (has_settings or is_pipeline(folder, folders)):
             yield folder
             continue
-        yield from (folder / name for name in weights)
+        yield from (folder / name for name in files if _is_weights(name))
         inside = (name for name in folders if not name.startswith("."))
         waiting += ((folder / name, above | {here}) for name in inside)
 
@@ -199,5 +204,5 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _is_weights(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(COMPANION)
+def _is_weights(name: str, suffixes: Container[str] = SUFFIXES) -> bool:
+    return os.path.splitext(name)[1].lower() in suffixes and not name.startswith(COMPANION)

@@ -57,7 +57,7 @@ def _checking(check: CheckClip, axis: int | None) -> Callable[..., Tensor]:
         guider = executor.class_obj
         windows = guider.model_options.get("context_handler")
         check(
-            _frames(guider, noise, axis) if windows is None else windows.context_length,
+            clip_length(guider, noise, axis) if windows is None else windows.context_length,
             *noise.shape[-2:],
         )
         return executor(noise, *args, **kwargs)
@@ -78,11 +78,12 @@ def check_windows(windows: Any, frames: int, rule: FrameRule, label: str) -> Non
         low = high - rule.multiple or high
         raise ValueError(
             f"{label} needs context windows of a multiple of {rule.multiple} latent frames: got {length}, use {low} "
-            f"or {high} in Context Windows (Manual) with dim 2, and causal_window_fix off where it is there."
+            f"or {high} in Context Windows (Manual) with dim 2, and causal_window_fix off where it is there; or Context "
+            "Windows of this pack, which counts as the model does."
         )
 
 
-def _frames(guider: Any, noise: Tensor, axis: int | None) -> int:
+def clip_length(guider: Any, noise: Tensor, axis: int | None) -> int:
     """Latent frames of one clip: on its axis, or as the run or the conditioning tells, or the whole batch."""
     if axis is not None:
         return noise.shape[axis]

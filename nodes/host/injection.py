@@ -5,13 +5,11 @@ put in is a slot that by itself passes frames on unchanged: only the patch of a 
 in it. So a network that is left with slots, after an error or when a clone is gone without a word, is still its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import comfy.model_management
-import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel
@@ -19,7 +17,8 @@ from comfy.patcher_extension import PatcherInjection, WrappersMP
 from torch import Tensor, nn
 
 from ...modules.families.family import AddOn
-from .backend import Check, HostOperations, attend_short, new_patcher
+from . import shared_text
+from .backend import Check, HostOperations, attend_short, load_layers
 from .diffusion import Fill
 from .guards import CLIP_FRAMES, checking
 
@@ -58,7 +57,11 @@ class Motion:
 
 def picture_unet(model: Any) -> PictureUNet | None:
     """The blocks of a MODEL whose network is the host's UNet of pictures; None for any other MODEL."""
-    unet = model.model.diffusion_model
+    return blocks_of(model.model.diffusion_model)
+
+
+def blocks_of(unet: nn.Module) -> PictureUNet | None:
+    """The same of a network alone."""
     if not isinstance(unet, UNetModel) or any(
         isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()
     ):
@@ -90,6 +93,13 @@ def motion_patcher(model: Any) -> Any:
     return model.get_additional_models_with_key(KEY)[0]
 
 
+def change_motion(model: Any, change: Callable[[Any], Any]) -> Any:
+    """A clone of a MODEL with motion modules in which `change` has made another patcher of theirs."""
+    clone = model.clone()
+    clone.set_additional_models(KEY, [change(motion_patcher(clone))])
+    return clone
+
+
 def add_motion(model: Any, motion: Motion) -> Any:
     """A clone of a MODEL with motion modules; the MODEL stays as it is."""
     clone = model.clone()
@@ -102,18 +112,16 @@ def add_motion(model: Any, motion: Motion) -> Any:
     return clone
 
 
-@torch.inference_mode(False)
 def _load(motion: Motion, compute: torch.dtype, disable_dynamic: bool = False) -> Any:
-    """A patcher of the modules alone; weights wider than what is computed in are narrowed, others stay mapped."""
-    device = comfy.model_management.get_torch_device()
-    dtype = motion.weight_dtype if motion.weight_dtype.itemsize <= compute.itemsize else compute
-    ops = HostOperations(comfy.ops.pick_operations(dtype, compute, load_device=device, disable_fast_fp8=True))
-    part, meta = motion.add_on.part, torch.device("meta")
-    network = part.build(motion.config, ops=ops, attention=attend_short, dtype=dtype, device=meta).eval()
-    comfy.model_management.archive_model_dtypes(network)
-    patcher = new_patcher(network, device, comfy.model_management.unet_offload_device(), disable_dynamic)
-    motion.fill(network, dtype)
-    network.device = patcher.offload_device
+    """A patcher of the modules alone."""
+
+    def build(layers: Any, dtype: torch.dtype) -> nn.Module:
+        ops, meta = HostOperations(layers), torch.device("meta")
+        return motion.add_on.part.build(
+            motion.config, ops=ops, attention=attend_short, dtype=dtype, device=meta
+        )
+
+    patcher = load_layers(build, motion.fill, motion.weight_dtype, compute, disable_dynamic)
     patcher.cached_patcher_init = (_load, (motion, compute))
     return patcher
 
@@ -168,6 +176,8 @@ class Slots:
         options = kwargs["transformer_options"] if "transformer_options" in kwargs else args[4]
         unet, frames = executor.class_obj, frames_of(len(x), options)
         options[KEY] = (frames, self.motion.strength)
+        # after the latents and their time
+        shared_text.share(options, args[1] if len(args) > 1 else kwargs.get("context"))
         self._frames[unet] = frames
         try:
             return executor(x, *args, **kwargs)

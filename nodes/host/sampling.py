@@ -17,6 +17,7 @@ from torch import Tensor
 from ...modules.noise import NEAR_TERMINAL
 from . import compat, injection
 from .diffusion import CONCAT
+from .guards import NUM_FRAMES
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
@@ -216,7 +217,9 @@ def with_clips(model: Any, frames: int, *conditionings: Any, total: int) -> tupl
         return model, *conditionings
 
     def told(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return executor(*args, **{**kwargs, "num_video_frames": frames})
+        # a context window tells its own number
+        own = kwargs.get("num_video_frames", total)
+        return executor(*args, **{**kwargs, "num_video_frames": frames if own == total else own})
 
     clone = model.clone()
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "kinetograph_clips", told)
@@ -224,10 +227,10 @@ def with_clips(model: Any, frames: int, *conditionings: Any, total: int) -> tupl
 
 
 def _for_all_clips(conditioning: Any, frames: int, count: int) -> Any:
-    """A CONDITIONING whose pictures of one clip stand for each of several."""
+    """A CONDITIONING whose pictures of one clip stand for each of several, and that tells how long one is."""
     repeated = []
     for tokens, values in conditioning:
-        image = values.get(CONCAT)
+        values, image = {**values, NUM_FRAMES: frames}, values.get(CONCAT)
         if image is not None and len(image) == frames:
             values = {**values, CONCAT: image.repeat(count, 1, 1, 1)}
         repeated.append([tokens, values])

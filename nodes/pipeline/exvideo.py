@@ -68,7 +68,7 @@ def extend(model: Any, name: str, node: str) -> Any:
 def _with_lora(model: Any, path: Path, config: Any, node: str) -> Any:
     """The MODEL with ExVideo's LoRA at strength 1, and with the sizes it was made for."""
     network = lora.network_of(model)
-    loaded = lora.load(lora.Row(path.name, 1.0), path, network, None, allow_partial=False)
+    loaded = lora.load(lora.Row(path.name, 1.0), lora.read_file(path), network, None, allow_partial=False)
     exvideo.check_fit(path.name, config, loaded.modules)
     longer = host_lora.add(model, loaded.model, 1.0)
     size = exvideo.native_size(read_header(path).settings)

@@ -1,15 +1,16 @@
-"""LoRA files onto a MODEL and a CLIP: all of them read and checked before the first one is put on."""
+"""One LoRA file, read and held against a MODEL and a CLIP before anything is put on."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ...modules.families import FAMILIES
-from ...modules.lora_origin import find_origin, text_parts
+from ...modules.lora_origin import find_origin, is_lora, text_parts
 from ...modules.weights.checkpoint import recognise
+from ...modules.weights.detect import detect_all
 from ...modules.weights.errors import CheckpointError, shown
 from ...modules.weights.files import FileIdentity, Header, file_identity, open_weights, read_header
 from ...modules.weights.lora import NETWORK, LoRA, check_match, check_values, match_lora, with_alphas
@@ -42,6 +43,25 @@ class Network:
 
 
 @dataclass(frozen=True)
+class LoRAFile:
+    """A file that was read, or a part of it."""
+
+    header: Header
+    # copies: whatever becomes of the file, the MODEL keeps what was read
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.header.shapes)
+
+    def only(self, keys: Iterable[str]) -> "LoRAFile":
+        """The same with some of its keys."""
+        keys = list(keys)
+        header = replace(self.header, shapes={key: self.header.shapes[key] for key in keys})
+        return LoRAFile(header, {key: self.tensors[key] for key in keys})
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A LoRA file that was read, matched and found to be whole."""
 
@@ -67,7 +87,7 @@ def post_problem(loras: Mapping[str, Any] | None) -> str | None:
         name = (loras or {}).get(f"lora_{i}")
         try:
             if isinstance(name, str):
-                read_header(models.find_lora(name))
+                check_is_lora(read_header(models.find_lora(name)))
         except ValueError as error:
             return f"lora_{i}: {error}"
     return None
@@ -79,26 +99,12 @@ def fingerprint(loras: Mapping[str, Any] | None) -> list[FileIdentity]:
     return [file_identity(models.find_lora(name)) for name in names if isinstance(name, str)]
 
 
-def stack(model: Any, clip: Any, rows: Iterable[Row], allow_partial: bool) -> tuple[Any, Any, str]:
-    """(MODEL, CLIP, report): clones with the LoRAs of all rows; what comes in stays as it is.
-
-    CheckpointError for a file that cannot be read, is damaged, or changes nothing; for one that fits in part unless
-    that is allowed.
-    """
-    load = _loader(model, clip, allow_partial)
-    loaded = [load(row, models.find_lora(row.name)) for row in rows]
-    for one in loaded:
-        model = host_lora.add(model, one.model, one.row.strength)
-        clip = None if clip is None else host_lora.add(clip, one.clip, one.row.text_strength)
-    return model, clip, "\n".join(one.report for one in loaded)
-
-
-def _loader(model: Any, clip: Any, allow_partial: bool) -> Callable[[Row, Path], Loaded]:
-    """A function that reads one file for these two; their names are looked up once."""
+def loader(model: Any, clip: Any, allow_partial: bool) -> Callable[[Row, LoRAFile], Loaded]:
+    """A function that matches one file with these two; their names are looked up once."""
     network, text = network_of(model), None if clip is None else _text_of(clip)
     if network is None:
-        return lambda row, path: _load_for_host(row, path, model, clip, allow_partial)
-    return lambda row, path: load(row, path, network, text, allow_partial)
+        return lambda row, file: _load_for_host(row, file, model, clip, allow_partial)
+    return lambda row, file: load(row, file, network, text, allow_partial)
 
 
 def network_of(model: Any) -> Network | None:
@@ -126,31 +132,40 @@ def _text_of(clip: Any) -> Network | None:
     return Network(names, TEXT, {name: f"{TEXT}{name}.weight" for name in names.weights}) if shapes else None
 
 
-def load(row: Row, path: Path, network: Network, text: Network | None, allow_partial: bool) -> Loaded:
+def load(row: Row, file: LoRAFile, network: Network, text: Network | None, allow_partial: bool) -> Loaded:
     """One file for a network known here, and for a T5 encoder where there is one."""
-    header, tensors = read_file(path)
+    header, tensors = file.header, file.tensors
     lora = match_lora(header.shapes, network.names, network.place)
     text_lora = None if text is None else match_lora(header.shapes, text.names, text.place)
     left = _check(header, lora, text_lora, allow_partial)
-    patches = _patches(header, tensors, lora, network)
-    text_patches = {} if text is None or text_lora is None else _patches(header, tensors, text_lora, text)
+    patches = patches_of(file, lora, network)
+    text_patches = {} if text is None or text_lora is None else patches_of(file, text_lora, text)
     said = report(header, Told(row.strength, row.text_strength, lora, text_lora, left), tensors)
     return Loaded(row, patches, text_patches, said, lora.modules)
 
 
-def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """(header, copies of all tensors): whatever becomes of the file, the MODEL keeps what was read.
-
-    CheckpointError when it cannot be read, or changes meanwhile.
-    """
+def read_file(path: Path) -> LoRAFile:
+    """A file, all of it. CheckpointError when it cannot be read, or changes meanwhile."""
     before = file_identity(path)
     header = read_header(path)
+    check_is_lora(header)
     tensors = {key: tensor.clone() for key, tensor in open_weights(path).items()}
     if file_identity(path)[1:3] != before[1:3] or tensors.keys() < header.shapes.keys():
         raise CheckpointError(
             f"{header.name} changed while it was being read. Queue the prompt again once it is complete."
         )
-    return header, tensors
+    return LoRAFile(header, tensors)
+
+
+def check_is_lora(header: Header) -> None:
+    """CheckpointError for a file of another kind that is known here, naming the node that takes it."""
+    if is_lora(header.shapes):
+        return
+    finding = detect_all(header, FAMILIES)[0]
+    if finding.part is not None:
+        raise CheckpointError(f"{header.name} is {finding.what}, no LoRA: use {finding.part.node.title}.")
+    if finding.is_stranger:
+        raise CheckpointError(finding.complaint())
 
 
 def _check(header: Header, lora: LoRA, text: LoRA | None, allow_partial: bool) -> tuple[str, ...]:
@@ -177,11 +192,10 @@ def _check(header: Header, lora: LoRA, text: LoRA | None, allow_partial: bool) -
     return left
 
 
-def _patches(
-    header: Header, tensors: Mapping[str, Tensor], lora: LoRA, network: Network
-) -> host_lora.Patches:
+def patches_of(file: LoRAFile, lora: LoRA, network: Network) -> host_lora.Patches:
     """The host's patches of one network; CheckpointError for numbers that are not finite."""
-    ready = with_alphas(header.name, tensors, lora, header.metadata)
+    header = file.header
+    ready = with_alphas(header.name, file.tensors, lora, header.metadata)
     weights = {f"{network.place}{module}": network.weights[module] for module in lora.modules}
     patches = host_lora.patches_of(ready, weights)
     if len({key.removesuffix(".bias").removesuffix(".weight") for key in patches}) != lora.matched:
@@ -189,9 +203,9 @@ def _patches(
     return patches
 
 
-def _load_for_host(row: Row, path: Path, model: Any, clip: Any, allow_partial: bool) -> Loaded:
+def _load_for_host(row: Row, file: LoRAFile, model: Any, clip: Any, allow_partial: bool) -> Loaded:
     """One file for a MODEL that only the host knows the names of."""
-    header, tensors = read_file(path)
+    header, tensors = file.header, file.tensors
     check_values(header.name, tensors)
     found = host_lora.match(model, clip, tensors)
     count = len(header.shapes) - len(found.unmatched)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...modules.lora_origin import text_parts
+from ...modules.lora_origin import kinds_of, text_parts
 from ...modules.weights.errors import shown, shown_list
 from ...modules.weights.files import Header
-from ...modules.weights.lora import LoRA, grouped, rank_words, read_alphas
+from ...modules.weights.lora import LoRA, rank_words, read_alphas
 from ...modules.weights.lora_names import ALPHA, stem_of
 
 
@@ -22,6 +22,8 @@ class Told:
     text: LoRA | None
     # keys that change nothing
     left: tuple[str, ...]
+    # of the MODEL that is changed
+    part: str = "model"
 
 
 def report(header: Header, told: Told, tensors: Mapping[str, Tensor]) -> str:
@@ -30,7 +32,7 @@ def report(header: Header, told: Told, tensors: Mapping[str, Tensor]) -> str:
     lines = [
         f"{header.name}: {lora.dialect}, {rank_words([*lora.ranks.values(), *(text.ranks.values() if text else ())])}"
         f", {_alphas(header, tensors, lora)}",
-        f"  model at {told.strength:g}: {lora.matched} modules: {shown_list(grouped(lora.modules), 12)}",
+        f"  {told.part} at {told.strength:g}: {lora.matched} modules: {shown_list(kinds_of(lora.modules), 12)}",
     ]
     waiting, count = text_parts({key: header.shapes[key] for key in told.left})
     if text is not None and text.matched:

@@ -8,6 +8,7 @@ from typing import Literal
 from ...modules.catalogue import CATALOGUE, LORA
 from ...modules.families import FAMILIES
 from ...modules.families.family import Family, Kind, Part
+from ...modules.lora_origin import FOLDER
 from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
 from ...modules.weights.files import FileIdentity
 from ..host.folders import ModelFolders
@@ -29,14 +30,12 @@ def components_of(kind: Kind) -> tuple[str, ...]:
 
 
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(part.kind for part in PARTS))
-OWN = tuple(dict.fromkeys(part.folders[-1] for part in PARTS))
-# the host's folder for LoRA files
-LORAS = ("loras",)
+# the host's folder for LoRA files first, then those of families that have their own
+LORAS = tuple(dict.fromkeys((FOLDER, *(part.lora_folder for part in PARTS))))
 # ours, for picture models that no loader of the host takes
 PICTURES = ("SD",)
-MODELS = ModelFolders(
-    (*OWN, *PICTURES), (*folders_of(KINDS), *LORAS, *PICTURES), components_of("diffusion_model")
-)
+OWN = tuple(dict.fromkeys((*(part.folders[-1] for part in PARTS), *LORAS[1:], *PICTURES)))
+MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS, *PICTURES), components_of("diffusion_model"))
 
 
 def list_models(kinds: Iterable[Kind] | None = None) -> list[str]:

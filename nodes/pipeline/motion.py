@@ -18,7 +18,9 @@ from ...modules.families.animatediff.config import (
     check_fit,
 )
 from ...modules.families.family import Size
+from ...modules.lora_origin import find_origin, is_lora
 from ...modules.noise import DiscreteNoise, TableNoise
+from ...modules.weights.checkpoint import Checkpoint
 from ...modules.weights.errors import CheckpointError
 from ...modules.weights.files import FileIdentity
 from ..host import backend, diffusion, guards, injection
@@ -60,12 +62,24 @@ def post_problem(name: str | None, version: str | None) -> str | None:
     if name is None:
         return None
     try:
-        finding = loading.open_add_on(name, KIND).find(ANIMATEDIFF, KIND)
+        finding = _open(name).find(ANIMATEDIFF, KIND)
         if version is not None:
             named(finding.name, finding.config, version)
     except ValueError as error:
         return str(error)
     return None
+
+
+def _open(name: str) -> Checkpoint:
+    """The file of a name; CheckpointError for a LoRA, which another node takes."""
+    checkpoint = loading.open_add_on(name, KIND)
+    if is_lora(checkpoint.header.shapes):
+        origin = find_origin(checkpoint.header.shapes)
+        said = f"{checkpoint.header.name} is a LoRA, no motion module. {origin.remark}".strip()
+        raise CheckpointError(
+            f"{said} Put it into models/{origin.folder}, and on the model with LoRA Stack behind Motion Module Apply."
+        )
+    return checkpoint
 
 
 def fingerprint(name: str | None) -> list[FileIdentity]:
@@ -78,8 +92,8 @@ def named(file: str, config: MotionConfig, version: str) -> MotionConfig:
     if version == FROM_FILE:
         if config.version == UNSURE:
             raise CheckpointError(
-                f"{file} holds no position table by which v1 and v3 could be told apart, and their norms differ: choose v1 "
-                "or v3 as version."
+                f"{file} could be a motion module of v1 or of v3: its position table, where it has one, tells neither, and "
+                "their norms differ. Choose v1 or v3 as version."
             )
         return config
     try:
@@ -90,7 +104,7 @@ def named(file: str, config: MotionConfig, version: str) -> MotionConfig:
 
 def apply(model: Any, name: str, settings: Settings, node: str) -> Any:
     """A clone of an image MODEL with motion modules; ValueError for a MODEL or a file that do not fit one another."""
-    source = loading.open_add_on(name, KIND).source(ANIMATEDIFF, KIND, backend.maps_weights())
+    source = _open(name).source(ANIMATEDIFF, KIND, backend.maps_weights())
     config = named(source.finding.name, source.finding.config, settings.version)
     _check_model(model, source.finding.name, config, node)
     described = _description(model, config, settings.schedule, node)
@@ -145,7 +159,7 @@ KIND_FOLDER = MODULES.part.folder
 
 def _fits(name: str, base: Base) -> bool:
     try:
-        check_fit(name, loading.open_add_on(name, KIND).find(ANIMATEDIFF, KIND).config, base)
+        check_fit(name, _open(name).find(ANIMATEDIFF, KIND).config, base)
     except ValueError:
         return False
     return True

@@ -1,5 +1,6 @@
 """The pocket SD's file to the host's MODEL, CLIP and VAE."""
 
+import dataclasses
 from functools import partial
 
 import torch
@@ -16,8 +17,11 @@ from ...modules.pocket_sd import (
 )
 from ...modules.weights.errors import CheckpointError
 from ...modules.weights.files import FileIdentity
-from ..host import picture_model, text_encoder
+from ..host import description, picture_model, text_encoder
 from . import models
+
+# of its pictures in pixels, one frame
+NATIVE_SIZE = (64, 64, 1)
 
 
 def find_pocket(name: str) -> PocketSD:
@@ -58,4 +62,7 @@ def load_pocket(name: str) -> tuple[object, object, object]:
         parameters=sum(value.numel() for value in text.values()),
         max_tokens=MAX_TOKENS,
     )
-    return picture_model.load_model(recipe), text_encoder.load_clip(words), picture_model.load_vae(recipe)
+    model = picture_model.load_model(recipe)
+    described = description.describe(model, "Pocket Loader")
+    description.attach(model, dataclasses.replace(described, label="Pocket SD", native_size=NATIVE_SIZE))
+    return model, text_encoder.load_clip(words), picture_model.load_vae(recipe)

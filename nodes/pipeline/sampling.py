@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +13,30 @@ from ...modules.sampling import guidance as rules
 from ...modules.sampling import samplers
 from ...modules.sampling.contrast import enhance_contrast
 from ...modules.sampling.previews import filmstrip
-from ...modules.sampling.schedules import edm_levels, trailing_levels
+from ...modules.sampling.schedules import (
+    animatelcm_svd_levels,
+    edm_levels,
+    lcm_levels,
+    tdm_levels,
+    trailing_levels,
+)
 from ..host import progress, sampling
 from ..host.description import VideoModel, describe
 from ..host.latents import check_clips, clip_frames, read_latent
 
 GUIDANCE = ("constant", "dynamic cosine", "per-frame linear")
-# the schedulers of ours, beside the host's
-EDM, TRAILING = SCHEDULERS = ("edm", "trailing")
+# the schedulers of ours, beside the host's, in the order of the widget
+SCHEDULERS = ("edm", "trailing", "animatelcm_svd", "lcm_50", "lcm_100", "tdm")
+EDM, TRAILING, ANIMATELCM_SVD, LCM_50, LCM_100, TDM = SCHEDULERS
+# those over continuous levels, by the ends of their range
+CONTINUOUS = {EDM: edm_levels, ANIMATELCM_SVD: animatelcm_svd_levels}
+# those over a level for each timestep
+DISCRETE = {
+    TRAILING: trailing_levels,
+    LCM_50: partial(lcm_levels, original=50),
+    LCM_100: partial(lcm_levels, original=100),
+    TDM: tdm_levels,
+}
 LONG_CLIP = ("off", "on")
 
 
@@ -91,20 +108,22 @@ def sampler_of(model: Any, name: str) -> Any:
 def levels_of(described: VideoModel, scheduler: str, steps: int, denoise: float) -> list[float] | None:
     """The noise levels of a scheduler of ours; None for the host's. ValueError for a model without such levels."""
     noise = described.noise
-    if scheduler == EDM:
+    if (continuous := CONTINUOUS.get(scheduler)) is not None:
         if not isinstance(noise, EDMNoise):
             raise ValueError(
-                f"Scheduler {EDM} is for models with continuous noise levels, such as SVD: {described.label} has a "
-                f"discrete schedule, choose simple or {TRAILING}."
+                f"Scheduler {scheduler} is for models with continuous noise levels, such as SVD: {described.label} "
+                f"has a discrete schedule, choose simple or {TRAILING}, or for a few-step model its own: {LCM_100} "
+                f"for AnimateLCM, {TDM} for TDM."
             )
-        return edm_levels(steps, noise.sigma_min, noise.sigma_max, denoise)
-    if scheduler == TRAILING:
+        return continuous(steps, noise.sigma_min, noise.sigma_max, denoise)
+    if (discrete := DISCRETE.get(scheduler)) is not None:
         if not isinstance(noise, TableNoise):
             raise ValueError(
-                f"Scheduler {TRAILING} is for models with a noise level for each of 1000 timesteps, such as CogVideoX: "
-                f"{described.label} has none, choose {EDM} for SVD, or a scheduler of ComfyUI."
+                f"Scheduler {scheduler} is for models with a noise level for each of 1000 timesteps, such as CogVideoX "
+                f"and SD1.5: {described.label} has none, choose {EDM} for SVD, {ANIMATELCM_SVD} for AnimateLCM-SVD, or "
+                "a scheduler of ComfyUI."
             )
-        return trailing_levels(noise.sigmas(), steps, denoise)
+        return discrete(noise.sigmas(), steps, denoise)
     return None
 
 

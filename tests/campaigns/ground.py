@@ -108,7 +108,7 @@ def write_models(base):
     for name, write in (("tiny-svd", tiny_svd.write_file), ("tiny-exvideo", tiny_svd.write_exvideo)):
         if not (path := models / "SVD" / f"{name}.safetensors").exists():
             write(path)
-    if not (models / "loras").exists():
-        (models / "loras").mkdir()
-        save_file(loras.network(models / "CogVideo" / "tiny-5B"), models / "loras" / "tiny.safetensors")
+    if not (path := models / "loras" / "tiny.safetensors").exists():
+        path.parent.mkdir(exist_ok=True)
+        save_file(loras.network(models / "CogVideo" / "tiny-5B"), path)
     return base

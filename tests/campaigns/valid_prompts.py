@@ -68,6 +68,8 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
     "KinetographVideoSampler": {"steps": 1, "preview": False},
     "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
+    # a file for the MODEL that is linked; others in the list are for other ones
+    "KinetographLoRAStack": {f"loras.lora_{number}": "tiny.safetensors" for number in range(1, 9)},
 }
 
 

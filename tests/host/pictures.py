@@ -23,16 +23,23 @@ SDXL = {
     # 64 channels a head, as the host has it
     **{"num_heads": -1, "num_head_channels": 64},
 }
-SIZES = {"SD15": SD15, "SDXL": SDXL}
+# two levels, as the pocket one has
+SMALL = {
+    **SD15,
+    **{"num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1]},
+    **{"transformer_depth_output": [1] * 4},
+}
+SIZES = {"SD15": SD15, "SDXL": SDXL, "small": SMALL}
+HOST_NAMES = {"small": "SD15"}
 
 
 def build(kind="SD15", seed=5, disable_dynamic=False, **changes):
-    """A MODEL of the host, "SD15" or "SDXL", 32 to 128 channels wide; made once more for deep clones."""
+    """A MODEL of the host, "SD15", "SDXL" or a "small" SD15, 32 to 128 channels wide; made once more for deep clones."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
 
-    config = getattr(comfy.supported_models, kind)({**SIZES[kind], **changes})
+    config = getattr(comfy.supported_models, HOST_NAMES.get(kind, kind))({**SIZES[kind], **changes})
     config.unet_config["dtype"] = torch.float32
     model = config.get_model({}, device="cpu")
     tiny.randomise(model.diffusion_model, seed)

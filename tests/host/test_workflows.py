@@ -9,12 +9,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kinetograph.modules.families.animatediff.config import MotionConfig
+from kinetograph.modules.families.svd import keys
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
+from kinetograph.tests import motion_files
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
 from kinetograph.tools.server import Server
@@ -23,11 +27,16 @@ ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 STEPS = 2  # enough to go through every node; the demo runs them all
+FEW = 4  # the steps of a distilled model are run as they are
 SEGMENTS = 2  # of the 8 and 3 that workflows with Video Continue have
 NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
+    "animatediff_lightning": [(16, 64, 64)],
+    "animatelcm": [(16, 64, 64)],
+    "animatelcm_svd": [(8, 128, 128)],
+    "context_windows": [(65, 64, 64)],
     "exvideo_128": [(32, 128, 128)],
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
@@ -44,23 +53,28 @@ MAKES = {
     "svd": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
     "svd_xt": [(8, 128, 128)],
+    "tdm_2b": [(17, 64, 64)],
     "text_to_video": [(17, 64, 64)],
     "video_to_video": [(17, 64, 64)],
 }
 SEAMS = {  # how the seam report of a task starts
+    "animatelcm_svd": "3 chunks of 4 frames, 2 blended: ",
     "exvideo_128": "3 chunks of up to 14 frames, 4 blended: ",
     "exvideo_second_pass": "3 chunks of up to 8 frames, 2 blended: ",
     "svd_xt": "Decoded in one piece: ",
     "reward_lora": "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors: Fun, rank 4, alpha 2\n  model at 0.7: 45 modules: ",
+    "tdm_2b": "TDM_CogVideoX-2B_LoRA.safetensors: PEFT, rank 4, no alpha (scale 1)\n  model at 1: 45 modules: ",
 }
+UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
 SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
-TYPED = {"svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
+TYPED = {"context_windows": [0, 0, 65], "svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
 
 
 def stand_in(models):
     """The pocket models, and LoRAs of no training, under the names that templates of published files have."""
-    shutil.copytree(demo.POCKET, models / "CogVideo" / "CogVideoX-5b")
+    for release in ("CogVideoX-5b", "CogVideoX-2b"):
+        shutil.copytree(demo.POCKET, models / "CogVideo" / release)
     fun = models / "CogVideo" / "CogVideoX-Fun-V1.1-5b-InP"
     shutil.copytree(demo.POCKET, fun)
     network = fun / "transformer" / "diffusion_pytorch_model.safetensors"
@@ -76,6 +90,46 @@ def stand_in(models):
     save_file(exvideo, folder / "ExVideo-CogVideoX-LoRA-129f-v1.safetensors", size)
     reward = loras.pairs(linears, "lora_unet__", ("lora_down", "lora_up"), 2)
     save_file(reward, folder / "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors")
+    tdm = loras.pairs(linears, "transformer.", ("lora_A", "lora_B"), 3)
+    save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
+    stand_in_for_animatelcm_svd(models)
+    stand_in_for_animatediff(models)
+
+
+def stand_in_for_animatelcm_svd(models):
+    """The pocket SVD as svd_xt.safetensors, and its UNet alone with diffusers' keys, as AnimateLCM-SVD's file is."""
+    whole = demo.MODELS / "SVD" / "pocket-svd.safetensors"
+    (models / "checkpoints").mkdir(exist_ok=True)
+    shutil.copy(whole, models / "checkpoints" / "svd_xt.safetensors")
+    with safe_open(whole, framework="pt") as file:
+        metadata = file.metadata()
+        names = {key.removeprefix(UNET): key for key in file.keys() if key.startswith(UNET)}  # noqa: SIM118
+        renames = keys.DIFFUSERS.reverse().rename(names)
+        tensors = {renames[name]: file.get_tensor(key) for name, key in names.items()}
+    (models / "diffusion_models").mkdir(exist_ok=True)
+    save_file(tensors, models / "diffusion_models" / "AnimateLCM-SVD-xt-1.1.safetensors", metadata)
+
+
+def stand_in_for_animatediff(models):
+    """The pocket's motion module as Lightning's, and one of no training in AnimateLCM's layout as torch saves it."""
+    folder = models / "animatediff_models"
+    folder.mkdir(exist_ok=True)
+    pocket = demo.MODELS / folder.name / "pocket-motion.safetensors"
+    shutil.copy(pocket, folder / "animatediff_lightning_4step_comfyui.safetensors")
+    config = MotionConfig((64, 64), layers=1, mid=True, rows=64, tables=0, version="AnimateLCM")
+    torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
+    whole = loras.shapes_of(demo.MODELS / "SD" / "pocket-sd.safetensors")
+    unet = {key.removeprefix(UNET): shape for key, shape in whole.items() if key.startswith(UNET)}
+    linears = {key: shape for key, shape in unet.items() if key.endswith("attn1.to_q.weight")}
+    lora = loras.pairs(linears, "lora_unet_", ("lora_down", "lora_up"), 4)
+    save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
+
+
+def with_pocket_sd(graph):
+    """A prompt with the pocket SD in the place of a checkpoint, of which ComfyUI's loader takes the published size alone."""
+    for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
+        loader |= {"class_type": "KinetographPocketLoader", "inputs": {"model": "SD/pocket-sd.safetensors"}}
+    return graph
 
 
 def read(path):
@@ -114,9 +168,10 @@ LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvide
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
-    graph = read(path)
+    graph = with_pocket_sd(read(path))
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
-        sampler["inputs"]["steps"] = STEPS
+        if sampler["inputs"]["steps"] > FEW:
+            sampler["inputs"]["steps"] = STEPS
     for long in demo.nodes_of(graph, "KinetographVideoContinue"):
         long["inputs"] |= {"sampling.steps": STEPS, "plan.segments": SEGMENTS}
     for latent in demo.nodes_of(graph, "KinetographVideoLatent"):
@@ -192,6 +247,22 @@ def test_fun_workflows_draw_what_they_are_for(pocket, name):
         assert psnr(frames[kept][None], inputs.covered_clip()[kept][None]) > 28
 
 
+# frames in the middles of the parts: what is between two of them is neither
+PARTS = {"red": (0, 13), "green": (22, 29), "blue": (38, 45), "yellow": (52, 65)}
+
+
+@pytest.mark.newest
+def test_every_part_of_a_long_clip_follows_its_prompt(pocket):
+    """As it is, with all its steps: the circle goes to and fro, and no jump shows where windows meet."""
+    frames = made_by(pocket, "context_windows")
+    for number, (colour, (first, end)) in enumerate(PARTS.items()):
+        motion = f"moving {('right', 'left')[number % 2]}"
+        assert detector.read_clip(frames[first:end]) == detector.Reading(colour, "circle", motion)
+    way = centres(frames)
+    assert way[:, 0].max() - way[:, 0].min() > 20
+    assert way.diff(dim=0).norm(dim=-1).max() < 4
+
+
 def away_from_circle(cover_hw):
     """Share of a shape's area that a circle of the same area in the same place misses or adds."""
     solid = (cover_hw * 2 - 0.5).clamp(0, 1)
@@ -202,7 +273,8 @@ def away_from_circle(cover_hw):
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
 def test_another_checkpoint_needs_another_name_alone(path):
-    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, and what a LoRA was made at."""
+    """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, what a LoRA was
+    made at, and the length of a clip that is longer than the model's."""
     for node in demo.nodes_of(read(path), "KinetographVideoLatent"):
         sizes = [node["inputs"][name] for name in ("width", "height", "num_frames")]
         assert sizes == TYPED.get(path.stem, [0, 0, 0])

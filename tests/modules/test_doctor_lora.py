@@ -168,16 +168,16 @@ def test_a_foreign_one_and_one_of_another_size(tmp_path):
 def test_shapes_that_are_told_are_those_of_the_published_files():
     names = ("2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v")
     part = COGVIDEOX.parts["diffusion_model"]
-    for config, name in zip(COGVIDEOX.network.published, names, strict=False):
+    for config, name in zip(part.published, names, strict=False):
         assert part.shapes(config) == BY_NAME[f"cogvideox-{name}"].shapes
     # those of Fun differ in what goes in
-    for config in COGVIDEOX.network.published[5:]:
+    for config in part.published[5:]:
         plain = part.shapes(
-            COGVIDEOX.network.published[{30: 0, 42: 1}[config.num_layers] if config.patch_size_t == 1 else 3]
+            part.published[{30: 0, 42: 1}[config.num_layers] if config.patch_size_t == 1 else 3]
         )
         theirs = part.shapes(config)
         assert {key for key in plain if plain[key] != theirs.get(key)} <= {"patch_embed.proj.weight"}
-    (config,) = SVD.network.published
+    (config,) = SVD.parts["diffusion_model"].published
     unet = {
         key.removeprefix("model.diffusion_model.")
         for key in BY_NAME["svd-xt"].shapes

@@ -68,6 +68,10 @@ class MotionConfig:
     # position tables in the file for each module: one for each attention, one for both, or none
     tables: Literal[0, 1, 2] = 2
     version: Version = "v3"
+    # of each module
+    attentions: Literal[1, 2] = 2
+    # whether there are some on the way up
+    up: bool = True
 
     @property
     def joint_norm(self) -> bool:
@@ -111,6 +115,15 @@ class MotionConfig:
         if not self.mid and version in ("v2", "AnimateLCM"):
             raise ValueError(f"it has no module in the middle of the UNet, {version} has one.")
         return told
+
+
+# the v2 layout first: MotionLoRAs were made for it
+PUBLISHED = (
+    MotionConfig(mid=True, version="v2"),
+    MotionConfig(),
+    MotionConfig(rows=24, version="v1"),
+    MotionConfig((320, 640, 1280), version="SDXL beta"),
+)
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> MotionConfig:

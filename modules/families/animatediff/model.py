@@ -67,7 +67,7 @@ class TemporalAttention(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """Two attentions over time and a feed-forward, each on normed tokens and added to them."""
+    """Two attentions over time, or one, and a feed-forward, each on normed tokens and added to them."""
 
     def __init__(
         self, channels: int, config: MotionConfig, ops: Operations, attention: Attention, **factory: Any
@@ -76,7 +76,7 @@ class TemporalBlock(nn.Module):
         self.rows = config.rows
         self.attention_blocks = nn.ModuleList(
             TemporalAttention(channels, config.rows * (number < config.tables), ops, attention, **factory)
-            for number in range(2)
+            for number in range(config.attentions)
         )
         self.norms = nn.ModuleList(
             ops.LayerNorm(channels, eps=LAYER_NORM_EPS, **factory) for _ in self.attention_blocks
@@ -94,13 +94,13 @@ class TemporalBlock(nn.Module):
         return _add(x_ptc, call(self.ff.net[2], wide))
 
     def tables(self, frames: int, like: Tensor, ops: Operations) -> list[Tensor]:
-        """The positions of `frames` frames, (t, c), for both attentions; ValueError beyond the table."""
+        """The positions of `frames` frames, (t, c), for each attention; ValueError beyond the table."""
         if frames > self.rows:
             raise ValueError(f"This motion module has positions for {self.rows} frames: got {frames}.")
         own = [attention.pos_encoder for attention in self.attention_blocks]
         held = [ops.cast(encoder.pe, like)[0, :frames] for encoder in own if encoder is not None]  # type: ignore[union-attr]
         held = held or [sinusoid_table(frames, like.shape[-1]).to(like)]
-        return [held[0], held[-1]]
+        return [held[0], held[-1]][: len(self.attention_blocks)]
 
 
 def sinusoid_table(rows: int, channels: int) -> Tensor:
@@ -246,9 +246,10 @@ class MotionModules(Network):
         self.down_blocks = nn.ModuleList(level(config.layers, channels) for channels in config.channels)
         if config.mid:
             self.mid_block = level(1, config.channels[-1])
-        self.up_blocks = nn.ModuleList(
-            level(config.layers + 1, channels) for channels in config.channels[::-1]
-        )
+        if config.up:
+            self.up_blocks = nn.ModuleList(
+                level(config.layers + 1, channels) for channels in config.channels[::-1]
+            )
 
     def items(self) -> Iterator[tuple[str, MotionModule]]:
         """(block of the UNet behind whose layers a module goes, by the names of CompVis/stable-diffusion; the module).
@@ -261,7 +262,7 @@ class MotionModules(Network):
                 yield f"input_blocks.{1 + i * (layers + 1) + j}", module
         if self.config.mid:
             yield "middle_block", self.mid_block.motion_modules[0]  # type: ignore[index]
-        for i, level in enumerate(self.up_blocks):
+        for i, level in enumerate(self.up_blocks if self.config.up else ()):
             for j, module in enumerate(level.motion_modules):  # type: ignore[arg-type]
                 yield f"output_blocks.{i * (layers + 1) + j}", module
 

@@ -1,4 +1,4 @@
-"""The published motion modules. Sizes and SHA-256 stand in public lists of models and in LFS pointers."""
+"""The published motion modules and SparseCtrl. Sizes and SHA-256 stand in public lists of models and in LFS pointers."""
 
 from ..family import Release, Size
 
@@ -25,7 +25,6 @@ RELEASES = (
         "AnimateDiff v1, SD1.4",
         "mm_sd_v14.ckpt",
         "v1",
-        SD15,
         sha256="aa7fd8a200a89031edd84487e2a757c5315460eca528fa70d4b3885c399bffd5",
     ),
     _module(
@@ -74,7 +73,7 @@ RELEASES = (
             f"AnimateDiff-Lightning, {steps} step{'s' * (steps > 1)}",
             f"animatediff_lightning_{steps}step_comfyui.safetensors",
             "v2",
-            SD15,
+            SD15 if steps == 4 else None,
             908_929_664 if steps in (4, 8) else None,
             "aeb66ae8ff4a868d31379c3bde3e5e7e510a4d4b565a06ee4f1297e93a561dc5" if steps == 4 else None,
             LIGHTNING,
@@ -91,5 +90,36 @@ RELEASES = (
             ("AnimateDiff SDXL beta", "mm_sdxl_v10_beta", "SDXL beta", None),
             ("AnimateLCM", "mm_sd15_AnimateLCM", "AnimateLCM", None),
         )
+    ),
+    *(
+        Release(
+            f"SparseCtrl {condition}",
+            ORIGINALS,
+            file,
+            "sparse_control",
+            f"SparseCtrl {condition}",
+            bytes,
+            sha256,
+        )
+        for condition, file, bytes, sha256 in (
+            (
+                "rgb",
+                "v3_sd15_sparsectrl_rgb.ckpt",
+                1_988_040_333,
+                "c93f27a3cd15edf99bbddf4522509f2e831f515cc7db9c820d955037ddafbe45",
+            ),
+            ("scribble", "v3_sd15_sparsectrl_scribble.ckpt", 1_992_335_697, None),
+        )
+    ),
+    *(
+        Release(
+            f"SparseCtrl {condition}, fp16",
+            COPIES,
+            f"control/mm_sd15_v3_sparsectrl_{condition}.safetensors",
+            "sparse_control",
+            f"SparseCtrl {condition}",
+            bytes,
+        )
+        for condition, bytes in (("rgb", 993_974_272), ("scribble", None))
     ),
 )

@@ -58,6 +58,7 @@ UNET = Part(
     read_config=read_config,
     variant=lambda config: config.variant,
     dialects={"original": ORIGINAL, "diffusers": DIFFUSERS},
+    published=(SVDConfig(),),
     signature=(
         "input_blocks.1.0.time_stack.in_layers.2.weight",
         "input_blocks.1.1.time_stack.0.norm_in.weight",
@@ -130,7 +131,6 @@ FAMILY = Family(
         inputs=inputs,
         native_size=lambda config: config.native_size,
         memory_factor=memory_factor,
-        published=(SVDConfig(),),
         takes=lambda config: "image",
         # of diffusers' pipeline; ExVideo was trained without
         image_noise=lambda config: 0.0 if config.exvideo else 0.02,

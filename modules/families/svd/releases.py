@@ -107,7 +107,7 @@ COMPONENTS = (
         sha256="af602cd0eb4ad6086ec94fbf1438dfb1be5ec9ac03fd0215640854e90d6463a3",
     ),
 )
-# UNets for SVD-XT's CLIP and VAE. Their own four noise levels are none of our schedules yet, so no size is promised.
+# UNets for SVD-XT's CLIP and VAE, distilled to few steps
 FEW_STEPS = (
     Release(
         name="AnimateLCM-SVD-xt",
@@ -117,6 +117,7 @@ FEW_STEPS = (
         variant="UNet",
         bytes=6_098_682_464,
         sha256="6ca55e35f29437e8a65e8a1a9ce75262d5bab3d4fe137bdc3f3a94512c54b377",
+        size=(1024, 576, 25),
     ),
     Release(
         name="AnimateLCM-SVD-xt 1.1",
@@ -126,6 +127,7 @@ FEW_STEPS = (
         variant="UNet",
         bytes=6_098_682_464,
         sha256="94b2da1fcca8d03458ef0b07b94b4c55f94117cb0d90265c6c8452239ecc166e",
+        size=(1024, 576, 25),
     ),
 )
 LONG = (
