@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..optimizers import BlockOptimizer
 from ..tokens import Vocabulary
 from ..training import Averaged, Plan, mean_of, ramp, train
+from .hearing import Hearing, word_of
 from .parts import TextToStill, start_unet
 from .sampling import Kind, noise_process, paths_of, sample
 from .world import all_subjects, draw_latents, photo, sample_clip, wordless
@@ -23,6 +24,8 @@ BENT = (
     0.3  # part of the photos with the motion module's noise levels, so that the base is no stranger to them
 )
 MOST_WEIGHT = 20.0
+HEARING = 0.1  # weight of how well the motion words can be told from the features
+YOUNG = 300  # the running mean never grows older than after so many steps
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 500
 FIRST_SEED = 5_000_000
 
@@ -66,6 +69,7 @@ class BaseTraining(Averaged):
         self.words = words
         self.model, self.average = TextToStill(words), TextToStill(words)
         start_unet(self.model.unet)
+        self.hearing = Hearing(self.model.unet)
         super().__init__(
             self.model, self.average, BlockOptimizer(self.model, self.model.unet, convolutions=True)
         )
@@ -77,13 +81,15 @@ class BaseTraining(Averaged):
         drawn = add_noise(
             draw_latents([p.clip for p in photos], 1), ["linear" if b else "scaled_linear" for b in bent]
         )
-        ids = self.words.encode(drop_captions([p.caption for p in photos]))
+        captions = drop_captions([p.caption for p in photos])
+        ids = self.words.encode(captions)
         noise = self.model.unet(drawn.x_bfchw.flatten(0, 1), drawn.timestep_b, self.model.context(ids))
         errors = errors_of(noise[:, None], drawn)
-        errors.mean().backward()
-        norm = self.apply(lr, number)
+        heard = self.hearing.loss(torch.tensor([word_of(caption) for caption in captions]))
+        (errors.mean() + HEARING * heard).backward()
+        norm = self.apply(lr, min(number, YOUNG))
         high = mean_of(errors, drawn.timestep_b >= 700)
-        return {"loss": errors.mean().item(), "high": high, "norm": norm}
+        return {"loss": errors.mean().item(), "high": high, "heard": heard.item(), "norm": norm}
 
 
 def trained_base(run: Path, words: Vocabulary) -> tuple[TextToStill, int]:
