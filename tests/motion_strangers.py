@@ -66,11 +66,15 @@ STRANGERS = {
         ),
         "is a file of CameraCtrl",
     ),
-    "SparseCtrl": (
-        lambda: under(
-            "controlnet", {**_modules(), **_handful("controlnet_down_blocks.0.weight", "conv_in.weight")}
+    "ControlNet": (
+        lambda: _handful(
+            "control_model.input_hint_block.0.weight", UNET.replace("model.diffusion", "control")
         ),
-        "is a SparseCtrl, no motion module and no LoRA",
+        "is a ControlNet for pictures, without motion modules for key frames",
+    ),
+    "ControlNet, diffusers": (
+        lambda: _handful("controlnet_cond_embedding.conv_in.weight", "controlnet_down_blocks.0.weight"),
+        "is a ControlNet for pictures",
     ),
     "FancyVideo": (
         lambda: {

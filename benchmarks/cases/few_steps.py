@@ -6,7 +6,7 @@ what is compared is the work.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ours, peers
-from ..harness import OURS, Row, Setting, time_rows
+from ..harness import MIN_ROUNDS, OURS, Row, Setting, time_rows
 
 LONG = "25 steps"
 SPREAD = 0.03  # of the weights
@@ -80,7 +80,7 @@ def times(setting: Setting) -> Iterator[Row]:
             OURS: partial(sample, loaded, model, model.few),
             LONG: partial(sample, loaded, model, model.long),
         }
-        yield from time_rows(name, works, setting)
+        yield from time_rows(name, works, replace(setting, max_rounds=MIN_ROUNDS))
 
 
 def models() -> dict[str, Model]:

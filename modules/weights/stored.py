@@ -67,5 +67,5 @@ class DamagedError(ValueError):
 def damaged(name: str, problem: str) -> CheckpointError:
     """The error for a torch checkpoint that cannot be what torch.save wrote."""
     return CheckpointError(
-        f"{name} is a damaged torch checkpoint (a pickle in a zip file): {problem}. {AGAIN}"
+        f"{name} is a damaged torch checkpoint (a pickle file in a zip file): {problem}. {AGAIN}"
     )

@@ -61,7 +61,9 @@ class SparseNetwork(comfy.cldm.cldm.ControlNet):
             hint_channels=config.hint_channels,
             num_res_blocks=[config.layers] * levels,
             channel_mult=[channels // width for channels in config.channels],
-            transformer_depth=[1] * config.layers * (levels - 1) + [0] * config.layers,
+            transformer_depth=[
+                int(level < config.attended) for level in range(levels) for _ in range(config.layers)
+            ],
             transformer_depth_middle=1,
             context_dim=config.context_dim,
             num_heads=config.heads,

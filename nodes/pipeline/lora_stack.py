@@ -85,6 +85,8 @@ def _for_motion(row: Row, file: LoRAFile, model: Any, allow_partial: bool) -> Lo
     """A MotionLoRA, or the part of MotionDirector over time, for the motion modules of a MODEL."""
     name = shown(file.header.name)
     if not injection.has_motion(model):
+        if injection.picture_unet(model) is None:
+            check_match(name, 0, file.keys, allow_partial, find_origin(file.header.shapes).remark)
         raise CheckpointError(
             f"{name} changes AnimateDiff's motion modules ({len(file.keys)} keys), and this model has none: put Motion "
             "Module Apply in front of LoRA Stack."

@@ -1,6 +1,5 @@
 """SparseCtrl: a file and the numbers of its key frames to a CONTROL_NET of the host."""
 
-from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -11,8 +10,6 @@ from ...modules.conditioning.pinned_frames import parse_frames, resolve_frames
 from ...modules.families import ANIMATEDIFF, SPARSE
 from ...modules.families.animatediff.config import Base
 from ...modules.families.animatediff.sparse import SparseConfig
-from ...modules.weights.checkpoint import Checkpoint
-from ...modules.weights.errors import CheckpointError
 from ...modules.weights.files import FileIdentity
 from ..host import backend
 from ..host.injection import PictureUNet
@@ -20,8 +17,6 @@ from ..host.sparse_control import SparseControl, SparseRecipe, load_control
 from . import loading, models
 
 KIND = SPARSE.part.kind
-# what keys of ControlNets without motion modules start with or hold, in diffusers' and in the original names
-CONTROL_NETS = ("controlnet_", "input_hint_block.", "zero_convs.", "control_model.")
 
 
 def list_files() -> list[str]:
@@ -35,7 +30,7 @@ def post_problem(name: str | None, key_frames: str | None) -> str | None:
         if key_frames is not None:
             parse_frames(key_frames)
         if name is not None:
-            _open(name).find(ANIMATEDIFF, KIND)
+            loading.open_add_on(name, KIND).find(ANIMATEDIFF, KIND)
     except ValueError as error:
         return str(error)
     return None
@@ -51,7 +46,7 @@ def load(name: str, key_frames: str) -> SparseControl:
     numbers = parse_frames(key_frames)
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"key_frames names a frame twice: {key_frames!r}. Each takes one picture.")
-    source = _open(name).source(ANIMATEDIFF, KIND, backend.maps_weights())
+    source = loading.open_add_on(name, KIND).source(ANIMATEDIFF, KIND, backend.maps_weights())
     file, config = source.finding.name, source.finding.config
     recipe = SparseRecipe(
         label=f"SparseCtrl {config.condition} ({file})",
@@ -66,22 +61,6 @@ def load(name: str, key_frames: str) -> SparseControl:
         fit=_cover,
     )
     return load_control(recipe)
-
-
-def _open(name: str) -> Checkpoint:
-    """The file of a name; CheckpointError for a ControlNet that the host has a node for."""
-    checkpoint = loading.open_add_on(name, KIND)
-    keys = checkpoint.header.shapes
-    if not checkpoint.has(ANIMATEDIFF, KIND) and _is_control_net(keys):
-        raise CheckpointError(
-            f"{checkpoint.header.name} is a ControlNet for pictures, with no motion modules for key frames: load it with "
-            "ComfyUI's Load ControlNet Model, or choose a SparseCtrl file such as v3_sd15_sparsectrl_rgb.ckpt."
-        )
-    return checkpoint
-
-
-def _is_control_net(keys: Iterable[str]) -> bool:
-    return any(key.startswith(CONTROL_NETS) for key in keys)
 
 
 def _check_base(file: str, config: SparseConfig, unet: PictureUNet | None) -> None:

@@ -108,11 +108,9 @@ class Field:
     def default(self):
         if "default" in self.options:
             return self.options["default"]
-        return (
-            self.choices[0]
-            if self.choices
-            else {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[self.type]
-        )
+        # a list of files may be empty
+        empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False, "COMBO": None}
+        return self.choices[0] if self.choices else empty[self.type]
 
 
 def fields_of(inputs):

@@ -160,6 +160,15 @@ class TestSchedules:
         assert out.isfinite().all() and out.std() > 0.01
         assert torch.equal(bench.ksampler(model, bench.empty(41), steps=2), out)
 
+    def test_a_frame_twice_in_a_window(self, bench, prompts):
+        """A pace of 4 comes around a loop of 8: both of its predictions count."""
+        model, noise = bench.shared()[0], draw(1, 16, 8, 8, 8)
+        parts = [[0, 1, 2], [3, 4, 5], [6, 7, 0], [0, 2, 4], [6, 0, 2], [0, 4, 0]]
+        chosen = {**LOOP, "overlap": 0, "stride": 3, "closed_loop": False}
+        ours = predict(windows(bench, model, 9, **chosen), noise, **prompts)
+        theirs = by_hand(model, noise, parts, [[1.0, 2.0, 1.0]] * 6, 2, both(**prompts))
+        assert relative(ours, theirs) < 2e-5
+
     def test_a_clip_of_one_window_is_as_ever(self, bench):
         model, latent = bench.shared()[0], bench.empty(9)
         assert torch.equal(bench.ksampler(windows(bench, model, 0), latent), bench.ksampler(model, latent))

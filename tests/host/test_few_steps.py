@@ -216,7 +216,7 @@ class TestAnimateLCMSVD:
                 x = x + torch.randn(x.shape, generator=between) * following
         return x / LATENT_SCALE
 
-    @pytest.mark.parametrize("steps", [1, 3, 4])
+    @pytest.mark.parametrize("steps", [1, 4])
     def test_it_is_the_authors_run(self, bench, told, steps):
         seen = Seen(bench.svd()[0])
         chosen = {"guidance": per_frame(1.0, 1.2), "sampler_name": "lcm", "steps": steps}

@@ -19,9 +19,10 @@ from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
 from kinetograph.tests import motion_files
+from kinetograph.tests.host import motion_stand_ins
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
-from kinetograph.tools.server import Server
+from kinetograph.tools.server import PACK, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
@@ -33,7 +34,13 @@ NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video that a task makes with the pocket models.
 MAKES = {
+    "animatediff": [(16, 64, 64)],
+    "animatediff_adapter": [(16, 64, 64)],
     "animatediff_lightning": [(16, 64, 64)],
+    "animatediff_loop": [(32, 64, 64)],
+    "animatediff_motion_loras": [(16, 64, 64)],
+    "animatediff_sdxl": [(16, 64, 64)],
+    "animatediff_v3": [(16, 64, 64)],
     "animatelcm": [(16, 64, 64)],
     "animatelcm_svd": [(8, 128, 128)],
     "context_windows": [(65, 64, 64)],
@@ -67,8 +74,17 @@ SEAMS = {  # how the seam report of a task starts
 }
 UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
-SMALLER = {"reward_lora": {"width": 64, "height": 64, "num_frames": 9}}
-TYPED = {"context_windows": [0, 0, 65], "svd": [0, 0, 14], "reward_lora": [512, 512, 49]}
+SMALLER = {
+    "animatediff_loop": {"num_frames": 32},
+    "animatediff_sdxl": {"width": 64, "height": 64},
+    "reward_lora": {"width": 64, "height": 64, "num_frames": 9},
+}
+TYPED = {
+    "animatediff_loop": [0, 0, 64],
+    "context_windows": [0, 0, 65],
+    "svd": [0, 0, 14],
+    "reward_lora": [512, 512, 49],
+}
 
 
 def stand_in(models):
@@ -94,6 +110,7 @@ def stand_in(models):
     save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
     stand_in_for_animatelcm_svd(models)
     stand_in_for_animatediff(models)
+    motion_stand_ins.write(models)
 
 
 def stand_in_for_animatelcm_svd(models):
@@ -111,22 +128,22 @@ def stand_in_for_animatelcm_svd(models):
 
 
 def stand_in_for_animatediff(models):
-    """The pocket's motion module as Lightning's, and one of no training in AnimateLCM's layout as torch saves it."""
+    """Motion modules of no training for the pocket SD, Lightning's and, as torch saves it, AnimateLCM's with its LoRA."""
+    sizes = {"channels": (64, 64), "layers": 1, "mid": True}
     folder = models / "animatediff_models"
-    folder.mkdir(exist_ok=True)
-    pocket = demo.MODELS / folder.name / "pocket-motion.safetensors"
-    shutil.copy(pocket, folder / "animatediff_lightning_4step_comfyui.safetensors")
-    config = MotionConfig((64, 64), layers=1, mid=True, rows=64, tables=0, version="AnimateLCM")
+    motion_files.write(
+        folder / "animatediff_lightning_4step_comfyui.safetensors", MotionConfig(**sizes, version="v2")
+    )
+    config = MotionConfig(**sizes, rows=64, tables=0, version="AnimateLCM")
     torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
-    whole = loras.shapes_of(demo.MODELS / "SD" / "pocket-sd.safetensors")
-    unet = {key.removeprefix(UNET): shape for key, shape in whole.items() if key.startswith(UNET)}
-    linears = {key: shape for key, shape in unet.items() if key.endswith("attn1.to_q.weight")}
-    lora = loras.pairs(linears, "lora_unet_", ("lora_down", "lora_up"), 4)
+    linear = {"input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (64, 64)}
+    lora = loras.pairs(linear, "lora_unet_", ("lora_down", "lora_up"), 4)
     save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
 
 
 def with_pocket_sd(graph):
     """A prompt with the pocket SD in the place of a checkpoint, of which ComfyUI's loader takes the published size alone."""
+    graph = motion_stand_ins.with_tiny_sdxl(graph)
     for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
         loader |= {"class_type": "KinetographPocketLoader", "inputs": {"model": "SD/pocket-sd.safetensors"}}
     return graph
@@ -142,7 +159,9 @@ def pocket(host, tmp_path_factory):
     import sys
 
     base = tmp_path_factory.mktemp("pocket")
-    with Server(Path(sys.executable), host, base, models=demo.MODELS) as server:
+    motion_stand_ins.link_pack(base)
+    whitelist = ["--whitelist-custom-nodes", PACK, motion_stand_ins.TINY]
+    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=whitelist) as server:
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
         stand_in(base / "models")
@@ -152,7 +171,9 @@ def pocket(host, tmp_path_factory):
 def test_the_folders_that_readme_names_are_there_after_the_first_start(pocket):
     named = set(re.findall(r"`models/(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
     ours = {path.name for path in demo.MODELS.iterdir()}
-    assert ours == {"CogVideo", "SVD"} and ours <= named
+    assert (
+        ours == {"CogVideo", "SD", "SVD", "animatediff_models", "animatediff_motion_lora"} and ours <= named
+    )
     assert {path.name for path in (pocket.base / "models").iterdir() if path.is_dir()} >= ours
 
 
@@ -162,8 +183,8 @@ def test_there_is_one_workflow_per_task_in_both_forms():
     assert [path.stem for path in TEMPLATES if not path.with_suffix(".jpg").exists()] == []
 
 
-# 128 frames take long: once is enough
-LONG = {path: pytest.mark.newest for path in API if path.stem.startswith("exvideo")}
+# 128 frames take long, and so does SVD with all its steps: once is enough
+LONG = {path: pytest.mark.newest for path in API if path.stem.startswith(("exvideo", "animatelcm_svd"))}
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])

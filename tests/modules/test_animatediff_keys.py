@@ -24,7 +24,12 @@ FILES = {
     "AnimateLCM": "animatelcm",
 }
 WEIGHTS = sorted(
-    {(row.variant, row.file, row.bytes) for row in ANIMATEDIFF.releases if row.bytes}, key=lambda row: row[1]
+    {
+        (row.variant, row.file, row.bytes)
+        for row in ANIMATEDIFF.releases
+        if row.bytes and row.kind == "motion_module"
+    },
+    key=lambda row: row[1],
 )
 SECOND_TABLE = "attention_blocks.1.pos_encoder"
 MODULE = ".temporal_transformer."
@@ -130,9 +135,9 @@ def test_both_layouts_hold_the_same_weights(tmp_path, version, table):
     assert {to_diffusers(key) for key in tensors} == set(theirs)
     assert all(torch.equal(value, theirs[to_diffusers(key)]) for key, value in tensors.items())
     loaded = load_into(MOTION_MODULE.empty(finding.config), tensors)
-    assert sum(1 for name, _ in loaded.named_buffers() if name.endswith(".pe")) == (len(channels) * 5 + (
-        version == "v2"
-    )) * int(table)
+    assert sum(1 for name, _ in loaded.named_buffers() if name.endswith(".pe")) == (
+        len(channels) * 5 + (version == "v2")
+    ) * int(table)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,11 @@ def test_a_file_without_tables_may_be_named_and_no_other_against_its_keys():
     unsure = find(without_tables(shapes_of("v3"))).config
     assert [unsure.named(version).rows for version in ("v1", "v3")] == [24, 32]
     assert unsure.named("v1").joint_base_norms and not unsure.named("v3").joint_base_norms
-    wrong = {"v1": ("v2", "SDXL beta", "AnimateLCM"), "v2": ("v1", "v3", "SDXL beta"), "SDXL beta": ("v1", "v2")}
+    wrong = {
+        "v1": ("v2", "SDXL beta", "AnimateLCM"),
+        "v2": ("v1", "v3", "SDXL beta"),
+        "SDXL beta": ("v1", "v2"),
+    }
     for version, others in wrong.items():
         for other in others:
             with pytest.raises(ValueError, match="levels|in the middle"):

@@ -117,4 +117,4 @@ def test_an_add_on_names_families_and_places_that_there_are():
 def test_parts_say_where_they_lie(family):
     for kind, part in BY_ID[family].parts.items():
         assert part.kind == kind and part.folder in part.folders, kind
-        assert part.components or kind in ("extension", "image_vae", "motion_module"), kind
+        assert part.components or kind in ("extension", "image_vae", "motion_module", "sparse_control"), kind

@@ -1,6 +1,8 @@
 """Noise levels of distilled models against diffusers' schedulers, published numbers and their formulas."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from kinetograph.benchmarks import peers
 from kinetograph.modules.noise import DiscreteNoise
 from kinetograph.modules.sampling import samplers, schedules
 
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
 SVD_LEVELS = (0.002, 700.0)  # sigma_min, sigma_max
 LINEAR = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear"}  # of motion modules
 
@@ -138,3 +141,38 @@ class TestTDM:
         run = samplers.Run(denoise, levels, noise.terminal, lambda: None, lambda *_: None)
         ours = samplers.sample_ddim(start * math.sqrt(levels[0] ** 2 + 1), run)
         assert (ours - x).abs().max() <= 1e-6 * x.abs().max()
+
+
+CONSTANT, RAMP = {"guidance": "constant"}, {"guidance": "per-frame linear"}
+# what their authors publish, by template and node
+PUBLISHED = {
+    "animatediff_lightning": {
+        "KinetographVideoSampler": {"steps": 4, **CONSTANT, "guidance.cfg": 1, "sampler_name": "euler"},
+        "KinetographMotionModuleApply": {"beta_schedule": "as trained", "strength": 1},
+    },
+    "animatelcm": {
+        "KinetographVideoSampler": {"steps": 6, **CONSTANT, "guidance.cfg": 1.5, "sampler_name": "lcm"},
+        "LoraLoaderModelOnly": {"strength_model": 0.8},
+    },
+    "animatelcm_svd": {
+        "KinetographVideoSampler": {"steps": 4, **RAMP, "guidance.min_cfg": 1, "guidance.max_cfg": 1.2},
+        "KinetographSVDConditioning": {"fps": 8, "motion_bucket_id": 80, "noise_aug_strength": 0.02},
+        "KinetographVAEDecodeChunked": {"chunk": 4},
+        "KinetographVideoCombine": {"frame_rate": 8},
+    },
+    "tdm_2b": {
+        "KinetographVideoSampler": {"steps": 4, **CONSTANT, "guidance.cfg": 1, "seed": 8888},
+        "KinetographLoRAStack": {"loras.strength_1": 1},
+        "KinetographVideoCombine": {"frame_rate": 8},
+    },
+}
+SCHEDULERS = ("trailing", "lcm_100", "animatelcm_svd", "tdm")
+
+
+@pytest.mark.parametrize("name, scheduler", zip(PUBLISHED, SCHEDULERS, strict=True))
+def test_templates_hold_the_published_settings(name, scheduler):
+    graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    inputs = {node["class_type"]: node["inputs"] for node in graph.values()}
+    assert inputs["KinetographVideoSampler"]["scheduler"] == scheduler
+    for kind, numbers in PUBLISHED[name].items():
+        assert inputs[kind] | numbers == inputs[kind]

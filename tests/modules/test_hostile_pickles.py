@@ -106,13 +106,10 @@ def test_old_torch_files_are_refused_in_words(tmp_path):
 
 
 def laughs(depth):
-    """A dict that holds the next one twice, and so on: 2^depth ways to the last one."""
+    """A dict that holds the next one four times, and so on: 4^depth ways to the last one."""
     start = b"\x80\x02}q\x00" + text("a") + tensor() + b"s"
-    steps = (
-        b"}(" + text("x") + b"h" + bytes([i]) + text("y") + b"h" + bytes([i]) + b"uq" + bytes([i + 1])
-        for i in range(depth)
-    )
-    return start + b"".join(steps) + b"."
+    inside = (b"".join(text(word) + b"h" + bytes([i]) for word in "wxyz") for i in range(depth))
+    return start + b"".join(b"}(" + held + b"uq" + bytes([i + 1]) for i, held in enumerate(inside)) + b"."
 
 
 def pair_of_pairs(depth):
@@ -166,7 +163,11 @@ DAMAGED = {
         name("torch._utils", "_rebuild_parameter") + row(b"N", b"\x88", HOOKS) + b"R"
     ),
     "arguments without end": whole(
-        REBUILD + b"q\x01" + row(storage(), b"N" * MANY) + b"q\x02" + b"h\x01h\x02R" * MANY
+        REBUILD
+        + b"q\x01"
+        + row(storage(), number(0), b")", b")", b"\x89", HOOKS, b"N" * MANY)
+        + b"q\x02"
+        + b"h\x01h\x02R" * MANY
     ),
     "a dict from pairs": whole(name("collections", "OrderedDict") + row(b"]") + b"R"),
     "a call of a text": whole(text("x") + b")R"),

@@ -30,6 +30,9 @@ LAYOUTS = {
     "v3_sd15_mm.ckpt": ("animatediff-v3", "F32", None),
     "mm_sdxl_v10_beta.ckpt": ("animatediff-sdxl-beta", "F32", None),
     "AnimateLCM_sd15_t2v.ckpt": ("animatelcm", "F32", None),
+    "v3_sd15_sparsectrl_rgb.ckpt": ("animatediff-sparsectrl-rgb", "F32", None),
+    "v3_sd15_sparsectrl_scribble.ckpt": ("animatediff-sparsectrl-scribble", "F32", None),
+    "control/mm_sd15_v3_sparsectrl_rgb.safetensors": ("animatediff-sparsectrl-rgb-comfy", "F16", None),
 }
 PICTURE_VAE, VAE = "conditioner.embedders.3.encoder.", "first_stage_model."
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from kinetograph.modules.doctor import examine, main
 from kinetograph.modules.families import FAMILIES
-from kinetograph.modules.weights import diagnosis
+from kinetograph.modules.weights import pickles
 from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.diagnosis import diagnose
 from kinetograph.modules.weights.errors import CheckpointError, unreadable
@@ -208,7 +208,7 @@ def test_a_zip_with_a_huge_directory_is_not_read(tmp_path):
     tail[12:20] = struct.pack("<LL", len(directory), start)
     path = tmp_path / "x.safetensors"
     path.write_bytes(whole[:start] + directory + tail)
-    assert len(directory) > 4 * diagnosis.ZIP_READ_BYTES
+    assert len(directory) > 4 * pickles.READ_BYTES
     begun = time.process_time()
     assert "pickle file" in complaint(read_header, path)
     assert time.process_time() - begun < 0.1

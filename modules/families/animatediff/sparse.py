@@ -15,7 +15,6 @@ from .sparse_keys import MOTION
 
 # what it takes of a key frame: a picture's latents, or the picture of a scribble
 Condition = Literal["rgb", "scribble"]
-LEVELS, LAYERS = 4, 2
 HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
 LATENT_CHANNELS, PICTURE_CHANNELS = 4, 3
 LAST_OF_STACK = "input_hint_block.14.weight"
@@ -32,6 +31,8 @@ class SparseConfig(MotionConfig):
     condition: Condition = "rgb"
     # width of the text tokens
     context_dim: int = 768
+    # levels that have spatial transformers, from the finest
+    attended: int = 3
 
     @property
     def takes_latents(self) -> bool:
@@ -54,22 +55,24 @@ PUBLISHED = (SparseConfig(), SparseConfig(condition="scribble"))
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SparseConfig:
     """The config of a file by its shapes in our naming; KeyError for a key that it lacks, ValueError for odd shapes."""
+    levels = range(count_numbered(shapes, f"{MOTION}down_blocks."))
     channels = tuple(
-        lengths(shapes, f"{MOTION}down_blocks.{level}.{MODULE}proj_in.weight", 2)[0]
-        for level in range(LEVELS)
+        lengths(shapes, f"{MOTION}down_blocks.{level}.{MODULE}proj_in.weight", 2)[0] for level in levels
     )
     check_groups(channels, GROUPS)
     if any(wide % channels[0] for wide in channels):
         raise ValueError(f"its levels have {channels} channels, which are no multiples of the first.")
     table = f"{MOTION}down_blocks.0.{MODULE}{TABLE.format(0)}"
     tables = int(table in shapes)
+    layers = count_numbered(shapes, f"{MOTION}down_blocks.0.motion_modules.")
     return SparseConfig(
         channels,
-        layers=count_numbered(shapes, f"{MOTION}down_blocks.0.motion_modules."),
+        layers=layers,
         rows=lengths(shapes, table, 3)[1] if tables else SparseConfig.rows,
         tables=tables,  # type: ignore[arg-type]
         condition="scribble" if LAST_OF_STACK in shapes else "rgb",
         context_dim=lengths(shapes, TEXT, 2)[1],
+        attended=sum(f"input_blocks.{1 + level * (layers + 1)}.1.norm.weight" in shapes for level in levels),
     )
 
 
@@ -85,7 +88,7 @@ def check_fit(name: str, config: SparseConfig, base: Base) -> None:
 
 def shapes_of(config: SparseConfig) -> Shapes:
     """Key -> shape of every weight, in our naming."""
-    motion = MotionModules(config, ops=EmptyOperations, device="meta").state_dict()
+    motion = MotionModules(config, ops=EmptyOperations, device="meta").state_dict()  # type: ignore[arg-type]
     return {**dict(_encoder(config)), **{MOTION + key: tuple(value.shape) for key, value in motion.items()}}
 
 
@@ -104,11 +107,11 @@ def _encoder(config: SparseConfig) -> Named:
     for level, channels in enumerate(config.channels):
         for _ in range(config.layers):
             yield from _res_block(f"input_blocks.{number}.0", before, channels, emb)
-            if level < LEVELS - 1:
+            if level < config.attended:
                 yield from _transformer(f"input_blocks.{number}.1", channels, config.context_dim)
             yield from _layer(f"zero_convs.{number}.0", channels, channels, 1, 1)
             number, before = number + 1, channels
-        if level < LEVELS - 1:
+        if level < len(config.channels) - 1:
             yield from _layer(f"input_blocks.{number}.0.op", channels, channels, 3, 3)
             yield from _layer(f"zero_convs.{number}.0", channels, channels, 1, 1)
             number += 1

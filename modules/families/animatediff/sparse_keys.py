@@ -55,6 +55,19 @@ ENCODER: Rows = (
 )
 
 
+# places by number alone: whoever named it so made it of any size
+COMFY: Rows = (
+    *same(
+        "time_embed.{n}.{p}", "input_blocks.0.0.{p}", "input_blocks.{n}.0.op.{p}", "input_hint_block.{n}.{p}"
+    ),
+    *same("zero_convs.{n}.0.{p}", "middle_block_out.0.{p}"),
+    *originals((*under("", "input_blocks.{n}.0.", _RES_BLOCK), *under("", "middle_block.{n}.", _RES_BLOCK))),
+    *originals(
+        (*under("", "input_blocks.{n}.1.", _TRANSFORMER), *under("", "middle_block.1.", _TRANSFORMER))
+    ),
+)
+
+
 def _beside(encoder: Rows, motion: KeyMap) -> KeyMap:
     """An encoder with the motion modules of a dialect, which are on the way down alone."""
     down = tuple((theirs, ours) for theirs, ours in motion.rows if theirs.startswith(DOWN))
@@ -63,4 +76,4 @@ def _beside(encoder: Rows, motion: KeyMap) -> KeyMap:
 
 SPARSE_ORIGINAL = _beside(ENCODER, ORIGINAL)
 SPARSE_DIFFUSERS = _beside(ENCODER, DIFFUSERS)
-SPARSE_COMFY = _beside(originals(ENCODER), ORIGINAL)
+SPARSE_COMFY = _beside(COMFY, ORIGINAL)

@@ -37,10 +37,10 @@ STRANGERS = (
         instead="MotionLoRAs move the camera, with LoRA Stack.",
     ),
     Stranger(
-        "SparseCtrl",
-        "a SparseCtrl, no motion module and no LoRA: it is a ControlNet for AnimateDiff v3, and goes beside its motion "
-        "module.",
-        (MODULES, re.compile(r"(^|\.)(input_hint_block|controlnet_(cond_embedding|down_blocks))\.")),
+        "ControlNet",
+        "a ControlNet for pictures, without motion modules for key frames. Load it with Load ControlNet Model of ComfyUI.",
+        (re.compile(r"(^|\.)(input_hint_block|controlnet_cond_embedding)\."),),
+        MODULES,
     ),
     _unsupported("FancyVideo", "a motion module of FancyVideo", r"(^|\.)(fps|motion)_embedding\.linear\."),
     _unsupported(
