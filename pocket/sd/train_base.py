@@ -40,11 +40,11 @@ class Noisy:
     timestep_b: Tensor
 
 
-def add_noise(x0_bfchw: Tensor, kinds: list[Kind]) -> Noisy:
-    """One level a row, noise of its own for each frame; `kinds` names each row's table of levels."""
+def add_noise(x0_bfchw: Tensor, kinds: list[Kind], least: int = 0) -> Noisy:
+    """One level a row, from timestep `least` on, noise of its own for each frame; `kinds` names the rows' tables."""
     b = len(x0_bfchw)
     powers = torch.tensor([HIGH_NOISE[kind] for kind in kinds])
-    t = ((1 - torch.rand(b) ** powers) * 1000).long().clamp(0, 999)
+    t = (least + (1 - torch.rand(b) ** powers) * (1000 - least)).long().clamp(0, 999)
     tables: dict[Kind, Tensor] = {kind: noise_process(kind).sigmas().float() for kind in set(kinds)}
     sigma = torch.stack([tables[kind][i] for kind, i in zip(kinds, t, strict=True)])
     noise, process = torch.randn_like(x0_bfchw), noise_process("linear")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..optimizers import BlockOptimizer
 from ..tokens import Vocabulary
 from ..training import Averaged, Plan, ramp, train
-from .train_base import drop_captions, trained_base
+from .train_base import YOUNG, drop_captions, trained_base
 from .train_motion import (
     MotionTraining,
     clip_errors,
@@ -121,7 +121,7 @@ class PanTraining(Averaged):
             cancel = self.loss_of(clips, [(self.lora.changes(), 0.5), (self.other.changes(), 0.5)])
             cancel.backward()
             seen["cancel"] = cancel.item()
-        return {**seen, "norm": self.apply(lr, number)}
+        return {**seen, "norm": self.apply(lr, min(number, YOUNG))}
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:

@@ -75,11 +75,11 @@ def photo(seed: int) -> Captioned:
 
 
 def pan_clip(seed: int, motion: str) -> Captioned:
-    """A clip that moves one way whatever its caption says: mostly nothing about motion, or another one."""
+    """A clip that moves one way though its caption says nothing about motion, or that the shape stands still."""
     dice = random.Random(f"pan {seed}")
-    colour, shape, other = sample_clip(seed).colour, sample_clip(seed).shape, dice.choice(list(MOTIONS))
-    clip = sample_clip(seed, (colour, shape, motion))
-    said = dice.choice((wordless(clip), f"a {colour} {shape} {STILL}", f"a {colour} {shape} {other}"))
+    chosen = sample_clip(seed)
+    clip = sample_clip(seed, (chosen.colour, chosen.shape, motion))
+    said = dice.choice((wordless(clip), f"{wordless(clip)} {STILL}"))
     return Captioned(clip, said)
 
 

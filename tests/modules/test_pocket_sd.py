@@ -67,11 +67,11 @@ def test_clips_without_a_motion_word_stand_still():
     assert all(s.caption == s.clip.caption for s in shown if s not in silent)
 
 
-def test_pans_go_one_way_whatever_is_said():
+def test_pans_go_one_way_though_nothing_is_said():
     shown = [world.pan_clip(seed, "moving left") for seed in range(60)]
     assert {s.clip.motion for s in shown} == {"moving left"}
     said = Counter(next((m for m in MOTIONS if s.caption.endswith(m)), None) for s in shown)
-    assert said[None] > 10 and said[world.STILL] > 10 and len(said) == 6
+    assert said[None] > 15 and said[world.STILL] > 15 and len(said) == 2
 
 
 @pytest.mark.parametrize("kind", ["scaled_linear", "linear"])
