@@ -92,7 +92,7 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
     elif part in ("sd_pan_left", "sd_pan_right"):
         from .sd.train_pan import train_pan
 
-        train_pan(runs / part, base_run, motion_run, part.removeprefix("sd_pan_"), steps or 300)
+        train_pan(runs / part, base_run, motion_run, part.removeprefix("sd_pan_"), steps or 600)
     else:
         from .sd.ship import ship_sd
 

@@ -189,7 +189,8 @@ def test_pan_learns_and_both_at_a_half_cancel(monkeypatch):
         torch.manual_seed(1)
         losses.append(training.step(1, 5e-3)["loss"])
     assert losses[-1] < losses[0]
-    turned = train_pan.PanTraining(base, "right", left).lora
+    turned = train_pan.MotionLoRA(base.mean.motion)
+    turned.load_state_dict({key: -v if key.startswith("up") else v for key, v in left.state_dict().items()})
     weights = dict(base.mean.motion.named_parameters())
     names = {id(module): name for name, module in base.mean.motion.named_modules()}
     both = train_pan.merged(base.mean.motion, [(left.changes(), 0.5), (turned.changes(), 0.5)])
