@@ -1,7 +1,7 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
 CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
-SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, ship_sd.
+SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
 """
 
 import argparse
@@ -92,7 +92,11 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
     elif part in ("sd_pan_left", "sd_pan_right"):
         from .sd.train_pan import train_pan
 
-        train_pan(runs / part, base_run, motion_run, part.removeprefix("sd_pan_"), steps or 300)
+        train_pan(runs / part, base_run, motion_run, part.removeprefix("sd_pan_"), steps or 600)
+    elif part == "sd_pans":
+        from .sd.even_pans import even_pans
+
+        even_pans(runs)
     else:
         from .sd.ship import ship_sd
 
@@ -111,7 +115,7 @@ COGVIDEOX = (
     "ship_control",
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
-SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "ship_sd")
+SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
 
 
 def main() -> None:

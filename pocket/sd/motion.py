@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import group_norm
 
 from ..parts import pack
 from ..svd.train_unet import attend_in_float32
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ...modules.families.animatediff.model import MotionModules
 
 ROWS = 32  # of the position tables, as v3
+LEAST_SPREAD = 0.02
 
 
 def build_motion() -> "MotionModules":
@@ -75,3 +77,24 @@ class MotionUNet(nn.Module):
         """Epsilon of clips of `frames` frames, side by side on the batch axis; 1: the base alone."""
         self.frames = frames
         return self.unet(x_nchw, timestep_n, context_nld)
+
+    def fit_norms(self, x_nchw: Tensor, timestep_n: Tensor, context_nld: Tensor, frames: int) -> None:
+        """Start the modules' norms so that what leaves them has mean 0 and spread 1 in each channel of these clips.
+
+        The base's features lie around plus and minus one, with a spread of a tenth (`parts.start_unet`).
+        """
+        seen: dict[nn.GroupNorm, Tensor] = {}
+        norms = [module.temporal_transformer.norm for _, module in self.motion.items()]
+        hooks = [
+            norm.register_forward_hook(lambda norm, given, _: seen.update({norm: given[0].detach()}))
+            for norm in norms
+        ]
+        # with gradients modules work on all pixels at once, and call their norms
+        self(x_nchw, timestep_n, context_nld, frames)
+        for hook in hooks:
+            hook.remove()
+        with torch.no_grad():
+            for norm, x in seen.items():
+                y = group_norm(x, norm.num_groups, eps=norm.eps)
+                norm.weight.copy_(1 / y.std((0, 2, 3)).clamp_min(LEAST_SPREAD))
+                norm.bias.copy_(-y.mean((0, 2, 3)) * norm.weight)

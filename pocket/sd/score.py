@@ -47,6 +47,7 @@ GOALS = {
     "both_still": 0.9,
 }
 AT_MOST = ("jump_ratio",)
+PARTS = ("alone", "motion", *LORAS)
 SHOWN = range(0, FRAMES, 3)
 
 
@@ -229,14 +230,20 @@ def strips_of(rows: list[dict[str, Any]], made: list[Tensor]) -> list[tuple[str,
     ]
 
 
-def score(settings: Settings, folder: Path, each: int) -> bool:
-    """Measure, write, print; whether every goal is reached."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    loras = {choice: files for choice, files in LORAS.items() if all(path.exists() for path, _ in files)}
+def earlier_rows(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the parts that an earlier score holds."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {part: known[part] for part in PARTS if part in known}
+
+
+def score(settings: Settings, folder: Path, each: int, parts: tuple[str, ...]) -> bool:
+    """Measure, write, print; whether every goal is reached. Parts that are not measured keep their rows."""
+    rows = earlier_rows(folder / "score.json")
+    loras = {choice: files for choice, files in LORAS.items() if choice in parts}
     with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
         names = write_merged(loras, Path(base) / "models")
         with Server(python_path(), hosts.find(), Path(base), models=FOLDER) as server:
-            for part in ("alone", "motion", *loras):
+            for part in parts:
                 orders = orders_of(part, names, each)
                 made = [fetch(server.client, order, settings) for order in orders]
                 rows[part] = [read_row(order, frames) for order, frames in zip(orders, made, strict=True)]
@@ -256,6 +263,7 @@ def main() -> int:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    reader.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     reader.add_argument("--each", type=int, default=8, help="clips of every way")
     reader.add_argument("--steps", type=int, default=20)
     reader.add_argument("--cfg", type=float, default=2.0)
@@ -264,7 +272,7 @@ def main() -> int:
     reader.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
     asked = reader.parse_args()
     settings = Settings(f"ComfyUI {hosts.NEWEST}", asked.steps, asked.cfg, asked.sampler, asked.scheduler)
-    return 0 if score(settings, asked.out, asked.each) else 1
+    return 0 if score(settings, asked.out, asked.each, tuple(asked.parts)) else 1
 
 
 if __name__ == "__main__":

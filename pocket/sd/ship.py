@@ -13,7 +13,7 @@ from ..tokens import Vocabulary
 from .parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, TextToStill
 from .train_base import trained_base
 from .train_motion import trained_motion
-from .train_pan import MotionLoRA, lora_names, open_pan
+from .train_pan import WAYS, MotionLoRA, lora_names
 from .train_vae import trained_vae
 
 LOG = MODEL.with_suffix(".json")
@@ -57,17 +57,16 @@ def write_lora(lora: MotionLoRA, file: Path) -> None:
 
 
 def ship_sd(runs: Path) -> None:
-    """Running means of the last saved steps, as far as there are runs."""
+    """Running means of the last saved steps, and the pair of MotionLoRAs."""
     words = Vocabulary()
     base, _ = trained_base(runs / "sd_base", words)
     write_base(base, trained_vae(runs / "sd_encoder", runs / "sd_decoder"), words)
-    if not (runs / "sd_motion" / "state.pt").exists():
-        return
     training, _ = trained_motion(runs / "sd_motion", base, words)
     write_motion(training.both["average"])
+    pair = nn.ModuleDict({way: MotionLoRA(training.net.motion) for way in WAYS})
+    pair.load_state_dict(torch.load(runs / "sd_pans" / "state.pt", weights_only=True))
     for way, file in (("left", PAN_LEFT), ("right", PAN_RIGHT)):
-        if (runs / f"sd_pan_{way}" / "state.pt").exists():
-            write_lora(open_pan(runs / f"sd_pan_{way}", training)[0], file)
+        write_lora(pair[way], file)  # type: ignore[arg-type]
     write_log(runs)
 
 

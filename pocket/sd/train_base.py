@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..optimizers import BlockOptimizer
 from ..tokens import Vocabulary
 from ..training import Averaged, Plan, mean_of, ramp, train
+from .hearing import Hearing, word_of
 from .parts import TextToStill, start_unet
 from .sampling import Kind, noise_process, paths_of, sample
 from .world import all_subjects, draw_latents, photo, sample_clip, wordless
@@ -17,12 +18,15 @@ BATCH = 64
 PEAK_LR = 2e-3
 WARM_UP = 60  # steps
 DROP = 0.1  # part of the captions left out, for guidance
-HIGH_NOISE = 1.5  # t = 1000 (1 - u ** HIGH_NOISE): what a picture shows is settled at high noise
+# t = 1000 (1 - u ** HIGH_NOISE): where a shape goes is settled at high noise, which "linear" has more of by itself
+HIGH_NOISE: dict[Kind, float] = {"scaled_linear": 3.0, "linear": 1.3}
 BENT = (
     0.3  # part of the photos with the motion module's noise levels, so that the base is no stranger to them
 )
 MOST_WEIGHT = 20.0
-LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 200, 500
+HEARING = 0.1  # weight of how well the motion words can be told from the features
+YOUNG = 300  # the running mean never grows older than after so many steps
+LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 500
 FIRST_SEED = 5_000_000
 
 
@@ -36,10 +40,11 @@ class Noisy:
     timestep_b: Tensor
 
 
-def add_noise(x0_bfchw: Tensor, kinds: list[Kind]) -> Noisy:
-    """One level a row, noise of its own for each frame; `kinds` names each row's table of levels."""
+def add_noise(x0_bfchw: Tensor, kinds: list[Kind], least: int = 0) -> Noisy:
+    """One level a row, from timestep `least` on, noise of its own for each frame; `kinds` names the rows' tables."""
     b = len(x0_bfchw)
-    t = ((1 - torch.rand(b) ** HIGH_NOISE) * 1000).long().clamp(0, 999)
+    powers = torch.tensor([HIGH_NOISE[kind] for kind in kinds])
+    t = (least + (1 - torch.rand(b) ** powers) * (1000 - least)).long().clamp(0, 999)
     tables: dict[Kind, Tensor] = {kind: noise_process(kind).sigmas().float() for kind in set(kinds)}
     sigma = torch.stack([tables[kind][i] for kind, i in zip(kinds, t, strict=True)])
     noise, process = torch.randn_like(x0_bfchw), noise_process("linear")
@@ -64,6 +69,7 @@ class BaseTraining(Averaged):
         self.words = words
         self.model, self.average = TextToStill(words), TextToStill(words)
         start_unet(self.model.unet)
+        self.hearing = Hearing(self.model.unet)
         super().__init__(
             self.model, self.average, BlockOptimizer(self.model, self.model.unet, convolutions=True)
         )
@@ -75,13 +81,15 @@ class BaseTraining(Averaged):
         drawn = add_noise(
             draw_latents([p.clip for p in photos], 1), ["linear" if b else "scaled_linear" for b in bent]
         )
-        ids = self.words.encode(drop_captions([p.caption for p in photos]))
+        captions = drop_captions([p.caption for p in photos])
+        ids = self.words.encode(captions)
         noise = self.model.unet(drawn.x_bfchw.flatten(0, 1), drawn.timestep_b, self.model.context(ids))
         errors = errors_of(noise[:, None], drawn)
-        errors.mean().backward()
-        norm = self.apply(lr, number)
+        heard = self.hearing.loss(torch.tensor([word_of(caption) for caption in captions]))
+        (errors.mean() + HEARING * heard).backward()
+        norm = self.apply(lr, min(number, YOUNG))
         high = mean_of(errors, drawn.timestep_b >= 700)
-        return {"loss": errors.mean().item(), "high": high, "norm": norm}
+        return {"loss": errors.mean().item(), "high": high, "heard": heard.item(), "norm": norm}
 
 
 def trained_base(run: Path, words: Vocabulary) -> tuple[TextToStill, int]:

@@ -15,12 +15,14 @@ from ..training import Averaged, Plan, mean_of, ramp, train
 from .motion import MotionUNet, build_motion
 from .parts import TextToStill
 from .sampling import Kind, paths_of, sample
-from .train_base import Noisy, add_noise, drop_captions, errors_of, trained_base
+from .train_base import YOUNG, Noisy, add_noise, drop_captions, errors_of, trained_base
 from .world import FRAMES, Captioned, Subject, all_subjects, captioned, draw_latents, sample_clip
 
 BATCH = 4
-PEAK_LR = 2e-3
+PEAK_LR = 3e-3
 WARM_UP = 40  # steps
+LEAST = 200  # timestep below which each frame shows by itself where its shape is
+FITTED = 8  # clips on which the norms start
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 250
 FIRST_SEED = 6_000_000
 
@@ -31,7 +33,7 @@ def context_of(base: TextToStill, words: Vocabulary, captions: list[str]) -> Ten
 
 
 def noisy_clips(clips: Sequence[Captioned]) -> Noisy:
-    return add_noise(draw_latents([shown.clip for shown in clips]), ["linear"] * len(clips))
+    return add_noise(draw_latents([shown.clip for shown in clips]), ["linear"] * len(clips), LEAST)
 
 
 def clip_errors(net: MotionUNet, drawn: Noisy, context_bld: Tensor) -> Tensor:
@@ -51,7 +53,18 @@ class MotionTraining(Averaged):
         # a UNet of its own for each: modules hang in it
         self.mean = MotionUNet(copy.deepcopy(base.unet), average)
         self.net = MotionUNet(copy.deepcopy(base.unet), motion)
+        self.fit_norms()
         super().__init__(motion, average, BlockOptimizer(motion, motion))
+
+    def fit_norms(self) -> None:
+        """Start the modules' norms on the features of some clips."""
+        torch.manual_seed(0)
+        clips = [captioned(FIRST_SEED + i) for i in range(FITTED)]
+        drawn = noisy_clips(clips)
+        frames = drawn.x_bfchw.shape[1]
+        context = context_of(self.base, self.words, [shown.caption for shown in clips])
+        times, contexts = (part.repeat_interleave(frames, 0) for part in (drawn.timestep_b, context))
+        self.net.fit_norms(drawn.x_bfchw.flatten(0, 1), times, contexts, frames)
 
     def step(self, clips: list[Captioned], lr: float, number: int) -> dict[str, float]:
         """One update; returns the loss, also at high noise alone."""
@@ -59,7 +72,7 @@ class MotionTraining(Averaged):
         captions = drop_captions([shown.caption for shown in clips])
         errors = clip_errors(self.net, drawn, context_of(self.base, self.words, captions))
         errors.mean().backward()
-        norm = self.apply(lr, number)
+        norm = self.apply(lr, min(number, YOUNG))
         high = mean_of(errors, drawn.timestep_b >= 600)
         return {"loss": errors.mean().item(), "high": high, "norm": norm}
 

@@ -41,7 +41,7 @@ def start_weights(model: nn.Module) -> None:
 
 def cut_of(seed: int, crop: int) -> Cut:
     """A crop of a photo that begins at a cell's corner and holds the shape's centre, or the whole frame."""
-    dice = random.Random(~seed)
+    dice = random.Random(f"cut {seed}")
     clip = photo(seed).clip
     left, top = (
         min(max(int(v) - crop // 2 + dice.randint(-14, 14), 0), SIZE - crop) // CELL * CELL
