@@ -37,6 +37,7 @@ SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ("SD2", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 1024),
     ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 2048),
 )
+CHANGED: tuple[Kind, ...] = ("diffusion_model", "motion_module")
 # of a file's keys that end as LoRA's do, before it is called one
 MOST = 0.5
 ADAPTER_HINT = (
@@ -146,9 +147,12 @@ def _text_names() -> Names:
 
 
 def _published() -> Iterator[tuple[Family, Part, Any, Names]]:
-    """(family, part, config, names) of every published network of ours, and of what goes into one of the host."""
+    """(family, part, config, names) of every published network that LoRA files are for, ours or in one of the host."""
     for number, family in enumerate(FAMILIES):
         for kind, part in family.parts.items():
+            # a ControlNet has names of the UNet that LoRA files are for
+            if kind not in CHANGED:
+                continue
             for place, config in enumerate(part.published):
                 yield family, part, config, _names(number, kind, place)
 

@@ -88,8 +88,7 @@ class MotionModuleApply(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Strength of motion: of what the modules add. 0 gives pictures that know nothing of one "
-                    "another, 1 is as trained.",
+                    tooltip="Strength of motion: of what the modules add. 0 adds nothing, 1 is as trained.",
                 ),
                 io.Combo.Input(
                     "version",

@@ -1,5 +1,7 @@
 """Tiny random motion modules in the layouts of the published files, for the tiny image MODELs of `host/pictures.py`."""
 
+from math import prod
+
 import torch
 from safetensors.torch import save_file
 
@@ -31,16 +33,16 @@ PUBLISHED = {
 }
 
 
-def tensors(config, seed=3):
+def tensors(config, seed=3, part=MOTION_MODULE):
     """{key: tensor} of a file of this config in the original names; positions are the sinusoids of every release."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
-    for key, shape in MOTION_MODULE.shapes(config).items():
+    for key, shape in part.shapes(config).items():
         if key.endswith(".pe"):
             made[key] = sinusoid_table(*shape[1:])[None]
         else:
             # as in a network that was trained: norms near one, linear layers of unit gain
-            spread = 0.2 if len(shape) == 1 else shape[1] ** -0.5
+            spread = 0.2 if len(shape) == 1 else prod(shape[1:]) ** -0.5
             value = torch.randn(shape, generator=generator) * spread
             made[key] = value + 1 if "norm" in key and key.endswith("weight") else value
     return made

@@ -4,7 +4,10 @@ import torch
 from safetensors.torch import save_file
 
 from kinetograph.benchmarks import peers
-from kinetograph.tests.motion_files import CHANNELS, randomise
+from kinetograph.modules.families.animatediff import SPARSE_CONTROL
+from kinetograph.modules.families.animatediff.sparse import SparseConfig
+from kinetograph.modules.families.animatediff.sparse_keys import MOTION
+from kinetograph.tests.motion_files import CHANNELS, randomise, tensors
 
 CONTEXT = 32
 # channels of a key frame, and whether they are latents
@@ -76,3 +79,10 @@ def write(path, condition, seed=0, name=original):
     tensors = reference(condition, seed).state_dict()
     save_file({name(key): value.contiguous() for key, value in tensors.items() if name(key)}, path)
     return path
+
+
+def of_pocket(condition="rgb", seed=6):
+    """{key: tensor} of a SparseCtrl of no training for the pocket SD, in ComfyUI's names."""
+    config = SparseConfig((64, 64), layers=1, context_dim=CONTEXT, attended=2, condition=condition)
+    made = tensors(config, seed, SPARSE_CONTROL)
+    return {key.removeprefix(MOTION): value for key, value in made.items()}

@@ -16,7 +16,7 @@ SHOWN = {
     *range(31, 34),
     35,
     *range(38, 50),
-    *(74, 78),
+    *(71, 72, 74, 75, 78),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
 LATENT, SAVER = "KinetographVideoLatent", "KinetographVideoCombine"

@@ -56,10 +56,9 @@ def _checking(check: CheckClip, axis: int | None) -> Callable[..., Tensor]:
     def wrapper(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         guider = executor.class_obj
         windows = guider.model_options.get("context_handler")
-        check(
-            clip_length(guider, noise, axis) if windows is None else windows.context_length,
-            *noise.shape[-2:],
-        )
+        frames = clip_length(guider, noise, axis)
+        # a clip that is no longer than a window is not cut
+        check(frames if windows is None else min(frames, windows.context_length), *noise.shape[-2:])
         return executor(noise, *args, **kwargs)
 
     return wrapper

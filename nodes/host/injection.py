@@ -165,7 +165,8 @@ class Slots:
         """The network as the host built it."""
         unet = patcher.model.diffusion_model
         for block in (*unet.input_blocks, unet.middle_block, *unet.output_blocks):
-            if KEY in dict(block.named_children()):
+            # a UNet may have no middle
+            if block is not None and KEY in dict(block.named_children()):
                 delattr(block, KEY)
         for hook in self._hooks.pop(unet, ()):
             hook.remove()

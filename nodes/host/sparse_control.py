@@ -21,6 +21,7 @@ from ...modules.families.family import AddOn
 from .backend import Check, HostOperations, attend_short, load_layers
 from .diffusion import Fill
 from .injection import PictureUNet, blocks_of, frames_of
+from .windows import ClipWindow
 
 # pixels a cell of SD1.5's latents, which the stack of convolutions folds a picture by
 STRIDE = 8
@@ -211,6 +212,8 @@ def frames_in(batch: int, options: Any) -> tuple[list[int], int]:
     window = options.get("context_window")
     if window is None:
         return list(range(frames)), frames
+    if isinstance(window, ClipWindow):
+        return window.clip_numbers, window.clip_frames
     # 0.30 may put the frame before a window in front of it
     anchor = getattr(window, "causal_anchor_index", None)
     before = [] if anchor is None or anchor < 0 else [anchor]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import comfy.conds
+import comfy.controlnet
 import torch
 from comfy.context_windows import (
     ContextFuseMethod,
@@ -66,10 +67,22 @@ class Windowing:
 class ClipWindow(IndexListContextWindow):
     """Frames of one clip, by their numbers in the whole batch where frames lie there; and which prompt they follow."""
 
-    def __init__(self, numbers: list[int], dim: int, total: int, overlap: int, prompt: int | None):
-        super().__init__(numbers, dim=dim, total_frames=total)
+    def __init__(
+        self,
+        numbers: list[int],
+        first: int,
+        frames: int,
+        windowing: Windowing,
+        prompt: int | None,
+        total: int,
+    ):
+        """`numbers` are those of a clip's frames, `first` is its first one in the batch of `total` frames."""
+        placed = [first + number for number in numbers]
+        super().__init__(placed, dim=windowing.axis or 0, total_frames=total)
+        # who puts something at frames of a clip, such as SparseCtrl, reads these
+        self.clip_numbers, self.clip_frames = numbers, frames
         # read by 0.30
-        self.context_overlap = overlap
+        self.context_overlap = windowing.plan.overlap
         self.prompt = prompt
         # ControlNets with the window's pictures, by the whole ones
         self.controls: dict[int, Any] = {}
@@ -143,7 +156,7 @@ class ClipHandler(IndexListContextHandler):
         prompts = plan.prompts(windows, frames, count) if count else [None] * len(windows)
         # the clips of a batch lie behind one another where frames lie on the batch axis
         return [
-            ClipWindow([first + number for number in window], self.dim, total, self.context_overlap, prompt)
+            ClipWindow(window, first, frames, self.windowing, prompt, total)
             for first in range(0, total, frames)
             for window, prompt in zip(windows, prompts, strict=True)
         ]
@@ -199,14 +212,19 @@ def _cut_control(control: Any, window: ClipWindow) -> Any:
 
 
 def _control_copy(control: Any, window: ClipWindow) -> Any:
+    before = control.previous_controlnet
+    cut_before = None if before is None else _cut_control(before, window)
+    # the host's own know nothing of windows; others, such as SparseCtrl's, look at the window themselves
+    is_cut = window.dim == 0 and type(control).get_control.__module__ == comfy.controlnet.__name__
+    if not is_cut and cut_before is before:
+        return control
     cut = copy.copy(control)
-    # prepared from the pictures of other frames
-    cut.cond_hint = cut.extra_concat = None
-    if window.dim == 0 and control.cond_hint_original is not None:
+    cut.previous_controlnet = cut_before
+    if is_cut and control.cond_hint_original is not None:
         cut.cond_hint_original = window.rows(control.cond_hint_original, 0)
         cut.extra_concat_orig = [window.rows(more, 0) for more in control.extra_concat_orig]
-    if control.previous_controlnet is not None:
-        cut.previous_controlnet = _cut_control(control.previous_controlnet, window)
+        # prepared from the pictures of other frames
+        cut.cond_hint = cut.extra_concat = None
     clones = getattr(control, "multigpu_clones", {})
     cut.multigpu_clones = {place: _control_copy(clone, window) for place, clone in clones.items()}
     return cut

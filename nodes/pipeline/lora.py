@@ -148,7 +148,6 @@ def read_file(path: Path) -> LoRAFile:
     """A file, all of it. CheckpointError when it cannot be read, or changes meanwhile."""
     before = file_identity(path)
     header = read_header(path)
-    check_is_lora(header)
     tensors = {key: tensor.clone() for key, tensor in open_weights(path).items()}
     if file_identity(path)[1:3] != before[1:3] or tensors.keys() < header.shapes.keys():
         raise CheckpointError(

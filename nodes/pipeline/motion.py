@@ -168,8 +168,13 @@ def _fits(name: str, base: Base) -> bool:
 def _description(model: Any, config: MotionConfig, schedule: str, node: str) -> VideoModel:
     """What the MODEL will be: its own latents and prediction, the module's schedule, clips as it was trained on."""
     own = describe(model, node)
-    noise = SCHEDULES[schedule] or (own.noise if schedule == KEEP else config.noise)
-    if isinstance(noise, DiscreteNoise) and isinstance(own.noise, TableNoise):
+    noise = own.noise if schedule == KEEP else SCHEDULES[schedule] or config.noise
+    if isinstance(noise, DiscreteNoise):
+        if not isinstance(own.noise, TableNoise):
+            raise ValueError(
+                f"This model was trained on noise levels without steps, which {schedule!r} cannot be put in place of: set "
+                f"beta_schedule to {KEEP!r}."
+            )
         noise = dataclasses.replace(noise, prediction=own.noise.prediction)
     return dataclasses.replace(
         own,

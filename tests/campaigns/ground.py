@@ -9,7 +9,7 @@ from unittest import mock
 import imageio_ffmpeg
 from safetensors.torch import save_file
 
-from kinetograph.tests import tiny, tiny_svd
+from kinetograph.tests import motion_files, packs, sparse_files, tiny, tiny_svd
 from kinetograph.tests.saved import loras
 from kinetograph.tools.server import Server
 
@@ -63,7 +63,7 @@ class Ground:
         self.output.mkdir(parents=True, exist_ok=True)
         environment = {"IMAGEIO_FFMPEG_EXE": str(self._write_encoder()), MARK: self.mark}
         with mock.patch.dict(os.environ, environment):
-            arguments = ("--output-directory", str(self.output))
+            arguments = ("--output-directory", str(self.output), *packs.link(self.base))
             server = Server(Path(sys.executable), self.host, self.base, arguments=arguments)
             self.num_starts += 1
             return server.__enter__()
@@ -108,6 +108,10 @@ def write_models(base):
     for name, write in (("tiny-svd", tiny_svd.write_file), ("tiny-exvideo", tiny_svd.write_exvideo)):
         if not (path := models / "SVD" / f"{name}.safetensors").exists():
             write(path)
+    motion_files.write_all(models / "animatediff_models")
+    if not (path := models / "controlnet" / "tiny-pocket-sparsectrl.safetensors").exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(sparse_files.of_pocket(), path)
     if not (path := models / "loras" / "tiny.safetensors").exists():
         path.parent.mkdir(exist_ok=True)
         save_file(loras.network(models / "CogVideo" / "tiny-5B"), path)

@@ -113,7 +113,8 @@ def texts(field, rng):
 
 def linked(field, rng):
     """Links that lead nowhere, or to another type, or bring a wrong value."""
-    wrong = [link for name, link in LINKS.items() if name != field.type]
+    # a socket may take several types
+    wrong = [link for name, link in LINKS.items() if not {*name.split(",")} & {*field.type.split(",")}]
     made = [
         Change("link to no slot", REFUSED, [rng.choice(["frames", "cog"]), rng.choice(NO_SLOTS)]),
         Change("link to no node", REFUSED, [rng.choice(["nobody", "", "99"]), 0]),

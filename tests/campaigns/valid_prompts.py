@@ -23,6 +23,7 @@ SVD = {
 SOURCES = {
     "cog": node("KinetographCogVideoXLoader", **COG, weight_dtype="auto"),
     "svd": node("KinetographSVDLoader", **SVD, weight_dtype="auto"),
+    "sd": node("TinySD15", seed=0),
     "cog_latent": node("KinetographVideoLatent", family="cogvideox", num_frames=9, **SMALL),
     "svd_latent": node("KinetographVideoLatent", family="svd", num_frames=3, **SMALL),
     "text": node("CLIPTextEncode", clip=["cog", 1], text="a red circle"),
@@ -42,6 +43,7 @@ OWN_LINKS = {  # where the family of LINKS does not fit
     "KinetographSVDConditioning": OF_SVD,
     "KinetographPinFrames": OF_SVD,
     "KinetographExVideoPatch": OF_SVD,
+    "KinetographMotionModuleApply": {"MODEL": ["sd", 0]},
     "KinetographVideoContinue": OF_SVD,
     "KinetographImageToVideoConditioning": {"IMAGE": ["frame", 0]},
 }
@@ -67,6 +69,8 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
     },
     "KinetographVideoSampler": {"steps": 1, "preview": False},
     "KinetographExVideoPatch": {"exvideo": "SVD/tiny-exvideo.safetensors"},
+    "KinetographMotionModuleApply": {"motion_module": "animatediff_models/tiny-v2.safetensors"},
+    "KinetographSparseCtrlLoader": {"sparsectrl": "tiny-pocket-sparsectrl.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
     # a file for the MODEL that is linked; others in the list are for other ones
     "KinetographLoRAStack": {f"loras.lora_{number}": "tiny.safetensors" for number in range(1, 9)},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kinetograph.tests import tiny, tiny_svd
+from kinetograph.tests import packs, tiny, tiny_svd
 from kinetograph.tools import hosts
 from kinetograph.tools.server import Server
 
@@ -69,7 +69,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(host, base, python):
-    with Server(python, host, base) as server:
+    with Server(python, host, base, arguments=packs.link(base)) as server:
         yield server
 
 

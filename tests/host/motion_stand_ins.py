@@ -9,7 +9,7 @@ import shutil
 import torch
 from safetensors.torch import load_file
 
-from kinetograph.tests import motion_files
+from kinetograph.tests import motion_files, sparse_files
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
 from kinetograph.tools.commands import ROOT
@@ -33,7 +33,7 @@ def link_pack(base):
 
 
 def write(models):
-    """Motion modules, MotionLoRAs and the adapter, by their published names."""
+    """Motion modules, MotionLoRAs, the adapter and SparseCtrl, by their published names."""
     folder = models / "animatediff_models"
     folder.mkdir(exist_ok=True)
     for name in ("mm_sd15_v3.safetensors", "mm_sd15_v2.safetensors"):
@@ -45,6 +45,9 @@ def write(models):
         tensors = load_file(demo.MODELS / folder.name / f"{pocket}.safetensors")
         torch.save({"state_dict": tensors}, folder / name)
     torch.save(adapter(), models / "loras" / "v3_sd15_adapter.ckpt")
+    folder = models / "controlnet"
+    folder.mkdir(exist_ok=True)
+    torch.save({"controlnet": sparse_files.of_pocket()}, folder / "v3_sd15_sparsectrl_rgb.ckpt")
 
 
 def adapter(rank=4):

@@ -114,8 +114,9 @@ class TestSVD:
         """Also of the second clip of a batch: no window reaches over from one into the other."""
         model, latent, noise = svd.svd()[0], svd.empty(7), draw(7, 4, 8, 8)
         positive, negative = svd.condition(latent, svd.picture(7), noise_aug_strength=0.0)
-        parts, weights = [[0, 1, 2], [2, 3, 4], [4, 5, 6]], [[1.0, 2.0, 1.0]] * 3
-        cut_up = windows(svd, model, 3, overlap=1, fuse_method="pyramid")
+        parts = [[0, 1, 2, 3], [2, 3, 4, 5], [3, 4, 5, 6]]
+        weights = [[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.0]]
+        cut_up = windows(svd, model, 4, overlap=2, fuse_method="overlap-linear")
         ours = predict(cut_up, noise, positive=positive, negative=negative)
         hand = both(positive, negative, concat_latent_image=0, tokens=0)
         assert relative(ours, by_hand(model, noise, parts, weights, 0, hand)) < 2e-5
@@ -159,6 +160,16 @@ class TestSchedules:
         out = bench.ksampler(model, bench.empty(41), steps=2)
         assert out.isfinite().all() and out.std() > 0.01
         assert torch.equal(bench.ksampler(model, bench.empty(41), steps=2), out)
+
+    def test_levels_between_two_steps(self, bench):
+        """Of samplers that ask at levels of their own: the step above, whatever ran before."""
+        handler = windows(bench, bench.shared()[0], LENGTH).model_options["context_handler"]
+        options = {"transformer_options": {"sample_sigmas": torch.tensor([10.0, 5.0, 1.0, 0.0])}}
+        found = []
+        for sigma in (2.0, 10.0, 7.0, 5.0, 0.5, 12.0):
+            handler.set_step(torch.tensor([sigma]), options)
+            found.append(handler._step)
+        assert found == [1, 0, 0, 1, 2, 0]
 
     def test_a_frame_twice_in_a_window(self, bench, prompts):
         """A pace of 4 comes around a loop of 8: both of its predictions count."""

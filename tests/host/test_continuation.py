@@ -105,6 +105,32 @@ def test_a_rerun_goes_on_from_finished_segments(pocket, output):
     assert report_of(again).count("kept") == 3 and torch.equal(frames_of(pocket, again), whole)
 
 
+def test_segments_in_context_windows(pocket, output):
+    """Segments longer than the model's clips; windows that lie elsewhere make others."""
+
+    def graph(overlap):
+        parts = {
+            "schedule": "standard_static",
+            "schedule.overlap": overlap,
+            "schedule.fuse_method": "pyramid",
+        }
+        made = continued({**plan(), **sampling(), **file()}, frames=33)
+        made["windows"] = node(
+            "KinetographContextWindows", model=["loader", 0], length=17, freenoise=False, **parts
+        )
+        made["continue"]["inputs"]["model"] = ["windows", 0]
+        return made
+
+    first = run(pocket, graph(8))
+    whole = frames_of(pocket, first)
+    assert len(whole) == 2 * 33 - OVERLAP and report_of(first).count("made") == 2
+    (output / first.files()[0]["filename"]).unlink()
+    again = run(pocket, graph(8))
+    assert report_of(again).count("kept") == 2 and torch.equal(frames_of(pocket, again), whole)
+    other = run(pocket, graph(12))
+    assert report_of(other).count("made") == 2 and not torch.equal(frames_of(pocket, other), whole)
+
+
 def test_a_new_seed_for_one_segment_makes_it_and_all_after_it_anew(pocket, output):
     choices = {**sampling(), **file()}
     before = frames_of(pocket, run(pocket, continued({**plan(segments=3), **choices})))

@@ -21,6 +21,7 @@ CHOICES = {
     "KinetographCogVideoXLoader": ("model", "text_encoder", "vae"),
     "KinetographSVDLoader": ("model", "image_encoder", "vae"),
     "KinetographExVideoPatch": ("exvideo",),
+    "KinetographMotionModuleApply": ("motion_module",),
     "KinetographModelDoctor": ("model",),
 }
 SVD, COGVIDEOX, FOLDER = "SVD/tiny-svd.safetensors", "CogVideo/tiny-5B", "SVD/tiny-svd"

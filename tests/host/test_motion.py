@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from kinetograph.modules.families.animatediff import VERSIONS
+from kinetograph.modules.families.animatediff.config import MotionConfig
+from kinetograph.tests import motion_files
 from kinetograph.tests.host import pictures
-from kinetograph.tests.host.motion_bench import FRAMES, SIZE, Calls, MotionBench, bit_for_bit
+from kinetograph.tests.host.motion_bench import FOLDER, FRAMES, SIZE, Calls, MotionBench, bit_for_bit
 from kinetograph.tests.host.state import write_lora
 from kinetograph.tests.host.workbench import relative, run
 
@@ -130,7 +132,9 @@ def control(bench):
 
     from kinetograph.tests import tiny
 
-    told = {key: value for key, value in pictures.SMALL.items() if "output" not in key and key != "out_channels"}
+    told = {
+        key: value for key, value in pictures.SMALL.items() if "output" not in key and key != "out_channels"
+    }
     made = comfy.cldm.cldm.ControlNet(
         **told, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init
     )
@@ -172,11 +176,14 @@ def test_easy_cache_spares_calls(bench, moving):
 
 @pytest.mark.newest
 def test_a_compiled_model_gives_the_same(bench):
-    """Traced by dynamo and run as it was traced: a UNet of two levels, as the pocket one is."""
+    """Traced by dynamo and run as it was traced: a UNet of one level, which is traced soonest."""
     helpers = pytest.importorskip("comfy_api.torch_helpers")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    moving = bench.move(pictures.build("small"), "v3")
+    sizes = {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1]}
+    model = pictures.build("small", **sizes, transformer_depth_output=[1] * 2)
+    motion_files.write(bench.folder / "single-v3.safetensors", MotionConfig((32,), layers=1))
+    moving = bench.move(model, "v3", motion_module=f"{FOLDER}/single-v3.safetensors")
     expected = bench.ksampler(moving, bench.empty(), steps=1)
     compiled = moving.clone()
     helpers.set_torch_compile_wrapper(model=compiled, backend="eager", options=None)
@@ -200,7 +207,9 @@ def test_words_of_the_schedule_are_those_of_diffusers(bench, word, version):
     """ComfyUI's words, which name the same tables otherwise: its "sqrt_linear" is linear in beta."""
     from diffusers import DDIMScheduler
 
-    kind, end = ("scaled_linear", 0.020) if (word, version) == ("as trained", "SDXL beta") else SCHEDULES[word]
+    kind, end = (
+        ("scaled_linear", 0.020) if (word, version) == ("as trained", "SDXL beta") else SCHEDULES[word]
+    )
     model = bench.move(bench.base(version), version, beta_schedule=word)
     sampling = model.get_model_object("model_sampling")
     alphas = DDIMScheduler(beta_start=0.00085, beta_end=end, beta_schedule=kind).alphas_cumprod.double()

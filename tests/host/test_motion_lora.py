@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kinetograph.tests import motion_files
+from kinetograph.tests import motion_files, sparse_files
 from kinetograph.tests import motion_loras as loras
 from kinetograph.tests.host import pictures
 from kinetograph.tests.host.workbench import Workbench, relative, run
@@ -387,6 +387,19 @@ class TestOtherFiles:
             shutil.copy(bench.models / bench.modules[version], bench.models / LORAS / name)
             assert f"{name} is {title}, no LoRA: use Motion Module Apply." in self.told_by_the_stack(
                 bench, plain[0], name
+            )
+
+    @pytest.mark.newest
+    def test_a_sparse_ctrl_for_both(self, bench, plain):
+        for folder, lacking in ((MODULES, "AnimateDiff motion module"), (LORAS, "LoRA")):
+            sparse_files.write(bench.models / folder / "sparse.safetensors", "rgb")
+            name = "sparse.safetensors" if folder == LORAS else f"{folder}/sparse.safetensors"
+            said = (
+                self.told_by_the_stack(bench, plain[0], name) if folder == LORAS else self.told(bench, name)
+            )
+            assert (
+                f"sparse.safetensors is AnimateDiff SparseCtrl rgb, no {lacking}: use SparseCtrl Loader."
+                in said
             )
 
     @pytest.mark.newest

@@ -73,8 +73,12 @@ def reference(model, motion, joint):
     weights |= {to_diffusers(key): value for key, value in motion.state_dict().items()}
     missing, strange = made.load_state_dict(weights, strict=False)
     # diffusers computes the positions that a file does not hold; the labels of the host have two names
-    assert all(key.endswith("pos_embed.pe") for key in missing) and bool(missing) is (not motion.config.tables)
-    assert all(key.startswith(("class_embedding", "add_embedding")) or SECOND_TABLE in key for key in strange), strange
+    assert all(key.endswith("pos_embed.pe") for key in missing) and bool(missing) is (
+        not motion.config.tables
+    )
+    assert all(
+        key.startswith(("class_embedding", "add_embedding")) or SECOND_TABLE in key for key in strange
+    ), strange
     for layer in [*made.modules()]:
         if isinstance(layer, ResnetBlock2D) and "base" in joint:
             layer.norm1, layer.norm2 = Together(layer.norm1), Together(layer.norm2)
@@ -94,7 +98,10 @@ def run_reference(network, call, frames):
         clip = slice(start, start + frames)
         more = {}
         if call["y"] is not None:
-            more["added_cond_kwargs"] = {"text_embeds": call["y"][start : start + 1, :1280], "time_ids": TIME_IDS}
+            more["added_cond_kwargs"] = {
+                "text_embeds": call["y"][start : start + 1, :1280],
+                "time_ids": TIME_IDS,
+            }
         with torch.inference_mode():
             x = call["x"][clip].transpose(0, 1)[None]
             out = network(x, call["timestep"][start], call["context"][clip], **more).sample
@@ -145,5 +152,7 @@ def test_frames_in_another_order_show(sampled):
     """Whether the reference sees positions at all."""
     base, motion, call = sampled("v2")
     turned = {**call, "x": call["x"].unflatten(0, (-1, 4)).flip(1).flatten(0, 1)}
-    expected = run_reference(reference(base, motion, set()), turned, 4).unflatten(0, (-1, 4)).flip(1).flatten(0, 1)
+    expected = (
+        run_reference(reference(base, motion, set()), turned, 4).unflatten(0, (-1, 4)).flip(1).flatten(0, 1)
+    )
     assert relative(call["out"], expected) > OTHER

@@ -1,6 +1,5 @@
 """Motion Module Apply in workflows on a served host, with the tiny image MODELs of `tests/packs`."""
 
-import os
 import sys
 import threading
 from pathlib import Path
@@ -8,31 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinetograph.tests import motion_files
+from kinetograph.tests import motion_files, packs
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.state import NONCES, latents, same, tensors_of
-from kinetograph.tools.commands import ROOT
-from kinetograph.tools.server import PACK, Server
+from kinetograph.tools.server import Server
 
-TINY = "tiny_pictures"
 FRAMES = 6
 
 
 @pytest.fixture(scope="module")
 def client(host, tmp_path_factory):
     own = tmp_path_factory.mktemp("motion")
-    (own / "custom_nodes").mkdir()
-    os.symlink(ROOT / "tests" / "packs" / TINY, own / "custom_nodes" / TINY, target_is_directory=True)
     motion_files.write_all(own / "models" / "animatediff_models")
-    whitelist = ["--whitelist-custom-nodes", PACK, TINY]
-    with Server(Path(sys.executable), host, own, arguments=whitelist) as server:
+    with Server(Path(sys.executable), host, own, arguments=packs.link(own)) as server:
         yield server.client
         assert server.is_running(), server.tail()
 
 
 def sampling(release="v2", kind="TinySD15", steps=2, motion=True, **changes):
     """From the tiny UNet to a latent file."""
-    file = f"animatediff_models/tiny-{release.replace(" ", "-")}.safetensors"
+    file = f"animatediff_models/tiny-{release.replace(' ', '-')}.safetensors"
     chosen = {"beta_schedule": "as trained", "strength": 1.0, "version": "from the file", "num_frames": 0}
     graph = {
         "loader": node(kind, seed=5),

@@ -167,7 +167,9 @@ def test_keys_of_the_network_are_its_own(bench, plain, version):
 
     own, during = keys(), []
     moving = bench.move(plain, version)
-    moving.set_model_output_block_patch(lambda h, hsp, _: (during.append((keys(), bool(traces(plain)))), (h, hsp))[1])
+    moving.set_model_output_block_patch(
+        lambda h, hsp, _: (during.append((keys(), bool(traces(plain)))), (h, hsp))[1]
+    )
     sample(bench, moving)
     assert all(seen == (own, True) for seen in during) and during
     unload()
@@ -188,7 +190,9 @@ def test_no_saved_model_holds_motion_modules(bench, plain, tmp_path):
             files.append({key: file.get_tensor(key) for key in file.keys()})
     assert len(files[1]) > 100 and files[0].keys() == files[1].keys()
     assert all(torch.equal(value, files[1][key]) for key, value in files[0].items())
-    assert moving.get_key_patches("diffusion_model.").keys() == plain.get_key_patches("diffusion_model.").keys()
+    assert (
+        moving.get_key_patches("diffusion_model.").keys() == plain.get_key_patches("diffusion_model.").keys()
+    )
 
 
 def test_models_with_motion_merge(bench, plain):

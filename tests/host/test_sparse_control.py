@@ -5,6 +5,7 @@ import torch
 
 from kinetograph.tests import motion_files, sparse_files
 from kinetograph.tests.host import pictures
+from kinetograph.tests.host.windowing import windows
 from kinetograph.tests.host.workbench import Workbench, relative, run
 
 FRAMES, SIZE = 3, 64
@@ -197,6 +198,19 @@ def test_a_context_window_has_its_own_frames_alone(bench, frame_before):
         assert apart(call["control"], reference) <= 1e-5
 
 
+def test_windows_of_several_clips_have_the_key_frames_each(bench):
+    """Context Windows of this pack: key frames are those of a clip, wherever it lies in the batch."""
+    model = windows(bench, bench.move(bench.plain, num_frames=8), 4, overlap=1)
+    conds = bench.apply(bench.control("scribble", "1, 6, -1"), key_pictures(3))
+    _, calls = bench.sample(conds, model, count=16)
+    clip = [[0, 1, 2, 3], [3, 4, 5, 6], [4, 5, 6, 7]]
+    assert [call["frames"] for call in calls] == [*clip, *[[frame + 8 for frame in part] for part in clip]]
+    for call, there in zip(calls, clip + clip, strict=True):
+        places = [there.index(frame) if frame in there else None for frame in (1, 6, 7)]
+        reference = expected(bench, call, "scribble", key_pictures(3), places, 4)
+        assert apart(call["control"], reference) <= 1e-5
+
+
 def test_strength_and_the_share_of_the_steps_are_apply_controlnets(bench):
     whole, half = (
         bench.sample(bench.apply(bench.control(), strength=strength))[1][0] for strength in (1.0, 0.5)
@@ -229,14 +243,15 @@ def test_pictures_of_another_size_cover_the_clip(bench):
 
 
 def test_copies_and_runs_in_turn_are_the_same_bit_for_bit(bench):
-    control = bench.control()
-    conds = bench.apply(control)
+    conds = bench.apply(bench.control())
     with_it, without, again = (bench.sample(each)[0] for each in (conds, pictures.prompts(), conds))
     assert torch.equal(with_it, again) and not torch.equal(with_it, without)
-    # 0.30: for a second card
-    deep = getattr(control, "deepclone_multigpu", lambda device: control.copy())(torch.device("cpu"))
-    assert deep.control_model_wrapped.model is deep.control_model
-    assert torch.equal(bench.sample(bench.apply(deep))[0], with_it)
+    # of one with its pictures; 0.30: for a second card
+    made = conds[0][0][1]["control"]
+    deep = getattr(made, "deepclone_multigpu", lambda device: made.copy())(torch.device("cpu"))
+    assert deep is not made and deep.control_model_wrapped.model is deep.control_model
+    copied = [[[text, {**told, "control": deep}] for text, told in entry] for entry in conds]
+    assert torch.equal(bench.sample(copied)[0], with_it)
 
 
 def test_nothing_is_kept_after_a_run(bench):

@@ -57,6 +57,7 @@ MAKES = {
     "image_to_video": [(17, 64, 64)],
     "own_clip": [(17, 64, 64)],
     "reward_lora": [(9, 64, 64)],
+    "sparsectrl_key_frames": [(16, 64, 64)],
     "svd": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
     "svd_xt": [(8, 128, 128)],

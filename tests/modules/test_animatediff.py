@@ -49,7 +49,9 @@ def clips(frames, count=1, channels=C, size=(H, W), seed=1):
     """(count * frames, c, h, w) whose frames differ in mean and size, so that norms over other axes show."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count * frames, channels, *size, generator=generator)
-    return x * torch.linspace(0.5, 2, len(x)).view(-1, 1, 1, 1) + torch.linspace(-1, 1, len(x)).view(-1, 1, 1, 1)
+    return x * torch.linspace(0.5, 2, len(x)).view(-1, 1, 1, 1) + torch.linspace(-1, 1, len(x)).view(
+        -1, 1, 1, 1
+    )
 
 
 def of_diffsynth(ours):
@@ -101,7 +103,9 @@ def whole_formula(module, x, frames, joint, strength=1.0):
     for clip in x.double().split(frames):
         groups = clip.unflatten(1, (32, -1))
         axes = (0, 2, 3, 4) if joint else (2, 3, 4)
-        normed = (groups - groups.mean(axes, keepdim=True)) / (groups.var(axes, correction=0, keepdim=True) + 1e-6).sqrt()
+        normed = (groups - groups.mean(axes, keepdim=True)) / (
+            groups.var(axes, correction=0, keepdim=True) + 1e-6
+        ).sqrt()
         y = normed.flatten(1, 2) * w["norm.weight"].view(-1, 1, 1) + w["norm.bias"].view(-1, 1, 1)
         y = linear("proj_in", rearrange(y, "t c h w -> (h w) t c"))
         block = "transformer_blocks.0."
@@ -178,6 +182,21 @@ def test_few_pixels_at_once_only_round(monkeypatch, version, numbers):
     usual = run(ours, x, 8, graph=True)
     monkeypatch.setattr(model, "AT_ONCE", slabs.Budget(numbers, numbers))
     assert relative(run(ours, x, 8), usual) <= ROUNDING
+
+
+@pytest.mark.parametrize(("frames", "count"), [(2, 3), (8, 1)])
+def test_no_kernel_is_handed_more_sequences_than_it_takes(monkeypatch, frames, count):
+    """Short clips are many sequences: the budget of numbers alone would let them through."""
+    monkeypatch.setattr(model, "MOST_SEQUENCES", 96)
+    seen = []
+
+    def counting(q, k, v, transformer_options=None):
+        seen.append(q.shape[0] * q.shape[1])
+        return attend(q, k, v)
+
+    ours = randomise(model.MotionTransformer(C, MotionConfig((C,)), TorchOperations, counting))
+    run(ours, clips(frames, count), frames)
+    assert seen and max(seen) <= 96 and sum(seen) == 2 * count * H * W * 8
 
 
 def test_what_comes_in_stays_and_what_goes_out_lies_as_it_came():

@@ -11,7 +11,7 @@ from kinetograph.modules.weights.lora import match_lora
 from kinetograph.modules.weights.lora_names import names_of
 from kinetograph.tests import motion_files
 from kinetograph.tests import motion_loras as loras
-from kinetograph.tests.checkpoints import write_sparse
+from kinetograph.tests.checkpoints import write_sparse, write_sparse_ckpt
 from kinetograph.tests.motion_strangers import STRANGERS
 
 V2 = loras.of_motion(motion_files.PUBLISHED["v2"])
@@ -31,10 +31,12 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_files(name, tmp_path, capsys):
+def test_published_files(name, suffix, tmp_path, capsys):
     shapes, keys, modules, rank, size, wanted = PUBLISHED[name]
-    path = write_sparse(tmp_path / "any.safetensors", shapes(), "F32")
+    write = write_sparse_ckpt if suffix == "ckpt" else write_sparse
+    path = write(tmp_path / f"any.{suffix}", shapes(), "F32")
     assert abs(path.stat().st_size / size - 1) < 0.01
     assert main([str(path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -371,8 +371,8 @@ def test_a_pipeline_under_its_own_names():
 
 
 def test_the_other_loader_is_named():
-    cogvideox, svd = FAMILIES
-    xt, exvideo = BY_NAME["svd-xt"], BY_NAME["svd-exvideo"]
+    cogvideox, svd, animatediff = FAMILIES
+    xt, exvideo, motion = (BY_NAME[name] for name in ("svd-xt", "svd-exvideo", "animatediff-v3"))
     for shapes, family, kind, words in [
         (xt.shapes, cogvideox, "diffusion_model", "no CogVideoX diffusion model: use SVD Loader."),
         (xt.shapes, cogvideox, "vae", "no CogVideoX vae: use SVD Loader."),
@@ -388,6 +388,13 @@ def test_the_other_loader_is_named():
             "diffusion_model",
             "is SVD ExVideo, no SVD diffusion model: use ExVideo Patch.",
         ),
+        (
+            motion.shapes,
+            svd,
+            "diffusion_model",
+            "is AnimateDiff v3, no SVD diffusion model: use Motion Module Apply.",
+        ),
+        (xt.shapes, animatediff, "motion_module", "no AnimateDiff motion module: use SVD Loader."),
         (VAE.shapes, cogvideox, "diffusion_model", "it holds CogVideoX vae, and a diffusion_model is wanted"),
         (pixart(), svd, "diffusion_model", "is of no kind known here"),
     ]:

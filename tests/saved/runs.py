@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kinetograph.tests import sparse_files
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.saved import loras
 from kinetograph.tools.commands import ROOT
@@ -56,6 +57,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
         shutil.copy(models / original, base / "models" / copy)
     write_control(models / "CogVideo" / "pocket-cogvideox-i2v.safetensors", base / "models" / CONTROL)
     loras.write(base / "models" / "loras" / "saved", models / "CogVideo" / "pocket-cogvideox")
+    write_sparse_control(base / "models" / "controlnet")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running
@@ -67,6 +69,13 @@ def write_control(image_model, path):
         config = json.loads(file.metadata()["config"]) | {"use_learned_positional_embeddings": False}
         weights = {key: file.get_tensor(key) for key in file.keys() if key != TABLE}  # noqa: SIM118
     save_file(weights, path, metadata={"format": "pt", "config": json.dumps(config)})
+
+
+def write_sparse_control(folder):
+    """A SparseCtrl of no training for the pocket SD, and a copy that comes before it in a list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("a-sparsectrl", "saved-sparsectrl"):
+        save_file(sparse_files.of_pocket(), folder / f"{name}.safetensors")
 
 
 def version_of(client):

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from ...weights.lora import LoRA, match_lora
-from ...weights.lora_names import ALPHA_END, Names
+from ...weights.lora_names import Names
 from ...weights.part import Shapes
 
 LABEL = "SD1.5 (AnimateDiff's v3 domain adapter)"
@@ -66,7 +66,8 @@ NAMES = _names()
 
 def find_adapter(shapes: Shapes) -> LoRA | None:
     """The match of a file that is the domain adapter and nothing else, for SD1.5 of any width; None for any other file."""
-    if len(shapes) != 2 * len(NAMES.weights) or any(map(ALPHA_END.search, shapes)):
+    # nor has it alphas
+    if len(shapes) != 2 * len(NAMES.weights):
         return None
     found = match_lora(shapes, replace(NAMES, any_size=True))
     whole = found.matched == len(NAMES.weights) and {*found.ranks.values()} == {RANK}

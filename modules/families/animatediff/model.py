@@ -156,7 +156,7 @@ class MotionTransformer(nn.Module):
         out_btcl = torch.empty_like(x_btcl)
         clips, _, _, pixels = x_btcl.shape
         with self._fetched(x_nchw) as call:
-            for place in self._spans(pixels, clips * frames, channels, x_nchw.device):
+            for place in self._spans(pixels, clips, frames * channels, x_nchw.device):
                 piece = x_btcl[..., place]
                 normed = torch.addcmul(shift_btc1, piece, scale_btc1).to(piece.dtype)
                 tokens = rearrange(normed, "b t c l -> (b l) t c")
@@ -167,9 +167,9 @@ class MotionTransformer(nn.Module):
                 torch.add(piece, change, alpha=strength, out=out_btcl[..., place])
         return out_btcl.view(x_nchw.shape)
 
-    def _spans(self, pixels: int, frames: int, channels: int, device: torch.device) -> Iterator[slice]:
-        clips = max(1, frames // self.block.rows)
-        step = min(AT_ONCE.at_once(8 * channels * frames, device), max(1, MOST_SEQUENCES // (HEADS * clips)))
+    def _spans(self, pixels: int, clips: int, numbers: int, device: torch.device) -> Iterator[slice]:
+        """The pixels that are worked on at once; each is of so many clips, with so many numbers in one of them."""
+        step = min(AT_ONCE.at_once(8 * numbers * clips, device), max(1, MOST_SEQUENCES // (HEADS * clips)))
         return (slice(start, min(start + step, pixels)) for start in range(0, pixels, step))
 
     def _change(self, y_ptc: Tensor, tables: list[Tensor], call: Call, options: Any) -> Tensor:

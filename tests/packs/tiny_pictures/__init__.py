@@ -27,7 +27,7 @@ class TinySD15:
     FUNCTION = "build"
 
     @classmethod
-    def INPUT_TYPES(cls):
+    def INPUT_TYPES(cls):  # noqa: N802
         return {"required": {"seed": ("INT", WIDGET)}}
 
     def build(self, seed):
