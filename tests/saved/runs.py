@@ -25,6 +25,7 @@ FIRST = {
     "SVD/a-svd.safetensors": "SVD/pocket-svd.safetensors",
     "SVD/a-exvideo.safetensors": "SVD/pocket-exvideo.safetensors",
     "SD/a-sd.safetensors": "SD/pocket-sd.safetensors",
+    "animatediff_models/a-module.safetensors": "animatediff_models/pocket-motion.safetensors",
     "CogVideo/a-cogvideox.safetensors": "CogVideo/pocket-cogvideox-i2v.safetensors",
 }
 
