@@ -27,7 +27,12 @@ TOUCHED = (
 
 @pytest.fixture(scope="module")
 def bench(comfy_here, base):
-    return MotionBench(base)
+    """With garbage collections, of which there are many here, that pass over the host and its libraries."""
+    made = MotionBench(base)
+    gc.collect()
+    gc.freeze()
+    yield made
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -87,6 +92,21 @@ def test_a_model_that_is_gone_while_it_is_loaded_leaves_the_network_as_it_was(be
         assert torch.equal(sample(bench, plain), expected)
         unload()
         assert modules() is None, "weights of modules that nobody has any more"
+    assert not traces(plain)
+
+
+def test_slots_that_were_left_behind_change_nothing(bench, plain):
+    """Whatever a host forgets to take out: the plain model passes by them, and others put theirs in their place."""
+    moving, other = bench.move(plain, "v1"), bench.move(plain, "v3")
+    expected = {model: sample(bench, model) for model in (plain, other)}
+    unload()
+    (left,) = moving.injections[KEY]
+    left.inject(moving)
+    for model in (plain, other):
+        assert traces(plain)
+        assert torch.equal(sample(bench, model), expected[model])
+    unload()
+    left.eject(moving)
     assert not traces(plain)
 
 
