@@ -66,10 +66,12 @@ def write_all(folder, configs=CONFIGS, size="tiny"):
 def randomise(module, seed=0):
     """Every weight drawn as in a network that was trained, none zero; position tables stay."""
     generator = torch.Generator().manual_seed(seed)
+    kinds = (torch.nn.GroupNorm, torch.nn.LayerNorm)
     with torch.no_grad():
-        for name, value in module.named_parameters():
+        for value in module.parameters():
             spread = 0.2 if value.ndim == 1 else value[0].numel() ** -0.5
             value.copy_(torch.randn(value.shape, generator=generator) * spread)
-            if value.ndim == 1 and "norm" in name and name.endswith("weight"):
-                value.add_(1)
+        for layer in module.modules():
+            if isinstance(layer, kinds):
+                layer.weight.add_(1)
     return module.eval().requires_grad_(False)

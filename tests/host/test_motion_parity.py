@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from kinetograph.tests import motion_files
 from kinetograph.tests.host.motion_bench import SIZE, Calls, MotionBench
 from kinetograph.tests.host.workbench import relative
 from kinetograph.tests.modules.test_animatediff_keys import SECOND_TABLE, to_diffusers
@@ -122,6 +123,8 @@ def sampled(bench):
     def sample(version):
         if version not in known:
             base = bench.base(version)
+            # of unit gain: else what happens far inside is lost in rounding
+            motion_files.randomise(base.model.diffusion_model, 5)
             model = bench.move(base, version, num_frames=4)
             calls = Calls(model)
             bench.ksampler(calls.model, bench.empty(4, clips=2), steps=2)
@@ -146,6 +149,16 @@ def test_the_norms_of_other_programs_show(sampled, whose, version):
     base, motion, call = sampled(version)
     joint = (DIFFUSERS if whose == "diffusers" else EVOLVED)[version]
     assert relative(call["out"], run_reference(reference(base, motion, joint), call, 4)) > OTHER
+
+
+@pytest.mark.parametrize("place", ["mid_block", "down_blocks.3", "up_blocks.0"])
+def test_what_is_far_inside_shows(sampled, place):
+    """Whether an output tells of the modules that are farthest from it."""
+    base, motion, call = sampled("v2")
+    network = reference(base, motion, TABLE["v2"])
+    with torch.no_grad():
+        network.get_submodule(f"{place}.motion_modules.0.proj_out").weight.zero_()
+    assert relative(call["out"], run_reference(network, call, 4)) > 20 * SAME
 
 
 def test_frames_in_another_order_show(sampled):
