@@ -17,7 +17,7 @@ def bench(comfy_here, base):
     return Workbench()
 
 
-@pytest.fixture(params=MODULES)
+@pytest.fixture(params=["SD15", pytest.param("SDXL", marks=pytest.mark.newest)])
 def moving(request, bench):
     """(MODEL, MODEL with motion modules, rows of text that each cross-attention was handed)."""
     model, rows = pictures.build(request.param), []
