@@ -133,6 +133,12 @@ def apart(control, reference):
     return max(relative(*pair) for pair in pairs)
 
 
+@pytest.fixture(autouse=True)
+def nothing_loaded(comfy_here):
+    """The host hands a ControlNet with a VAE the models of earlier tests again, also those that are gone."""
+    comfy_here.model_management.unload_all_models()
+
+
 @pytest.fixture(scope="module")
 def bench(comfy_here, base):
     return SparseBench(base)
