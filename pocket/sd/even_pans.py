@@ -13,7 +13,7 @@ from .train_motion import trained_motion
 from .train_pan import WAYS, MotionLoRA, PanTraining, open_pan
 from .world import STILL, Captioned, pan_clip, sample_clip, wordless
 
-STEPS = 126
+STEPS = 300
 PEAK_LR = 5e-3
 CLIPS = 2  # of each kind in a step
 FIRST_SEED = 9_000_000
