@@ -54,8 +54,11 @@ def test_a_module_for_another_base_names_those_that_fit(bench, kind, file, words
     names = (
         [f"tiny-{name}" for name in fitting] if fitting else [f"small-{name}" for name in ("v1", "v2", "v3")]
     )
-    assert all(f"{FOLDER}/{name}.safetensors" in str(caught.value).split("these fit: ")[1] for name in names)
-    assert str(caught.value).count(FOLDER) == len(names)
+    named = str(caught.value).split("these fit: ")[1]
+    # other tests may have put more there
+    every = [f"tiny-{name}" for name in ("AnimateLCM", "SDXL-beta", "v1", "v2", "v3")]
+    every += [f"small-{name}" for name in ("v1", "v2", "v3")]
+    assert {name for name in every if f"{FOLDER}/{name}.safetensors" in named} == {*names}
 
 
 def test_where_none_fits_the_folder_is_named(bench):
