@@ -90,26 +90,20 @@ def load_layers(
 
 def attend(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
     """The attention kernel the user chose for the host; (b, heads, l, d) in, (b, l, heads * d) out."""
-    return optimized_attention(
-        q_bhld,
-        k_bhld,
-        v_bhld,
-        heads=q_bhld.shape[1],
-        skip_reshape=True,
-        transformer_options=transformer_options or {},
-    )
+    return _by(optimized_attention, q_bhld, k_bhld, v_bhld, transformer_options)
 
 
 def attend_short(q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, transformer_options: Any = None) -> Tensor:
     """The same for many sequences of a few tokens each: by PyTorch's kernel, the only one of the host's that copies none."""
-    return attention_pytorch(
-        q_bhld,
-        k_bhld,
-        v_bhld,
-        heads=q_bhld.shape[1],
-        skip_reshape=True,
-        transformer_options=transformer_options or {},
-    )
+    return _by(attention_pytorch, q_bhld, k_bhld, v_bhld, transformer_options)
+
+
+def _by(
+    kernel: Callable[..., Tensor], q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, options: Any
+) -> Tensor:
+    """Attention by a kernel of the host."""
+    heads = q_bhld.shape[1]
+    return kernel(q_bhld, k_bhld, v_bhld, heads=heads, skip_reshape=True, transformer_options=options or {})
 
 
 def machine_memory() -> int:

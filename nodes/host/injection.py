@@ -93,6 +93,11 @@ def motion_patcher(model: Any) -> Any:
     return model.get_additional_models_with_key(KEY)[0]
 
 
+def set_clip_frames(model: Any, frames: int) -> None:
+    """Have a MODEL, a clone of the caller's own, take a batch for clips of so many frames."""
+    model.model_options.setdefault("transformer_options", {})[CLIP_FRAMES] = frames
+
+
 def change_motion(model: Any, change: Callable[[Any], Any]) -> Any:
     """A clone of a MODEL with motion modules in which `change` has made another patcher of theirs."""
     clone = model.clone()
@@ -231,8 +236,3 @@ def _insert(block: nn.Module, slot: Slot, middle: bool) -> None:
         delattr(block, name)
     for name, layer in ((KEY, slot), *behind):
         block.add_module(name, layer)
-
-
-def set_clip_frames(model: Any, frames: int) -> None:
-    """Have a MODEL, a clone of the caller's own, take a batch for clips of so many frames."""
-    model.model_options.setdefault("transformer_options", {})[CLIP_FRAMES] = frames

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from ...modules.families.family import AddOn
 from .backend import Check, HostOperations, attend_short, load_layers
 from .diffusion import Fill
+from .guards import NUM_FRAMES
 from .injection import PictureUNet, blocks_of, frames_of
 from .windows import ClipWindow
 
 # pixels a cell of SD1.5's latents, which the stack of convolutions folds a picture by
 STRIDE = 8
-FRAMES = "num_frames"
 
 
 @dataclass(frozen=True)
@@ -159,18 +159,10 @@ class SparseControl(comfy.controlnet.ControlNet):
         self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Any
     ) -> Any:
         frames, total = frames_in(len(x_noisy), transformer_options)
-        self._check_clip(len(frames))
+        self.recipe.config.check_frames(self.recipe.label, len(frames))
         self.cond_hint = self._hint(x_noisy, frames, total)
-        self.set_extra_arg(FRAMES, len(frames))
+        self.set_extra_arg(NUM_FRAMES, len(frames))
         return super().get_control(x_noisy, t, cond, batched_number, transformer_options)
-
-    def _check_clip(self, frames: int) -> None:
-        most = self.recipe.config.rows
-        if frames > most:
-            raise ValueError(
-                f"{self.recipe.label} has positions for {most} frames: got {frames}. Make at most {most}, or put Context "
-                f"Windows of at most {most} frames behind the model for a longer clip."
-            )
 
     def _hint(self, x_noisy: Tensor, frames: Sequence[int], total: int) -> Tensor:
         """Key frames at their places in every clip of a batch; all others, and their mask, are zero."""

@@ -9,7 +9,6 @@ import torch
 from ...modules.families import ANIMATEDIFF
 from ...modules.families.animatediff import MODULES, VERSIONS
 from ...modules.families.animatediff.config import (
-    GRID,
     LINEAR,
     SDXL_LINEAR,
     UNSURE,
@@ -17,7 +16,6 @@ from ...modules.families.animatediff.config import (
     MotionConfig,
     check_fit,
 )
-from ...modules.families.family import Size
 from ...modules.lora_origin import find_origin, is_lora
 from ...modules.noise import DiscreteNoise, TableNoise
 from ...modules.weights.checkpoint import Checkpoint
@@ -123,7 +121,7 @@ def apply(model: Any, name: str, settings: Settings, node: str) -> Any:
     if settings.num_frames:
         injection.set_clip_frames(moving, settings.num_frames)
     attach(moving, described)
-    guards.guard_clips(moving, _clip_check(config, described.label))
+    guards.guard_clips(moving, lambda frames, *cells: config.check_frames(described.label, frames))
     return moving
 
 
@@ -149,12 +147,7 @@ def _those_that_fit(base: Base) -> str:
     fitting = [name for name in list_modules() if _fits(name, base)]
     if fitting:
         return f"Of the files in your model folders these fit: {', '.join(fitting[:8])}."
-    return (
-        f"No file in your model folders fits: put a motion module for {base.label} into models/{KIND_FOLDER}."
-    )
-
-
-KIND_FOLDER = MODULES.part.folder
+    return f"No file in your model folders fits: put a motion module for {base.label} into models/{MODULES.part.folder}."
 
 
 def _fits(name: str, base: Base) -> bool:
@@ -180,23 +173,6 @@ def _description(model: Any, config: MotionConfig, schedule: str, node: str) -> 
         own,
         label=f"{config.base_label} with AnimateDiff {config.version}",
         noise=noise,
-        native_size=_native_size(own, config),
-        grid=dataclasses.replace(own.grid, max_frames=GRID.max_frames),
+        native_size=(*own.native_size[:2], config.native_size[2]),
         limits=config.limits,
     )
-
-
-def _native_size(own: VideoModel, config: MotionConfig) -> Size:
-    width, height, _ = own.native_size
-    return width, height, config.native_size[2]
-
-
-def _clip_check(config: MotionConfig, label: str) -> guards.CheckClip:
-    def check(frames: int, cells_h: int, cells_w: int) -> None:
-        if frames > config.rows:
-            raise ValueError(
-                f"{label} has positions for {config.rows} frames: got {frames}. Make at most {config.rows}, or put Context "
-                f"Windows of at most {config.rows} frames behind it for a longer clip."
-            )
-
-    return check

@@ -3,20 +3,20 @@
 ComfyUI's checkpoint loader takes SD1.5 and SDXL at their published width alone, 2 and 7 GB: prompts get another loader.
 """
 
-import os
 import shutil
+from itertools import product
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from kinetograph.modules.families.animatediff.config import MotionConfig
 from kinetograph.tests import motion_files, sparse_files
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
-from kinetograph.tools.commands import ROOT
 
-TINY = "tiny_pictures"
 POCKET = {"model": "SD/pocket-sd.safetensors"}
-UNET = "model.diffusion_model."
+# channels of its levels, and of its text tokens
+WIDTH, CONTEXT = 64, 32
 MOTION = "pocket-motion.safetensors"
 MOTION_LORAS = {"v2_lora_PanLeft.ckpt": "pocket-pan-left", "v2_lora_ZoomIn.ckpt": "pocket-pan-right"}
 # of the pocket's UNet: (place, number) of every transformer in diffusers' names
@@ -24,12 +24,6 @@ PLACES = [
     *(f"down_blocks.{level}.attentions.0" for level in (0, 1)),
     *(f"up_blocks.{level}.attentions.{number}" for level in (0, 1) for number in (0, 1)),
 ]
-
-
-def link_pack(base):
-    """Have the server on a base directory find the nodes of tests/packs."""
-    (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
-    os.symlink(ROOT / "tests" / "packs" / TINY, base / "custom_nodes" / TINY, target_is_directory=True)
 
 
 def write(models):
@@ -45,35 +39,43 @@ def write(models):
         tensors = load_file(demo.MODELS / folder.name / f"{pocket}.safetensors")
         torch.save({"state_dict": tensors}, folder / name)
     torch.save(adapter(), models / "loras" / "v3_sd15_adapter.ckpt")
+    few_steps(models)
     folder = models / "controlnet"
     folder.mkdir(exist_ok=True)
     torch.save({"controlnet": sparse_files.of_pocket()}, folder / "v3_sd15_sparsectrl_rgb.ckpt")
 
 
 def adapter(rank=4):
-    """A domain adapter for the pocket's UNet."""
-    shapes = loras.shapes_of(demo.MODELS / "SD" / "pocket-sd.safetensors")
-    text = {}
-    for width, key in ((64, "input_blocks.1.1."), (96, "input_blocks.3.1.")):
-        for number in "12":
-            for name in "qkv":
-                text[width, number, name] = shapes[
-                    f"{UNET}{key}transformer_blocks.0.attn{number}.to_{name}.weight"
-                ]
-            text[width, number, "out"] = shapes[
-                f"{UNET}{key}transformer_blocks.0.attn{number}.to_out.0.weight"
-            ]
+    """A LoRA with the names of the domain adapter, for the pocket's UNet."""
     generator, made = torch.Generator().manual_seed(9), {}
-    for place in PLACES:
-        way, level, *_ = place.split(".")[0], int(place.split(".")[1])
-        width = (64, 96)[level if way == "down_blocks" else 1 - level]
-        for number in "12":
-            for name in ("q", "k", "v", "out"):
-                rows, columns = text[width, number, name]
-                stem = f"{place}.transformer_blocks.0.attn{number}.processor.to_{name}_lora"
-                made[f"{stem}.down.weight"] = torch.randn(rank, columns, generator=generator) * 0.1
-                made[f"{stem}.up.weight"] = torch.randn(rows, rank, generator=generator) * 0.1
+    for place, number, name in product(PLACES, (1, 2), ("q", "k", "v", "out")):
+        columns = CONTEXT if number == 2 and name in "kv" else WIDTH
+        stem = f"{place}.transformer_blocks.0.attn{number}.processor.to_{name}_lora"
+        made[f"{stem}.down.weight"] = torch.randn(rank, columns, generator=generator) * 0.1
+        made[f"{stem}.up.weight"] = torch.randn(WIDTH, rank, generator=generator) * 0.1
     return made
+
+
+def few_steps(models):
+    """Motion modules of no training, Lightning's and, as torch saves it, AnimateLCM's with its LoRA."""
+    sizes = {"channels": (WIDTH, WIDTH), "layers": 1, "mid": True}
+    folder = models / "animatediff_models"
+    motion_files.write(
+        folder / "animatediff_lightning_4step_comfyui.safetensors", MotionConfig(**sizes, version="v2")
+    )
+    config = MotionConfig(**sizes, rows=64, tables=0, version="AnimateLCM")
+    torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
+    linear = {"input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (WIDTH, WIDTH)}
+    lora = loras.pairs(linear, "lora_unet_", ("lora_down", "lora_up"), 4)
+    save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
+
+
+def with_pocket_sd(graph):
+    """A prompt with the pocket SD, for SDXL a tiny one, in the place of a checkpoint."""
+    graph = with_tiny_sdxl(graph)
+    for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
+        loader |= {"class_type": "KinetographPocketLoader", "inputs": dict(POCKET)}
+    return graph
 
 
 def with_tiny_sdxl(graph):

@@ -11,7 +11,7 @@ import torch
 
 from kinetograph.pocket import detector
 from kinetograph.pocket.shapes import MOTIONS
-from kinetograph.tests.host.test_workflows import with_pocket_sd
+from kinetograph.tests.host.motion_stand_ins import with_pocket_sd
 from kinetograph.tools import demo
 from kinetograph.tools.commands import ROOT
 from kinetograph.tools.server import Server

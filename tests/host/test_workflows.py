@@ -12,17 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kinetograph.modules.families.animatediff.config import MotionConfig
 from kinetograph.modules.families.svd import keys
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
-from kinetograph.tests import motion_files
+from kinetograph.tests import packs
 from kinetograph.tests.host import motion_stand_ins
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
-from kinetograph.tools.server import PACK, Server
+from kinetograph.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
@@ -110,7 +109,6 @@ def stand_in(models):
     tdm = loras.pairs(linears, "transformer.", ("lora_A", "lora_B"), 3)
     save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
     stand_in_for_animatelcm_svd(models)
-    stand_in_for_animatediff(models)
     motion_stand_ins.write(models)
 
 
@@ -128,28 +126,6 @@ def stand_in_for_animatelcm_svd(models):
     save_file(tensors, models / "diffusion_models" / "AnimateLCM-SVD-xt-1.1.safetensors", metadata)
 
 
-def stand_in_for_animatediff(models):
-    """Motion modules of no training for the pocket SD, Lightning's and, as torch saves it, AnimateLCM's with its LoRA."""
-    sizes = {"channels": (64, 64), "layers": 1, "mid": True}
-    folder = models / "animatediff_models"
-    motion_files.write(
-        folder / "animatediff_lightning_4step_comfyui.safetensors", MotionConfig(**sizes, version="v2")
-    )
-    config = MotionConfig(**sizes, rows=64, tables=0, version="AnimateLCM")
-    torch.save(motion_files.tensors(config), folder / "AnimateLCM_sd15_t2v.ckpt")
-    linear = {"input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (64, 64)}
-    lora = loras.pairs(linear, "lora_unet_", ("lora_down", "lora_up"), 4)
-    save_file(lora, models / "loras" / "AnimateLCM_sd15_t2v_lora.safetensors")
-
-
-def with_pocket_sd(graph):
-    """A prompt with the pocket SD in the place of a checkpoint, of which ComfyUI's loader takes the published size alone."""
-    graph = motion_stand_ins.with_tiny_sdxl(graph)
-    for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
-        loader |= {"class_type": "KinetographPocketLoader", "inputs": {"model": "SD/pocket-sd.safetensors"}}
-    return graph
-
-
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -160,9 +136,8 @@ def pocket(host, tmp_path_factory):
     import sys
 
     base = tmp_path_factory.mktemp("pocket")
-    motion_stand_ins.link_pack(base)
-    whitelist = ["--whitelist-custom-nodes", PACK, motion_stand_ins.TINY]
-    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=whitelist) as server:
+    arguments = packs.link(base)
+    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=arguments) as server:
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
         stand_in(base / "models")
@@ -190,7 +165,7 @@ LONG = {path: pytest.mark.newest for path in API if path.stem.startswith(("exvid
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
-    graph = with_pocket_sd(read(path))
+    graph = motion_stand_ins.with_pocket_sd(read(path))
     for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
         if sampler["inputs"]["steps"] > FEW:
             sampler["inputs"]["steps"] = STEPS

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...grid import LatentGrid
 from ...noise import DiscreteNoise
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from ..family import Limits, Size
@@ -24,11 +23,10 @@ SDXL_LEVELS = 3
 CLIP_FRAMES = 16
 GROUPS = 32
 HEADS = 8
-# in the order of the published rates of change: linear in beta, as diffusers says; "sqrt_linear" to ComfyUI
+# Linear in beta: "linear" to diffusers, "sqrt_linear" to ComfyUI. That of SDXL is linear in its root: "scaled_linear" to
+# diffusers, "linear" to ComfyUI.
 LINEAR = DiscreteNoise("epsilon", 0.00085, 0.012, "linear")
 SDXL_LINEAR = DiscreteNoise("epsilon", 0.00085, 0.020, "scaled_linear")
-# latents of SD1.5 and SDXL: pictures, one a frame
-GRID = LatentGrid(channels=4, stride_t=1, stride_hw=8, lone_first=False)
 
 MODULE = "motion_modules.0.temporal_transformer."
 TABLE = "transformer_blocks.0.attention_blocks.{}.pos_encoder.pe"
@@ -98,6 +96,14 @@ class MotionConfig:
     def limits(self) -> Limits:
         """No more frames than there are positions."""
         return Limits(max_frames=self.rows)
+
+    def check_frames(self, label: str, frames: int) -> None:
+        """ValueError for a clip of more frames than there are positions, of what people know as `label`."""
+        if frames > self.rows:
+            raise ValueError(
+                f"{label} has positions for {self.rows} frames: got {frames}. Make at most {self.rows}, or put Context "
+                f"Windows of at most {self.rows} frames behind the model for a longer clip."
+            )
 
     @property
     def base_label(self) -> str:
