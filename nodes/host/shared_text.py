@@ -26,11 +26,10 @@ def share(options: dict[str, Any], context_nld: Tensor | None) -> None:
     count = len(options.get("cond_or_uncond") or (0,))
     if watched or context_nld is None or len(context_nld) % count or len(context_nld) == count:
         return
-    first_gld = context_nld.unflatten(0, (count, -1))[:, :1]
-    if torch.equal(
-        context_nld.unflatten(0, (count, -1)), first_gld.expand(-1, len(context_nld) // count, -1, -1)
-    ):
-        rows = _Rows(first_gld[:, 0])
+    context_gfld = context_nld.unflatten(0, (count, -1))
+    first_g1ld = context_gfld[:, :1]
+    if torch.equal(context_gfld, first_g1ld.expand_as(context_gfld)):
+        rows = _Rows(first_g1ld[:, 0])
         options["patches"] = {**patches, WATCHED[0]: [rows.join], WATCHED[1]: [rows.part]}
 
 
