@@ -3,6 +3,7 @@
 The host knows such a UNet and such an autoencoder, but its own loaders want CLIP-L and full width beside them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from torch import Tensor
 from .encoders import t5
 from .weights.errors import CheckpointError, shown, shown_list
 from .weights.files import Header, open_weights, read_header
-from .weights.load import faults_of
 from .weights.part import Shapes, lengths
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
@@ -102,7 +102,14 @@ def _read_text(shapes: Shapes) -> t5.T5Config:
     return sizes
 
 
-def check_shapes(found: Shapes, wanted: Shapes, part: str) -> None:
+def check_shapes(found: Shapes, wanted: Mapping[str, tuple[int, ...]], part: str) -> None:
     """ValueError unless a part has exactly the keys and shapes that its sizes ask for."""
-    if faults := faults_of(found, wanted):
+    lists = {
+        "missing": [key for key in wanted if key not in found],
+        "unexpected": [key for key in found if key not in wanted],
+        "misshapen": [key for key in wanted if key in found and tuple(found[key]) != tuple(wanted[key])],
+    }
+    if faults := "; ".join(
+        f"{len(keys)} {word} ({shown_list(keys)})" for word, keys in lists.items() if keys
+    ):
         raise ValueError(f"its {part} does not fit: {faults}.")

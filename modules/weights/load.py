@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from .detect import detect
-from .errors import CheckpointError, shown_list
+from .errors import CheckpointError
 from .files import open_weights, read_header
 from .finding import Finding
-from .part import Kind, PartsOfFamily, Shapes
+from .part import Kind, PartsOfFamily
 
 
 def read_part(
@@ -80,25 +80,22 @@ def storage_dtype(key: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 def check_against(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """CheckpointError unless keys and shapes are exactly those of the module's state dict."""
-    if faults := faults_of(_shapes_of(tensors), _shapes_of(module.state_dict())):
-        raise CheckpointError(
-            f"{name} does not fit {type(module).__name__}: {faults}. Use the file as it was published."
-        )
-
-
-def _shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
-    return {key: tuple(value.shape) for key, value in tensors.items()}
-
-
-def faults_of(found: Shapes, wanted: Shapes) -> str:
-    """Which keys are missing, unexpected or misshapen, in words; empty where all are as wanted."""
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     faults = {
-        "missing": [key for key in wanted if key not in found],
-        "unexpected": [key for key in found if key not in wanted],
+        "missing": [key for key in wanted if key not in tensors],
+        "unexpected": [key for key in tensors if key not in wanted],
         "misshapen": [
-            f"{key}: {tuple(found[key])} for {tuple(shape)}"
+            f"{key}: {tuple(tensors[key].shape)} for {shape}"
             for key, shape in wanted.items()
-            if key in found and tuple(found[key]) != tuple(shape)
+            if key in tensors and tuple(tensors[key].shape) != shape
         ],
     }
-    return "; ".join(f"{len(keys)} {fault} ({shown_list(keys)})" for fault, keys in faults.items() if keys)
+    words = [
+        f"{len(keys)} {fault} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+        for fault, keys in faults.items()
+        if keys
+    ]
+    if words:
+        raise CheckpointError(
+            f"{name} does not fit {type(module).__name__}: {'; '.join(words)}. Use the file as it was published."
+        )
