@@ -10,14 +10,13 @@ from ..parts import TEXT_SETTINGS
 from ..progress import read_log
 from ..ship import half, rows_of
 from ..tokens import Vocabulary
-from .parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, TextToStill
+from .parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, TEXT, UNET, VAE, TextToStill
 from .train_base import trained_base
 from .train_motion import trained_motion
 from .train_pan import WAYS, MotionLoRA, lora_names
 from .train_vae import trained_vae
 
 LOG = MODEL.with_suffix(".json")
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 
 
 def text_weights(text: nn.Module, words: Vocabulary) -> dict[str, Tensor]:
@@ -49,9 +48,10 @@ def write_motion(motion: nn.Module, file: Path = MOTION) -> None:
 def write_lora(lora: MotionLoRA, file: Path) -> None:
     """A MotionLoRA under the names of AnimateDiff's own files."""
     weights = {}
-    for layer, name in lora_names(key.replace("|", ".") for key in lora.down).items():
-        key = layer.replace(".", "|")
-        weights |= {f"{name}.down.weight": lora.down[key], f"{name}.up.weight": lora.up[key]}
+    halves = lora.halves()
+    for layer, name in lora_names(halves).items():
+        down, up = halves[layer]
+        weights |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half(weights), file, metadata={"format": "pt"})
 
