@@ -197,6 +197,7 @@ def test_lower_case_is_strip_and_lower(text):
         ("embedding:Sub/Name", "embedding:Sub/Name"),
         ("A (embedding:Name:1.2) Cat", "a (embedding:Name:1.2) cat"),
         (r"embedding:Name\(V2\) Cat", r"embedding:Name\(V2\) cat"),
+        ("(embedding:Name)And (Dogs)embedding:Name", "(embedding:Name)and (dogs)embedding:Name"),
         ("embedding:One embedding:Two\nThree", "embedding:One embedding:Two\nthree"),
         ("Xembedding:Name", "xembedding:name"),
     ],
