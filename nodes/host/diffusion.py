@@ -18,7 +18,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...modules.families.family import Family, LatentSpace, Part, Request
+from ...modules.families.family import Family, LatentSpace, Part, Request, Shared
 from ...modules.grid import LatentGrid
 from ...modules.noise import EDMNoise, Noise
 from . import patches, refusals
@@ -34,6 +34,9 @@ NUMBERS = {
     "fps": "fps",
     "motion_bucket_id": "motion_bucket_id",
     "augmentation_level": "noise_aug_strength",
+    # of the host's text node for PixArt
+    "width": "width",
+    "height": "height",
 }
 PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,
@@ -153,7 +156,10 @@ class FamilyModel(comfy.model_base.BaseModel):
         self.model_sampling = sampling_of(noise)
         # read by nodes that patch by width, such as FreeU
         model_config.unet_config["model_channels"] = self.diffusion_model.places.width
-        self.notes = recipe.notes  # an object patch may put others in their place
+        # object patches may put others in their place
+        self.notes = recipe.notes
+        # of a clip, where a conditioning does not say
+        self.clip_frames: int | None = None
 
     @property
     def recipe(self) -> ModelRecipe:
@@ -165,7 +171,7 @@ class FamilyModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The network's inputs beside latents and time, as the family makes them from the conditioning."""
-        frames = kwargs.get(NUM_FRAMES)
+        frames = kwargs.get(NUM_FRAMES, self.clip_frames)
         request = Request(
             tuple(kwargs["noise"].shape),
             kwargs.get("cross_attn"),
@@ -180,8 +186,17 @@ class FamilyModel(comfy.model_base.BaseModel):
         return {name: _condition(name, value, kwargs["device"]) for name, value in named.items()}
 
 
-def _condition(name: str, value: Tensor | int, device: Any) -> Any:
+class SharedCond(comfy.conds.CONDRegular):
+    """One row for all pictures of a conditioning."""
+
+    def process_cond(self, batch_size: int, **kwargs: Any) -> Any:
+        return self._copy_with(self.cond)
+
+
+def _condition(name: str, value: Tensor | Shared | int, device: Any) -> Any:
     """A value in the wrapping by which the host knows how to batch, crop and slice it."""
+    if isinstance(value, Shared):
+        return SharedCond(value.value.to(device))
     if not isinstance(value, Tensor):
         return comfy.conds.CONDConstant(value)
     if name == "c_concat":
