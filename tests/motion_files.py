@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from kinetograph.modules.families.animatediff import MOTION_MODULE
 from kinetograph.modules.families.animatediff.config import MotionConfig
-from kinetograph.modules.families.animatediff.model import sinusoid_table
+from kinetograph.modules.layers.temporal_block import sinusoid_table
 
 CHANNELS = (32, 64, 128, 128)
 CONFIGS = {

@@ -3,10 +3,13 @@
 from .animatediff import FAMILY as ANIMATEDIFF
 from .animatediff import MODULES, SPARSE
 from .cogvideox import FAMILY as COGVIDEOX
+from .easyanimate import FAMILY as EASYANIMATE
+from .easyanimate import GRID_MODULES
 from .family import AddOn, Family
+from .pixart import FAMILY as PIXART
 from .svd import EXVIDEO
 from .svd import FAMILY as SVD
 
-FAMILIES: tuple[Family, ...] = (COGVIDEOX, SVD, ANIMATEDIFF)
+FAMILIES: tuple[Family, ...] = (COGVIDEOX, SVD, ANIMATEDIFF, PIXART, EASYANIMATE)
 # weights that go into a network of these, or beside it
-ADD_ONS: tuple[AddOn, ...] = (EXVIDEO, MODULES, SPARSE)
+ADD_ONS: tuple[AddOn, ...] = (EXVIDEO, MODULES, SPARSE, GRID_MODULES)

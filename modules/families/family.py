@@ -23,6 +23,7 @@ __all__ = [
     "Release",
     "Request",
     "Shapes",
+    "Shared",
     "Size",
     "Takes",
 ]
@@ -122,6 +123,13 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """A value of one conditioning that all its pictures share: one row, which nobody repeats."""
+
+    value: Tensor
+
+
+@dataclass(frozen=True)
 class Request:
     """What a sampler hands a model beside the noisy latents: the conditioning, as nodes attached it."""
 
@@ -149,8 +157,8 @@ class Diffusion:
     noise: Callable[[Any], Noise]
     latents: Callable[[Any], LatentSpace]
     # Arguments of the network for a request: tensors to be repeated to the batch, "concat" for the channel axis,
-    # whole numbers as they are. ValueError says what conditioning is lacking or does not fit.
-    conditions: Callable[[Any, Request], Mapping[str, Tensor | int]]
+    # shared rows and whole numbers as they are. ValueError says what conditioning is lacking or does not fit.
+    conditions: Callable[[Any, Request], Mapping[str, Tensor | Shared | int]]
     # every argument of the network for a clip, random: for benchmarks, tests, estimates and the trainer
     inputs: Callable[[Any, Clip], Mapping[str, Any]]
     # (width, height, frames) in pixels that the checkpoint was trained on

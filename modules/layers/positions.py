@@ -35,14 +35,11 @@ def sincos_axis(positions: Sequence[float] | np.ndarray, width: int) -> np.ndarr
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def sincos_plane(height: int, width: int, channels: int, scale: float) -> np.ndarray:
-    """Sin-cos positions of a plane, float64 (height * width, channels): first half x, second half y.
-
-    A cell's position is its index divided by `scale`.
-    """
-    x = sincos_axis(np.arange(width) / scale, channels // 2)
-    y = sincos_axis(np.arange(height) / scale, channels // 2)
-    return np.concatenate([np.tile(x, (height, 1)), np.repeat(y, width, axis=0)], axis=1)
+def sincos_plane(rows: np.ndarray, columns: np.ndarray, channels: int) -> np.ndarray:
+    """Sin-cos positions of the cells of a plane, float64 (h * w, channels): first half x, second half y."""
+    x = sincos_axis(columns, channels // 2)
+    y = sincos_axis(rows, channels // 2)
+    return np.concatenate([np.tile(x, (len(rows), 1)), np.repeat(y, len(columns), axis=0)], axis=1)
 
 
 def crop_region(grid: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

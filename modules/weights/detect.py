@@ -7,6 +7,7 @@ from dataclasses import replace
 from .errors import CheckpointError
 from .files import Header
 from .finding import Finding
+from .fused import split_header, split_keys
 from .keymap import KeyMap
 from .part import Kind, Part, PartsOfFamily, Stranger
 from .reading import examine
@@ -87,7 +88,7 @@ def choose(
 
 def detect_all(header: Header, families: Iterable[PartsOfFamily]) -> tuple[Finding, ...]:
     """One Finding per part that the file holds, largest first; a single unknown one for a strange file."""
-    families = tuple(families)
+    families, header = tuple(families), split_header(header)
     groups = unwrap(header.shapes)
     findings = [examine(header, prefix, keys, families) for prefix, keys in groups.items()]
     findings.sort(key=lambda finding: (finding.part is None, -finding.parameters))
@@ -119,7 +120,7 @@ def sure_parts(keys: Iterable[str], families: Iterable[PartsOfFamily]) -> frozen
     keys alone, so it takes microseconds.
     """
     found: set[tuple[str, Kind]] = set()
-    for prefix, bare in unwrap(keys).items():
+    for prefix, bare in unwrap(split_keys(keys)).items():
         here: set[tuple[str, Kind]] = {
             (family.id, part.kind)
             for family in families

@@ -10,6 +10,7 @@ from .detect import detect
 from .errors import CheckpointError
 from .files import open_weights, read_header
 from .finding import Finding
+from .fused import take
 from .part import Kind, PartsOfFamily
 
 
@@ -29,7 +30,7 @@ def open_part(path: str | Path, finding: Finding) -> dict[str, Tensor]:
 
 def rename(tensors: Mapping[str, Tensor], renames: Mapping[str, str | None]) -> dict[str, Tensor]:
     """The tensors that `renames` names, under our keys."""
-    return {ours: tensors[key] for key, ours in renames.items() if ours is not None}
+    return {ours: take(tensors, key) for key, ours in renames.items() if ours is not None}
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], name: str = "The checkpoint") -> nn.Module:

@@ -14,6 +14,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 Kind = Literal[
     "diffusion_model",
     "vae",
+    "tiny_vae",  # TAESD, where there is no VAE
     "text_encoder",
     "image_encoder",  # CLIP vision
     "image_vae",  # encodes the picture a video starts from, where that is not the VAE

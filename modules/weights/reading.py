@@ -11,6 +11,7 @@ from .dtypes import DTYPES, main_dtype
 from .errors import SHOWN_CHARACTERS, shown
 from .files import Header
 from .finding import Finding
+from .fused import whole
 from .keymap import doubled_keys
 from .part import Part, PartsOfFamily, Shapes
 
@@ -55,7 +56,7 @@ def examine(
     size: dict[str, Any] = {
         "parameters": count,
         "dtype": main_dtype(shapes, header.dtypes),
-        "keys": len(keys),
+        "keys": len(set(map(whole, keys.values()))),
     }
     readings = [
         Reading(family, part, dialect, *keymap.match(keys))

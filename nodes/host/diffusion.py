@@ -18,7 +18,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ...modules.families.family import Family, LatentSpace, Part, Request
+from ...modules.families.family import Family, LatentSpace, Part, Request, Shared
 from ...modules.grid import LatentGrid
 from ...modules.noise import EDMNoise, Noise
 from . import patches, refusals
@@ -34,6 +34,9 @@ NUMBERS = {
     "fps": "fps",
     "motion_bucket_id": "motion_bucket_id",
     "augmentation_level": "noise_aug_strength",
+    # of the host's text node for PixArt
+    "width": "width",
+    "height": "height",
 }
 PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,
@@ -180,8 +183,17 @@ class FamilyModel(comfy.model_base.BaseModel):
         return {name: _condition(name, value, kwargs["device"]) for name, value in named.items()}
 
 
-def _condition(name: str, value: Tensor | int, device: Any) -> Any:
+class SharedCond(comfy.conds.CONDRegular):
+    """One row for all pictures of a conditioning."""
+
+    def process_cond(self, batch_size: int, **kwargs: Any) -> Any:
+        return self._copy_with(self.cond)
+
+
+def _condition(name: str, value: Tensor | Shared | int, device: Any) -> Any:
     """A value in the wrapping by which the host knows how to batch, crop and slice it."""
+    if isinstance(value, Shared):
+        return SharedCond(value.value.to(device))
     if not isinstance(value, Tensor):
         return comfy.conds.CONDConstant(value)
     if name == "c_concat":

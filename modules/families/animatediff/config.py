@@ -22,7 +22,6 @@ ROWS: Mapping[Version, int] = {"v1": 24, "v2": 32, "v3": 32, "SDXL beta": 32, "A
 SDXL_LEVELS = 3
 CLIP_FRAMES = 16
 GROUPS = 32
-HEADS = 8
 # Linear in beta: "linear" to diffusers, "sqrt_linear" to ComfyUI. That of SDXL is linear in its root: "scaled_linear" to
 # diffusers, "linear" to ComfyUI.
 LINEAR = DiscreteNoise("epsilon", 0.00085, 0.012, "linear")

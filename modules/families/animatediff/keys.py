@@ -11,7 +11,7 @@ ATTENTION = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.{p}")
 BLOCK = "transformer_blocks.0."
 OURS = "motion_modules.{j}.temporal_transformer."
 
-_INSIDE: Rows = (
+INSIDE: Rows = (
     *same("norm.{p}", "proj_in.{p}", "proj_out.{p}"),
     *under(
         BLOCK,
@@ -43,7 +43,7 @@ _DIFFUSERS: Rows = (
     ),
 )
 
-ORIGINAL = KeyMap(*(row for place in PLACES for row in under(place + OURS, place + OURS, _INSIDE)))
+ORIGINAL = KeyMap(*(row for place in PLACES for row in under(place + OURS, place + OURS, INSIDE)))
 DIFFUSERS = KeyMap(
     *(row for place in PLACES for row in under(f"{place}motion_modules.{{j}}.", place + OURS, _DIFFUSERS))
 )

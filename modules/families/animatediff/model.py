@@ -5,113 +5,24 @@ clip: (n, c, h, w) with n = b * t. Without a graph a module works on a few pixel
 the group norm leave alone: only that one sees a frame, or a clip, as a whole.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...layers import positions, slabs
+from ...layers import slabs
 from ...layers.attention import Attention
-from ...layers.feed_forward import FeedForward, geglu
+from ...layers.calls import Call, call_layer, fetched, layers_of
 from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_recorded, is_taken_over
-from .config import GROUPS, HEADS, MotionConfig
+from ...layers.temporal_block import AT_ONCE, HEADS, Positions, TemporalBlock, sinusoid_table
+from .config import GROUPS, MotionConfig
 
 GROUP_NORM_EPS = 1e-6
-LAYER_NORM_EPS = 1e-5
-# Numbers inside the feed-forward of the pixels that are worked on at once.
-AT_ONCE = slabs.Budget(cpu=2**21, accelerator=2**26)
 # sequences times heads that every attention kernel takes at once
 MOST_SEQUENCES = 65535
-
-# how a layer is called: as it stands, or with weights that were fetched once for all pixels
-Call = Callable[[nn.Module, Tensor], Tensor]
-
-
-def call_layer(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer as it stands."""
-    return layer(x)
-
-
-class Positions(nn.Module):
-    """The position table of an attention, `pe` (1, rows, c), where the file holds one."""
-
-    def __init__(self, rows: int, channels: int, **factory: Any):
-        super().__init__()
-        self.register_buffer("pe", torch.empty(1, rows, channels, **factory))
-
-
-class TemporalAttention(nn.Module):
-    """Attention of the frames of each pixel to one another."""
-
-    def __init__(self, channels: int, rows: int, ops: Operations, attention: Attention, **factory: Any):
-        super().__init__()
-        self.attention = attention
-        self.to_q = ops.Linear(channels, channels, bias=False, **factory)
-        self.to_k = ops.Linear(channels, channels, bias=False, **factory)
-        self.to_v = ops.Linear(channels, channels, bias=False, **factory)
-        self.to_out = nn.ModuleList([ops.Linear(channels, channels, **factory)])
-        self.pos_encoder = Positions(rows, channels, **factory) if rows else None
-
-    def forward(self, y_ptc: Tensor, call: Call, options: Any) -> Tensor:
-        """What the frames (p, t, c) of p pixels get; their positions are in y."""
-        q_phtd, k_phtd, v_phtd = (
-            call(layer, y_ptc).unflatten(2, (HEADS, -1)).transpose(1, 2)
-            for layer in (self.to_q, self.to_k, self.to_v)
-        )
-        return call(self.to_out[0], self.attention(q_phtd, k_phtd, v_phtd, transformer_options=options))
-
-
-class TemporalBlock(nn.Module):
-    """Two attentions over time, or one, and a feed-forward, each on normed tokens and added to them."""
-
-    def __init__(
-        self, channels: int, config: MotionConfig, ops: Operations, attention: Attention, **factory: Any
-    ):
-        super().__init__()
-        self.rows = config.rows
-        self.attention_blocks = nn.ModuleList(
-            TemporalAttention(channels, config.rows * (number < config.tables), ops, attention, **factory)
-            for number in range(config.attentions)
-        )
-        self.norms = nn.ModuleList(
-            ops.LayerNorm(channels, eps=LAYER_NORM_EPS, **factory) for _ in self.attention_blocks
-        )
-        self.ff = FeedForward(channels, 8 * channels, geglu, ops, **factory)
-        self.ff_norm = ops.LayerNorm(channels, eps=LAYER_NORM_EPS, **factory)
-
-    def forward(self, x_ptc: Tensor, tables: list[Tensor], call: Call, options: Any) -> Tensor:
-        """Tokens (p, t, c) of p pixels; `tables` are the positions (t, c) of each attention."""
-        for attention, norm, table in zip(self.attention_blocks, self.norms, tables, strict=True):
-            y_ptc = attention(_add(call(norm, x_ptc), table), call, options)
-            x_ptc = _add(x_ptc, y_ptc)
-            del y_ptc
-        wide = geglu(call(self.ff.net[0].get_submodule("proj"), call(self.ff_norm, x_ptc)))
-        return _add(x_ptc, call(self.ff.net[2], wide))
-
-    def tables(self, frames: int, like: Tensor, ops: Operations) -> list[Tensor]:
-        """The positions of `frames` frames, (t, c), for each attention; ValueError beyond the table."""
-        if frames > self.rows:
-            raise ValueError(f"This motion module has positions for {self.rows} frames: got {frames}.")
-        own = [attention.pos_encoder for attention in self.attention_blocks]
-        held = [ops.cast(encoder.pe, like)[0, :frames] for encoder in own if encoder is not None]  # type: ignore[union-attr]
-        held = held or [sinusoid_table(frames, like.shape[-1]).to(like)]
-        return [held[0], held[-1]][: len(self.attention_blocks)]
-
-
-def sinusoid_table(rows: int, channels: int) -> Tensor:
-    """sin and cos of p * 10000^(-2i / c) by turns, float32 (rows, c): "Attention is all you need", sec. 3.5."""
-    table = torch.from_numpy(positions.sincos_axis(range(rows), channels)).float()
-    return rearrange(table, "p (two i) -> p (i two)", two=2)
-
-
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y; in place unless a graph is being recorded."""
-    return x + y if is_recorded() else x.add_(y)
 
 
 class MotionTransformer(nn.Module):
@@ -134,7 +45,7 @@ class MotionTransformer(nn.Module):
     def forward(self, x_nchw: Tensor, frames: int, strength: float = 1.0, options: Any = None) -> Tensor:
         """x + strength * change of clips of `frames` frames; ValueError for more than it has positions for."""
         tables = self.block.tables(frames, x_nchw[:0, :, 0, 0], self.ops)
-        if is_recorded() or any(is_taken_over(layer) for layer in self._layers()):
+        if is_recorded() or any(is_taken_over(layer) for layer in layers_of(self)):
             return self._whole(x_nchw, tables, strength, options)
         return self._by_pixels(x_nchw, tables, strength, options)
 
@@ -155,7 +66,9 @@ class MotionTransformer(nn.Module):
         scale_btc1, shift_btc1 = self._norm_maps(x_nchw, frames)
         out_btcl = torch.empty_like(x_btcl)
         clips, _, _, pixels = x_btcl.shape
-        with self._fetched(x_nchw) as call:
+        with fetched(
+            (layer for layer in layers_of(self) if layer is not self.norm), x_nchw, self.ops
+        ) as call:
             for place in self._spans(pixels, clips, frames * channels, x_nchw.device):
                 piece = x_btcl[..., place]
                 normed = torch.addcmul(shift_btc1, piece, scale_btc1).to(piece.dtype)
@@ -187,28 +100,6 @@ class MotionTransformer(nn.Module):
         shape = (-1, 1) if self.joint_norm else (-1, frames)
         scale, shift = (part.unflatten(0, shape) for part in maps)
         return scale, shift
-
-    def _layers(self) -> Iterator[nn.Module]:
-        """Every layer that has weights."""
-        return (layer for layer in self.modules() if any(True for _ in layer.parameters(recurse=False)))
-
-    @contextmanager
-    def _fetched(self, like: Tensor) -> Iterator[Call]:
-        """A way to call the linear layers and the norms over tokens, their weights fetched once."""
-        with ExitStack() as stack:
-            lent = {
-                layer: stack.enter_context(self.ops.weights(layer, like))
-                for layer in self._layers()
-                if layer is not self.norm
-            }
-
-            def call(layer: nn.Module, x: Tensor) -> Tensor:
-                weight, bias = lent[layer]
-                if weight.ndim == 1:
-                    return F.layer_norm(x, weight.shape, weight, bias, LAYER_NORM_EPS)
-                return F.linear(x, weight, bias)
-
-            yield call
 
 
 def over_clips(norm: nn.Module, x_nchw: Tensor, frames: int) -> Tensor:

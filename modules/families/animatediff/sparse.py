@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...layers.temporal_block import HEADS
 from ...weights.part import EmptyOperations, Shapes, check_groups, count_numbered, lengths
-from .config import GROUPS, HEADS, MODULE, TABLE, Base, MotionConfig
+from .config import GROUPS, MODULE, TABLE, Base, MotionConfig
 from .model import MotionModules
 from .sparse_keys import MOTION
 

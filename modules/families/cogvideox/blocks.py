@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...layers import positions, slabs
-from ...layers.attention import Attention
+from ...layers.attention import Attention, packed
 from ...layers.feed_forward import FeedForward, gelu_tanh
 from ...layers.norms import add_gated, modulate
 from ...layers.operations import Operations, is_recorded
@@ -58,9 +58,9 @@ class JointAttention(nn.Module):
         """`normed` makes the tokens here, so that they are freed before attention, at the peak of memory."""
         y_bld = normed()
         q_bhld = self._turned(self.norm_q(self._split(self.to_q(y_bld))), table, text_tokens)
-        k_bhld = _packed(self._turned(self.norm_k(self._split(self.to_k(y_bld))), table, text_tokens))
+        k_bhld = packed(self._turned(self.norm_k(self._split(self.to_k(y_bld))), table, text_tokens))
         y_bld = self.to_v(y_bld)
-        v_bhld = _packed(self._split(y_bld).transpose(1, 2))
+        v_bhld = packed(self._split(y_bld).transpose(1, 2))
         del y_bld
         y_bld = self.attention(q_bhld, k_bhld, v_bhld, transformer_options=transformer_options)
         del q_bhld, k_bhld, v_bhld
@@ -72,11 +72,6 @@ class JointAttention(nn.Module):
     def _turned(self, x_blhd: Tensor, table: Tensor | None, start: int) -> Tensor:
         x_bhld = x_blhd.transpose(1, 2)
         return x_bhld if table is None else positions.rotate(x_bhld, table, start)
-
-
-def _packed(x_bhld: Tensor) -> Tensor:
-    """Head by head in memory on a CPU, whose attention reads keys and values a tenth faster so."""
-    return x_bhld.contiguous() if x_bhld.device.type == "cpu" else x_bhld
 
 
 def feed_forward_in_place(y_bld: Tensor, feed_forward: FeedForward) -> Tensor:

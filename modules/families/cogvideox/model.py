@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ...layers import positions
 from ...layers.attention import Attention
+from ...layers.embedding import NumberEmbedding, embed_patches
 from ...layers.hooks import Places
 from ...layers.network import Factory, Network
-from ...layers.operations import Operations, is_taken_over
+from ...layers.operations import Operations
 from .blocks import NORM_EPS, Block, ExpertNorm
 from .config import CogVideoXConfig
 from .modulation import Modulation, ModulationTable
@@ -48,25 +49,7 @@ class PatchEmbed(nn.Module):
         """Tokens of patches whose cells are in the order c, t, h, w; the convolution is a linear map too."""
         if self.is_linear:
             return self.proj(patches_bln)
-        if is_taken_over(self.proj):
-            cells = patches_bln.unflatten(2, (-1, *self.proj.kernel_size))
-            return self.proj(cells.flatten(0, 1)).reshape(*patches_bln.shape[:2], -1)
-        with self.ops.weights(self.proj, patches_bln) as (weight, bias):
-            return F.linear(patches_bln, weight.flatten(1), bias)
-
-
-class Embedding(nn.Module):
-    """Two linear layers around a SiLU, from a sinusoid to the width of the conditioning."""
-
-    def __init__(self, width: int, time_dim: int, ops: Operations, **factory):
-        super().__init__()
-        self.width = width
-        self.linear_1 = ops.Linear(width, time_dim, **factory)
-        self.linear_2 = ops.Linear(time_dim, time_dim, **factory)
-
-    def forward(self, value_b: Tensor, dtype: torch.dtype) -> Tensor:
-        sinusoid_bd = positions.sinusoid(value_b, self.width).to(dtype)
-        return self.linear_2(F.silu(self.linear_1(sinusoid_bd)))
+        return embed_patches(self.proj, patches_bln, self.ops)
 
 
 class CogVideoXTransformer(Network):
@@ -76,9 +59,9 @@ class CogVideoXTransformer(Network):
         self, config: CogVideoXConfig, ops: Operations, attention: Attention, factory: Factory
     ) -> None:
         self.patch_embed = PatchEmbed(config, ops, **factory)
-        self.time_embedding = Embedding(config.width, config.time_embed_dim, ops, **factory)
+        self.time_embedding = NumberEmbedding(config.width, config.time_embed_dim, ops, **factory)
         if config.ofs_dim:
-            self.ofs_embedding = Embedding(config.ofs_dim, config.time_embed_dim, ops, **factory)
+            self.ofs_embedding = NumberEmbedding(config.ofs_dim, config.time_embed_dim, ops, **factory)
         self.transformer_blocks = nn.ModuleList(
             Block(config, ops, attention, **factory) for _ in range(config.num_layers)
         )
@@ -238,7 +221,8 @@ class CogVideoXTransformer(Network):
         t, h, w = grid
         channels = self.config.width // 4
         time_td = positions.sincos_axis(np.arange(t), channels)
-        plane_nd = positions.sincos_plane(h, w, self.config.width - channels, SINCOS_SCALE)
+        rows, columns = np.arange(h) / SINCOS_SCALE, np.arange(w) / SINCOS_SCALE
+        plane_nd = positions.sincos_plane(rows, columns, self.config.width - channels)
         time_td, plane_nd = (
             torch.from_numpy(table.astype(np.float32)).to(like.device, like.dtype)
             for table in (time_td, plane_nd)

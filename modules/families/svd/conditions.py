@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...layers.positions import sinusoid
+from ..clips import clip_frames, per_frame
 from ..family import Clip, Request
 from .config import GRID, MICRO_CONDITIONS, SVDConfig
 
@@ -16,28 +17,13 @@ FPS, MOTION, NOISE = 7, 127, 0.0  # where a conditioning does not say
 
 def conditions(config: SVDConfig, request: Request) -> dict[str, Tensor | int]:
     """CLIP tokens, image latents a frame, the sinusoids of the numbers, and the frames of one clip."""
-    frames = clip_frames(request)
+    frames = clip_frames(request, "SVD Conditioning")
     return {
         "context": image_tokens(config, request, frames),
         "concat": image_channels(request, frames),
         "y": micro_conditioning(config, request),
         "num_video_frames": frames,
     }
-
-
-def clip_frames(request: Request) -> int:
-    """Frames of one clip; the batch axis may hold several clips behind each other.
-
-    Raises ValueError when the latents are no whole number of clips.
-    """
-    total = request.noise_shape[0]
-    frames = request.clip_frames or total
-    if total % frames:
-        raise ValueError(
-            f"The latent holds {total} frames, the conditioning is for clips of {frames}: give SVD Conditioning "
-            "the latent that goes into the sampler."
-        )
-    return frames
 
 
 def micro_conditioning(config: SVDConfig, request: Request) -> Tensor:
@@ -76,18 +62,6 @@ def image_channels(request: Request, frames: int) -> Tensor:
             f"latent to sample is {tuple(wanted)}: give SVD Conditioning the latent that goes into the sampler."
         )
     return per_frame(image, request, frames, "image latents").expand(request.noise_shape[0], -1, -1, -1)
-
-
-def per_frame(values: Tensor, request: Request, frames: int, name: str) -> Tensor:
-    """Values of one row as they are, values of a whole clip repeated for every clip of the batch."""
-    if values.shape[0] == 1:
-        return values
-    if values.shape[0] != frames:
-        raise ValueError(
-            f"The conditioning holds {name} of {values.shape[0]} frames, a clip has {frames}: give one picture, "
-            "or one for every frame."
-        )
-    return values.repeat(request.noise_shape[0] // frames, *[1] * (values.ndim - 1))
 
 
 def inputs(config: SVDConfig, clip: Clip) -> dict[str, Tensor | int]:

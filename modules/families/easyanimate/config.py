@@ -1,0 +1,85 @@
+"""What EasyAnimate v1's motion module is told: sizes, cells, clips.
+
+aigc-apps/EasyAnimate, tag v1; its motion module of the kind "VanillaGrid".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...weights.part import Shapes, check_groups, count_numbered, lengths
+from ...weights.settings import whole
+from ..family import Limits, Size
+from ..pixart.config import GRID, PixArtConfig
+
+GROUPS = 32
+PLACE = "attn_temporal.temporal_transformer."
+# of the position tables in the file; they are sinusoids and made anew
+ROWS = 4096
+MAX_CELL = 64
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Sizes of one file of motion modules. Defaults are those of easyanimate_v1_mm."""
+
+    num_layers: int = 28
+    # channels of a token
+    width: int = 1152
+    # tokens of a cell along each axis: those of one cell attend to one another in all frames
+    cell: int = 2
+    # of what the modules add
+    strength: float = 1.0
+    rows: int = ROWS
+    tables: int = 0
+    attentions: int = 2
+
+    @property
+    def patch_hw(self) -> int:
+        """Latent cells on a side of what attends together: pictures are whole numbers of them."""
+        return GRID.patch_hw * self.cell
+
+    @property
+    def native_size(self) -> Size:
+        """(width, height, frames) in pixels that it was trained on."""
+        return 512, 512, 80
+
+    @property
+    def limits(self) -> Limits:
+        """No more frames than it has positions for."""
+        return Limits(max_frames=self.rows)
+
+    def check_clip(self, frames: int, cells_h: int, cells_w: int) -> None:
+        """ValueError for a clip, in frames and latent cells, that the grid does not divide, naming the nearest sizes."""
+        self.limits.check("EasyAnimate v1", cells_w, cells_h, frames)
+        for name, cells in (("width", cells_w), ("height", cells_h)):
+            low = cells - cells % self.patch_hw
+            if low != cells:
+                fits = [size * GRID.stride_hw for size in (low, low + self.patch_hw) if size]
+                raise ValueError(
+                    f"EasyAnimate v1 needs sizes in multiples of {self.patch_hw * GRID.stride_hw} pixels: got {name} "
+                    f"{cells * GRID.stride_hw}, use {' or '.join(map(str, fits))}."
+                )
+
+
+def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> GridConfig:
+    """The config of a file by its shapes in our naming; KeyError for a key that it lacks, ValueError for odd shapes."""
+    width = lengths(shapes, f"transformer_blocks.0.{PLACE}proj_in.weight", 2)[0]
+    check_groups((width,), GROUPS)
+    blocks = f"transformer_blocks.0.{PLACE}transformer_blocks.0.attention_blocks."
+    return GridConfig(
+        num_layers=count_numbered(shapes, "transformer_blocks."),
+        width=width,
+        cell=whole(settings or {}, "block_size", GridConfig.cell, MAX_CELL),
+        attentions=count_numbered(shapes, blocks),
+    )
+
+
+def check_fit(name: str, config: GridConfig, base: PixArtConfig) -> None:
+    """ValueError unless the modules of a file have their places in a PixArt transformer."""
+    ours, theirs = (config.num_layers, config.width), (base.num_layers, base.width)
+    if ours != theirs:
+        raise ValueError(
+            f"{name} is an EasyAnimate v1 motion module for {ours[0]} blocks of {ours[1]} channels: this PixArt has "
+            f"{theirs[0]} of {theirs[1]}. Use one made for this checkpoint."
+        )

@@ -1,0 +1,55 @@
+"""What a PixArt transformer is told beside noise and timestep: a prompt, and to 1024-MS the size of the picture."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..clips import clip_frames, per_frame
+from ..family import Clip, Request, Shared
+from .config import GRID, MAX_TEXT_TOKENS, PixArtConfig
+
+
+def conditions(config: PixArtConfig, request: Request) -> dict[str, Any]:
+    """Text features, once for all frames where they have one text; the frames of a clip; what 1024-MS is told."""
+    frames = clip_frames(request)
+    named: dict[str, Any] = {"num_video_frames": frames}
+    if request.context is not None:
+        texts = per_frame(check_text_width(config, request.context), request, frames, "prompts")
+        named["context"] = Shared(texts) if len(texts) == 1 else texts
+    if config.sized:
+        named["size_n3"] = size_of(request)
+    return named
+
+
+def check_text_width(config: PixArtConfig, context_bld: Tensor) -> Tensor:
+    """The features; ValueError when the prompt was encoded by a text encoder of another width."""
+    if context_bld.shape[-1] != config.text_dim:
+        raise ValueError(
+            f"The prompt was encoded to {context_bld.shape[-1]} numbers a token, this PixArt {config.variant} checkpoint "
+            f"takes {config.text_dim}: use the CLIP output of the loader that loaded the model."
+        )
+    return context_bld
+
+
+def size_of(request: Request) -> Tensor:
+    """Height and width in pixels and height / width (1, 3): those that the conditioning names, else the latents' own."""
+    height, width = (
+        request.numbers.get(name, cells * GRID.stride_hw)
+        for name, cells in zip(("height", "width"), request.noise_shape[-2:], strict=True)
+    )
+    return torch.tensor([[height, width, height / width]])
+
+
+def inputs(config: PixArtConfig, clip: Clip) -> dict[str, Any]:
+    """Arguments of the transformer for a batch of clips: noise, and a prompt of as many tokens as there may be."""
+    width, height = GRID.latent_size(clip.width, clip.height)
+    rows = clip.count * clip.num_frames
+    size = [float(clip.height), float(clip.width), clip.height / clip.width]
+    return {
+        "x_nchw": torch.randn(rows, config.in_channels, height, width),
+        "timestep_n": torch.randint(0, 1000, (1,)).expand(rows).float(),
+        "context_gld": torch.randn(clip.count, MAX_TEXT_TOKENS, config.text_dim),
+        "num_video_frames": clip.num_frames,
+        **({"size_n3": torch.tensor([size]).expand(rows, -1)} if config.sized else {}),
+    }
