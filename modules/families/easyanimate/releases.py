@@ -12,7 +12,7 @@ RELEASES: tuple[Release, ...] = (
         repository=EASYANIMATE,
         file="Motion_Module/easyanimate_v1_mm.safetensors",
         kind="motion_module",
-        variant="v1",
+        variant="v1 motion module",
         # trained at 80 frames, 12 a second
         size=(512, 512, 80),
     ),
