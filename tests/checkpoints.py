@@ -38,9 +38,9 @@ PUBLISHED = {  # specs: the number of keys of every published file
     "animatediff-sparsectrl-rgb": 486,
     "animatediff-sparsectrl-rgb-comfy": 486,
     "animatediff-sparsectrl-scribble": 500,
-    "pixart-512": 603,
-    "pixart-1024": 611,
-    # with the learned text of no caption and the positions, which are dropped
+    "pixart-512": 604,
+    "pixart-1024": 612,
+    # with the positions, which are dropped as the learned text for no caption is
     "pixart-512-original": 437,
     "pixart-1024-original": 445,
     "easyanimate-v1-mm": 784,
