@@ -156,7 +156,10 @@ class FamilyModel(comfy.model_base.BaseModel):
         self.model_sampling = sampling_of(noise)
         # read by nodes that patch by width, such as FreeU
         model_config.unet_config["model_channels"] = self.diffusion_model.places.width
-        self.notes = recipe.notes  # an object patch may put others in their place
+        # object patches may put others in their place
+        self.notes = recipe.notes
+        # of a clip, where a conditioning does not say
+        self.clip_frames: int | None = None
 
     @property
     def recipe(self) -> ModelRecipe:
@@ -168,7 +171,7 @@ class FamilyModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The network's inputs beside latents and time, as the family makes them from the conditioning."""
-        frames = kwargs.get(NUM_FRAMES)
+        frames = kwargs.get(NUM_FRAMES, self.clip_frames)
         request = Request(
             tuple(kwargs["noise"].shape),
             kwargs.get("cross_attn"),

@@ -54,6 +54,21 @@ def swap_layers(model: Any, layers: Layers) -> Any:
     return clone
 
 
+def layer_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of the weights of layers that were put into a MODEL's network, by their places there."""
+    prefix = "diffusion_model."
+    layers = {
+        place.removeprefix(prefix): layer
+        for place, layer in model.object_patches.items()
+        if place.startswith(prefix) and isinstance(layer, nn.Module)
+    }
+    return {
+        f"{place}.{key}": tuple(value.shape)
+        for place, layer in layers.items()
+        for key, value in layer.state_dict().items()
+    }
+
+
 class EachDevice:
     """The same layers once for every device: the host hands one device's to all copies of a MODEL."""
 

@@ -22,10 +22,9 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PictureRecipe:
-    """Where the weights of a UNet and of a VAE come from, each in its own names; asked once more for a deep clone."""
+    """Where the weights of a UNet come from, in its own names; asked once more for a deep clone."""
 
     open_unet: Callable[[], Weights]
-    open_vae: Callable[[], Weights]
 
 
 def unet_settings(shapes: Shapes) -> dict[str, Any]:
@@ -84,13 +83,13 @@ def load_model(recipe: PictureRecipe, disable_dynamic: bool = False) -> Any:
 
 
 @torch.inference_mode(False)
-def load_vae(recipe: PictureRecipe) -> comfy.sd.VAE:
-    """The host's VAE around TAESD."""
-    vae = comfy.sd.VAE(sd=recipe.open_vae())
-    vae.patcher.cached_patcher_init = (_load_vae_patcher, (recipe,))
+def load_vae(open_weights: Callable[[], Weights]) -> comfy.sd.VAE:
+    """The host's VAE around weights that it knows by their names, such as Stable Diffusion's or TAESD's."""
+    vae = comfy.sd.VAE(sd=open_weights())
+    vae.patcher.cached_patcher_init = (_load_vae_patcher, (open_weights,))
     return vae
 
 
-def _load_vae_patcher(recipe: PictureRecipe, disable_dynamic: bool = False) -> Any:
-    patcher = load_vae(recipe).patcher
+def _load_vae_patcher(open_weights: Callable[[], Weights], disable_dynamic: bool = False) -> Any:
+    patcher = load_vae(open_weights).patcher
     return patcher.clone(disable_dynamic=True) if disable_dynamic and patcher.is_dynamic() else patcher

@@ -18,6 +18,7 @@ from ...modules.noise import NEAR_TERMINAL
 from . import compat, injection
 from .diffusion import CONCAT
 from .guards import NUM_FRAMES
+from .latents import set_conditioning
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
@@ -207,13 +208,17 @@ def with_clips(model: Any, frames: int, *conditionings: Any, total: int) -> tupl
     """(MODEL, CONDITIONINGs) told that a batch of `total` frames holds clips of `frames`.
 
     The host's SVD takes a batch for one clip, and stretches pictures of one clip over all of it. Others are as they
-    were: ours are told by their conditioning, image models see every frame alone unless they have motion modules.
+    were: image models see every frame alone unless they have motion modules.
     """
     if injection.has_motion(model):
         clone = model.clone()
         injection.set_clip_frames(clone, frames)
         return clone, *conditionings
-    if not isinstance(model.model, comfy.model_base.SVD_img2vid) or total == frames:
+    if total == frames:
+        return model, *conditionings
+    if getattr(model.model, "recipe", None) is not None:
+        return model, *(set_conditioning(entries, **{NUM_FRAMES: frames}) for entries in conditionings)
+    if not isinstance(model.model, comfy.model_base.SVD_img2vid):
         return model, *conditionings
 
     def told(executor: Any, *args: Any, **kwargs: Any) -> Tensor:

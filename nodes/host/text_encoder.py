@@ -28,34 +28,37 @@ class TextRecipe:
     open_weights: Callable[[], dict[str, Tensor]]  # in HF names
     weight_dtype: torch.dtype
     parameters: int
-    max_tokens: int  # prompts are cut to it and padded up to it, end token included
+    max_tokens: int  # prompts are cut to it, end token included
     check: Check = unchecked
+    pads: bool = True  # up to `max_tokens`
+    prepare: Callable[[str], str] = str  # of a text, before it is cut into tokens
 
 
-def tokenizer_class(max_tokens: int, check: Check) -> type:
-    """The host's T5 tokenizer, padded and cut to `max_tokens` (226 for CogVideoX, arXiv 2408.06072).
+def tokenizer_class(recipe: TextRecipe) -> type:
+    """The host's T5 tokenizer, cut to the recipe's tokens (226 for CogVideoX, arXiv 2408.06072), and padded or not.
 
-    The host's own `cogvideox` type pads but does not cut; the transformer never saw a longer text. `check` is
+    The host's own `cogvideox` type pads but does not cut; the transformer never saw a longer text. The check is
     asked with every text: it comes before the weights are looked at, through every clone of the CLIP.
     """
+    shortest = recipe.max_tokens if recipe.pads else 1
 
     class ExactT5Tokenizer(comfy.text_encoders.sd3_clip.T5XXLTokenizer):
         def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None):
-            super().__init__(embedding_directory, tokenizer_data or {}, min_length=max_tokens)
+            super().__init__(embedding_directory, tokenizer_data or {}, min_length=shortest)
 
         def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> Any:
-            kwargs["min_length"] = max_tokens
+            kwargs["min_length"] = shortest
             batches = super().tokenize_with_weights(text, return_word_ids, **kwargs)
-            return [cut_tokens(batch, max_tokens) for batch in batches]
+            return [cut_tokens(batch, recipe.max_tokens) for batch in batches]
 
     class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
         def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None):
             inner = {"clip_name": NAME, "tokenizer": ExactT5Tokenizer, "name": NAME}
             super().__init__(embedding_directory, tokenizer_data or {}, **inner)
 
-        def tokenize_with_weights(self, *args: Any, **kwargs: Any) -> Any:
-            check()
-            return super().tokenize_with_weights(*args, **kwargs)
+        def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
+            recipe.check()
+            return super().tokenize_with_weights(recipe.prepare(text), *args, **kwargs)
 
     return Tokenizer
 
@@ -81,7 +84,7 @@ def host_config(sizes: T5Config) -> dict[str, Any]:
 
 
 def model_class(sizes: T5Config, dtype: torch.dtype, quantization: Any) -> type:
-    """The host's T5 at the given sizes, without attention masks: CogVideoX attends to the padding."""
+    """The host's T5 at the given sizes, without attention masks: where there is padding, as for CogVideoX, it is seen."""
 
     class SizedT5(comfy.sd1_clip.SDClipModel):
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None):
@@ -125,7 +128,7 @@ def load_clip(recipe: TextRecipe) -> comfy.sd.CLIP:
     weights, _ = comfy.utils.convert_old_quants(recipe.open_weights(), "", metadata={})
     found = comfy.text_encoders.sd3_clip.t5_xxl_detect(weights)
     model = model_class(recipe.sizes, recipe.weight_dtype, found.get("t5_quantization_metadata"))
-    tokenizer = tokenizer_class(recipe.max_tokens, recipe.check)
+    tokenizer = tokenizer_class(recipe)
     target = comfy.supported_models_base.ClipTarget(tokenizer, model)
     # handed in, since layers of quantised weights are none before them, and the host may move them at once
     clip = comfy.sd.CLIP(target, parameters=recipe.parameters, state_dict=[weights])

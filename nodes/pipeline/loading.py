@@ -1,6 +1,7 @@
 """Checkpoints to MODEL, CLIP, CLIP_VISION and VAE of the host."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -100,15 +101,20 @@ def load_svd(model: str, image_encoder: str, vae: str, weight_dtype: str) -> tup
     return patcher, load_image_encoder(SVD, model, image_encoder), load_frames_vae(SVD, model, vae)
 
 
-def load_model(family: Family, source: Source, weight_dtype: str) -> object:
-    """The MODEL of a family's diffusion network."""
-    finding = source.finding
+def load_model(family: Family, source: Source, weight_dtype: str, over: Source | None = None) -> object:
+    """The MODEL of a family's diffusion network; what `over` holds takes the place of its weights."""
+    finding, sources = source.finding, (source, *(() if over is None else (over,)))
+
+    def check() -> None:
+        for one in sources:
+            one.check()
+
     recipe = diffusion.ModelRecipe(
         family=family,
         part=finding.part,
         config=finding.config,
-        fill=source.fill,
-        check=source.check,
+        fill=source.fill if over is None else _laid_over(source, over),
+        check=check,
         notes=source.notes,
         weight_dtype=getattr(torch, finding.dtype),
         parameters=finding.parameters,
@@ -117,8 +123,24 @@ def load_model(family: Family, source: Source, weight_dtype: str) -> object:
     return diffusion.load_model(recipe)
 
 
-def load_text_encoder(family: Family, model: str, chosen: str, max_tokens: int) -> object:
-    """The CLIP of a T5 encoder that pads and cuts prompts to what the transformer was trained on."""
+def _laid_over(source: Source, over: Source) -> diffusion.Fill:
+    """A function that fills a network with the weights of one source where the other has none."""
+
+    def fill(module: torch.nn.Module, dtype: torch.dtype) -> None:
+        assign(module, {**source.open(), **over.open()}, dtype)
+
+    return fill
+
+
+def load_text_encoder(
+    family: Family,
+    model: str,
+    chosen: str,
+    max_tokens: int,
+    pads: bool = True,
+    prepare: Callable[[str], str] = str,
+) -> object:
+    """The CLIP of a T5 encoder that prepares, cuts and pads prompts as they were in the transformer's training."""
     source = source_of(family, model, chosen, "text_encoder")
     recipe = text_encoder.TextRecipe(
         sizes=source.finding.config,
@@ -127,6 +149,8 @@ def load_text_encoder(family: Family, model: str, chosen: str, max_tokens: int) 
         parameters=source.finding.parameters,
         max_tokens=max_tokens,
         check=source.check,
+        pads=pads,
+        prepare=prepare,
     )
     return text_encoder.load_clip(recipe)
 

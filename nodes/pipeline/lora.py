@@ -16,6 +16,7 @@ from ...modules.weights.files import FileIdentity, Header, file_identity, open_w
 from ...modules.weights.lora import NETWORK, LoRA, check_match, check_values, match_lora, with_alphas
 from ...modules.weights.lora_names import Names, names_of, text_names
 from ..host import lora as host_lora
+from ..host import patching
 from . import models
 from .lora_report import Told, report
 
@@ -111,7 +112,7 @@ def network_of(model: Any) -> Network | None:
     """The names of a MODEL of this pack, or of the host's whose tensors are of a family known here; None for others."""
     recipe = getattr(model.model, "recipe", None)
     if recipe is not None:
-        names = names_of(recipe.part, recipe.part.shapes(recipe.config))
+        names = names_of(recipe.part, {**recipe.part.shapes(recipe.config), **patching.layer_shapes(model)})
         return Network(names, NETWORK, {module: f"{NETWORK}{module}.weight" for module in names.weights})
     finding = recognise(model.model.diffusion_model.state_dict(), FAMILIES)
     if not finding.complete or finding.part is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...modules.families import ANIMATEDIFF
+from ...modules.families import ANIMATEDIFF, EASYANIMATE
 from ...modules.families.animatediff import MODULES, VERSIONS
 from ...modules.families.animatediff.config import (
     LINEAR,
@@ -23,10 +23,10 @@ from ...modules.weights.errors import CheckpointError
 from ...modules.weights.files import FileIdentity
 from ..host import backend, diffusion, guards, injection
 from ..host.description import VideoModel, attach, describe
-from . import loading, models
+from . import grid_motion, loading, models
 
 KIND = "motion_module"
-FROM_FILE = "from the file"
+FROM_FILE = grid_motion.FROM_FILE
 NAMED = (FROM_FILE, *VERSIONS)
 AS_TRAINED, KEEP = "as trained", "use existing"
 # the words of AnimateDiff-Evolved, which name ComfyUI's schedules: its "linear" is linear in the root of beta
@@ -51,8 +51,8 @@ class Settings:
 
 
 def list_modules() -> list[str]:
-    """Names of the files that may hold motion modules."""
-    return models.list_parts(ANIMATEDIFF, KIND)
+    """Names of the files that may hold motion modules, of AnimateDiff or of EasyAnimate v1."""
+    return sorted({*models.list_parts(ANIMATEDIFF, KIND), *models.list_parts(EASYANIMATE, KIND)})
 
 
 def post_problem(name: str | None, version: str | None) -> str | None:
@@ -60,7 +60,11 @@ def post_problem(name: str | None, version: str | None) -> str | None:
     if name is None:
         return None
     try:
-        finding = _open(name).find(ANIMATEDIFF, KIND)
+        checkpoint = _open(name)
+        if checkpoint.has(EASYANIMATE, KIND):
+            grid_motion.check_file(checkpoint, version or FROM_FILE)
+            return None
+        finding = checkpoint.find(ANIMATEDIFF, KIND)
         if version is not None:
             named(finding.name, finding.config, version)
     except ValueError as error:
@@ -102,7 +106,13 @@ def named(file: str, config: MotionConfig, version: str) -> MotionConfig:
 
 def apply(model: Any, name: str, settings: Settings, node: str) -> Any:
     """A clone of an image MODEL with motion modules; ValueError for a MODEL or a file that do not fit one another."""
-    source = _open(name).source(ANIMATEDIFF, KIND, backend.maps_weights())
+    checkpoint = _open(name)
+    if checkpoint.has(EASYANIMATE, KIND):
+        grid_motion.check_file(checkpoint, settings.version)
+        return grid_motion.apply(
+            model, checkpoint, settings.strength, settings.num_frames, SCHEDULES[settings.schedule], node
+        )
+    source = checkpoint.source(ANIMATEDIFF, KIND, backend.maps_weights())
     config = named(source.finding.name, source.finding.config, settings.version)
     _check_model(model, source.finding.name, config, node)
     described = _description(model, config, settings.schedule, node)

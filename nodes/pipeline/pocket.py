@@ -53,7 +53,7 @@ def fingerprint(name: str | None) -> list[FileIdentity]:
 def load_pocket(name: str) -> tuple[object, object, object]:
     """MODEL, CLIP and VAE of the host."""
     pocket = find_pocket(name)
-    recipe = picture_model.PictureRecipe(partial(pocket.open, UNET), partial(pocket.open, VAE))
+    recipe = picture_model.PictureRecipe(partial(pocket.open, UNET))
     text = pocket.open(TEXT)
     words = text_encoder.TextRecipe(
         sizes=pocket.text,
@@ -65,4 +65,4 @@ def load_pocket(name: str) -> tuple[object, object, object]:
     model = picture_model.load_model(recipe)
     described = description.describe(model, "Pocket Loader")
     description.attach(model, dataclasses.replace(described, label="Pocket SD", native_size=NATIVE_SIZE))
-    return model, text_encoder.load_clip(words), picture_model.load_vae(recipe)
+    return model, text_encoder.load_clip(words), picture_model.load_vae(partial(pocket.open, VAE))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kinetograph.tests import packs, tiny, tiny_svd
+from kinetograph.tests import packs, tiny, tiny_pixart, tiny_svd
 from kinetograph.tools import hosts
 from kinetograph.tools.server import Server
 
@@ -64,6 +64,7 @@ def base(tmp_path_factory):
     tiny_svd.write_file(base / "models" / "SVD" / "tiny-svd.safetensors")
     tiny_svd.write_pipeline(base / "models" / "SVD" / "tiny-svd")
     (base / "models" / "SVD" / UNREADABLE).mkdir(mode=0)
+    tiny_pixart.write_all(base / "models")
     return base
 
 

@@ -11,6 +11,7 @@ from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from ...weights.settings import whole
 from ..family import Limits, Size
 from ..pixart.config import GRID, PixArtConfig
+from ..svd.config import told_size
 
 GROUPS = 32
 PLACE = "attn_temporal.temporal_transformer."
@@ -30,6 +31,8 @@ class GridConfig:
     cell: int = 2
     # of what the modules add
     strength: float = 1.0
+    # width and height in pixels, frames, that it was trained on
+    native_size: Size = (512, 512, 80)
     rows: int = ROWS
     tables: int = 0
     attentions: int = 2
@@ -38,11 +41,6 @@ class GridConfig:
     def patch_hw(self) -> int:
         """Latent cells on a side of what attends together: pictures are whole numbers of them."""
         return GRID.patch_hw * self.cell
-
-    @property
-    def native_size(self) -> Size:
-        """(width, height, frames) in pixels that it was trained on."""
-        return 512, 512, 80
 
     @property
     def limits(self) -> Limits:
@@ -64,13 +62,15 @@ class GridConfig:
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> GridConfig:
     """The config of a file by its shapes in our naming; KeyError for a key that it lacks, ValueError for odd shapes."""
+    settings = settings or {}
     width = lengths(shapes, f"transformer_blocks.0.{PLACE}proj_in.weight", 2)[0]
     check_groups((width,), GROUPS)
     blocks = f"transformer_blocks.0.{PLACE}transformer_blocks.0.attention_blocks."
     return GridConfig(
         num_layers=count_numbered(shapes, "transformer_blocks."),
         width=width,
-        cell=whole(settings or {}, "block_size", GridConfig.cell, MAX_CELL),
+        cell=whole(settings, "block_size", GridConfig.cell, MAX_CELL),
+        native_size=told_size(settings, GridConfig.native_size),
         attentions=count_numbered(shapes, blocks),
     )
 

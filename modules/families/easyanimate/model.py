@@ -38,11 +38,15 @@ class GridTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TemporalBlock(width, config, ops, attention, **factory)])
         self.proj_out = ops.Linear(width, width, **factory)
 
+    @property
+    def block(self) -> TemporalBlock:
+        return self.transformer_blocks[0]  # type: ignore[return-value]
+
     def forward(self, x_nld: Tensor, layout: Layout, options: Any) -> Tensor:
         """x + strength * change; in place unless a graph is being recorded."""
         tables = [
             table.repeat_interleave(self.cell**2, dim=0)
-            for table in self.transformer_blocks[0].tables(layout.frames, x_nld[:0, 0], self.ops)
+            for table in self.block.tables(layout.frames, x_nld[:0, 0], self.ops)
         ]
         scale_n1d, shift_n1d = self._norm_maps(x_nld)
         cells = (
@@ -82,7 +86,7 @@ class GridTransformer(nn.Module):
         y = torch.addcmul(shift, x, scale).to(x.dtype)
         tokens = rearrange(y, "b f h n w m d -> (b h w) (f n m) d")
         del y
-        tokens = self.transformer_blocks[0](call(self.proj_in, tokens), tables, call, options)
+        tokens = self.block(call(self.proj_in, tokens), tables, call, options)
         tokens = call(self.proj_out, tokens)
         if self.strength != 1:
             tokens = self.strength * tokens

@@ -1,7 +1,8 @@
 """State-dict keys of PixArt checkpoints: diffusers' names, which are ours, and those of PixArt-alpha's own .pth files."""
 
 from ...weights.fused import part_of
-from ...weights.keymap import KeyMap, Rows, same
+from ...weights.keymap import KeyMap, Rows, dropped, same, under
+from ..animatediff.keys import INSIDE
 
 BLOCK = "transformer_blocks.{i}."
 THEIRS = "blocks.{i}."
@@ -13,6 +14,9 @@ EMBEDDERS = {
 # the learned text of a prompt that was left out in training: empty prompts stand for it
 SILENCE = "y_embedding"
 
+# EasyAnimate v1's motion module in a block
+MOTION: Rows = under("attn_temporal.temporal_transformer.", "attn_temporal.temporal_transformer.", INSIDE)
+
 DIFFUSERS = KeyMap(
     *same("pos_embed.proj.{p}", "scale_shift_table", "proj_out.{p}", BLOCK + "scale_shift_table"),
     *same("caption_projection.linear_{n}.{p}", "adaln_single.linear.{p}"),
@@ -20,6 +24,8 @@ DIFFUSERS = KeyMap(
     *same(*(f"{BLOCK}attn{n}.to_{name}.{{p}}" for n in (1, 2) for name in ("q", "k", "v", "out.0"))),
     *same(BLOCK + "ff.net.0.proj.{p}", BLOCK + "ff.net.2.{p}"),
     (f"caption_projection.{SILENCE}", None),
+    # EasyAnimate v1's training saves both together; its motion module is another part
+    *dropped(under(BLOCK, BLOCK, MOTION)),
 )
 
 

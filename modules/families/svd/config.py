@@ -85,7 +85,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> SV
     _check_channels(in_channels, out_channels)
     _check_conditions(adm_dim, settings)
     exvideo = "input_blocks.1.1.positional.embeddings" in shapes
-    width, height, num_frames = _native_size(settings, EXVIDEO_SIZE if exvideo else SVDConfig().native_size)
+    width, height, num_frames = told_size(settings, EXVIDEO_SIZE if exvideo else SVDConfig().native_size)
     return SVDConfig(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -109,7 +109,7 @@ def read_extension_config(shapes: Shapes, settings: Mapping[str, Any] | None = N
     settings = settings or {}
     places = ("input_blocks.1.1", "input_blocks.4.1", "input_blocks.7.1", "middle_block.1")
     channels = tuple(lengths(shapes, f"{place}.time_stack.0.norm_in.weight", 1)[0] for place in places)
-    width, height, num_frames = _native_size(settings, EXVIDEO_SIZE)
+    width, height, num_frames = told_size(settings, EXVIDEO_SIZE)
     return SVDConfig(
         channels=channels,
         head_dim=_head_dim(channels, settings),
@@ -126,7 +126,7 @@ def untold(config: SVDConfig) -> dict[str, int]:
     return {"head_dim": config.head_dim, **size}
 
 
-def _native_size(settings: Mapping[str, Any], published: tuple[int, int, int]) -> tuple[int, int, int]:
+def told_size(settings: Mapping[str, Any], published: tuple[int, int, int]) -> tuple[int, int, int]:
     """(width, height, frames) as a file tells them, else as published. ValueError unless whole positive numbers."""
     width, height, num_frames = published
     return (
