@@ -17,7 +17,7 @@ SETTINGS: dict[str, Any] = {"num_attention_heads": 4, "sample_size": 64}
 WIDTH, LAYERS = 96, 6
 MODEL = FOLDER / "Diffusion_Transformer" / "pocket-pixart.safetensors"
 MOTION = FOLDER / "Motion_Module" / "pocket-easyanimate.safetensors"
-STYLE = FOLDER / "Personalized_Model" / "pocket-outline-lora.safetensors"
+STYLE = FOLDER / "Personalized_Model" / "pocket-chalk-lora.safetensors"
 CELLS = 8  # latent cells on a side
 # what unit noise is in a token at first, its position having a length of (WIDTH / 2) ** 0.5
 NOISE_GAIN = 0.5

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...modules.families.easyanimate.model import GridModules
 
 BATCH = 6
+CHECK_EVERY = 500
 
 
 def build_motion() -> "GridModules":
@@ -81,4 +82,4 @@ def train_motion(out: Path, base_run: Path, total: int) -> None:
     """Train to `total` steps in all, going on from the last saved one."""
     captions = Captions()
     base = trained_base(base_run, captions)[0].requires_grad_(False)
-    train_clips(out, GridTraining(base, captions), total, BATCH)
+    train_clips(out, GridTraining(base, captions), total, BATCH, CHECK_EVERY)

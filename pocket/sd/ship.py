@@ -1,5 +1,6 @@
 """Writes the trained parts as files in the published layouts, fp16."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,15 +35,19 @@ def write_base(model: TextToStill, vae: nn.Module, words: Vocabulary, file: Path
         VAE: dict(vae.state_dict()),
         TEXT: text_weights(model.text, words),
     }
-    weights = {prefix + key: value for prefix, part in parts.items() for key, value in half(part).items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, file, metadata={"format": "pt"})
+    weights = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
+    write_half(weights, file)
 
 
 def write_motion(motion: nn.Module, file: Path = MOTION) -> None:
-    """The motion modules under the names of AnimateDiff's own files, which are ours."""
+    """The motion modules under the names of their published files, which are ours."""
+    write_half(dict(motion.state_dict()), file)
+
+
+def write_half(weights: dict[str, Tensor], file: Path, **said: str) -> None:
+    """A file of fp16 weights, with more words in its metadata."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(dict(motion.state_dict())), file, metadata={"format": "pt"})
+    save_file(half(weights), file, metadata={"format": "pt", **said})
 
 
 def write_lora(lora: MotionLoRA, file: Path) -> None:
@@ -52,8 +57,7 @@ def write_lora(lora: MotionLoRA, file: Path) -> None:
     for layer, name in lora_names(halves).items():
         down, up = halves[layer]
         weights |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(weights), file, metadata={"format": "pt"})
+    write_half(weights, file)
 
 
 def ship_sd(runs: Path) -> None:
@@ -67,13 +71,14 @@ def ship_sd(runs: Path) -> None:
     pair.load_state_dict(torch.load(runs / "sd_pans" / "state.pt", weights_only=True))
     for way, file in (("left", PAN_LEFT), ("right", PAN_RIGHT)):
         write_lora(pair[way], file)  # type: ignore[arg-type]
-    write_log(runs)
-
-
-def write_log(runs: Path, file: Path = LOG) -> None:
-    """Losses of every part and what was seen on the way, one row a line."""
     names = ("decoder", "encoder", "base", "motion", "pan_left", "pan_right")
-    rows = {name: read_log(runs / f"sd_{name}" / "log.jsonl") for name in names}
-    rows |= {f"{name}_checks": read_log(runs / f"sd_{name}" / "checks.jsonl") for name in names[2:]}
+    write_log({name: runs / f"sd_{name}" for name in names})
+
+
+def write_log(parts: Mapping[str, Path], file: Path = LOG) -> None:
+    """Losses of every part and what was seen on the way, one row a line."""
+    rows = {name: read_log(run / "log.jsonl") for name, run in parts.items()}
+    checks = {f"{name}_checks": read_log(run / "checks.jsonl") for name, run in parts.items()}
+    rows |= {name: seen for name, seen in checks.items() if seen}
     lines = [f'  "{name}": {rows_of(part)}' for name, part in rows.items()]
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

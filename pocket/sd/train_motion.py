@@ -151,7 +151,9 @@ def train_motion(out: Path, base_run: Path, total: int) -> None:
     train_clips(out, MotionTraining(trained_base(base_run, words)[0], words), total, BATCH)
 
 
-def train_clips(out: Path, training: ClipTraining, total: int, batch: int) -> None:
+def train_clips(
+    out: Path, training: ClipTraining, total: int, batch: int, check_every: int = CHECK_EVERY
+) -> None:
     """Train motion modules to `total` steps in all on so many clips each."""
 
     def learn(step: int) -> dict[str, float]:
@@ -159,5 +161,5 @@ def train_clips(out: Path, training: ClipTraining, total: int, batch: int) -> No
         clips = [captioned(FIRST_SEED + step * batch + i) for i in range(batch)]
         return {"lr": lr, **training.step(clips, lr, step)}
 
-    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, check_every)
     train(out, training, plan, learn, lambda: check(training))
