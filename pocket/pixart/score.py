@@ -61,7 +61,9 @@ def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
         model=listed(MODEL),
         text_encoder=listed(TEXT_AND_VAE),
         vae=listed(TEXT_AND_VAE),
-        weight_dtype="default",
+        weight_dtype="auto",
+        personalized="none",
+        captions="lower case",
     )
     if order.module:
         graph["motion"] = pocket_sd.motion_node("loader", order.module)
