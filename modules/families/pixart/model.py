@@ -20,7 +20,7 @@ from ...layers.embedding import NumberEmbedding, embed_patches
 from ...layers.hooks import Places
 from ...layers.network import Factory, Network
 from ...layers.norms import modulate
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .blocks import Block, Layout, norm, spans
 from .config import GRID, PixArtConfig
 
@@ -147,6 +147,10 @@ class PixArtTransformer(Network):
 
     def _embed(self, x_nchw: Tensor, layout: Layout) -> Tensor:
         p = GRID.patch_hw
+        if is_recorded():
+            # as trained, bit for bit
+            tokens_nld = rearrange(self.pos_embed.proj(x_nchw), "n d h w -> n (h w) d")
+            return tokens_nld + self._positions(layout, x_nchw)
         patches_nlc = rearrange(x_nchw, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
         return embed_patches(self.pos_embed.proj, patches_nlc, self.ops) + self._positions(layout, x_nchw)
 
