@@ -160,10 +160,10 @@ def test_a_token_reaches_its_cell_in_all_frames_and_nothing_else(graph):
     """Two tokens of a frame change places, which no group norm sees."""
     ours, frames, height, width = grid(), 4, 6, 8
     x = tokens(frames, height, width)
-    one, other = (1, 2), (4, 7)
-    swapped = rearrange(x, "f (h w) c -> f h w c", h=height).clone()
-    swapped[2, *one], swapped[2, *other] = swapped[2, *other].clone(), swapped[2, *one].clone()
-    outs = [run(ours, y.reshape(x.shape), frames, height, width, graph) for y in (x, swapped)]
+    # in rows 1 and 4, columns 2 and 7
+    places, swapped = [1 * width + 2, 4 * width + 7], x.clone()
+    swapped[2, places] = x[2, places[::-1]]
+    outs = [run(ours, y, frames, height, width, graph) for y in (x, swapped)]
     change = (outs[1] - outs[0]).abs().amax(dim=2).view(frames, height, width)
     reached = torch.zeros(frames, height, width, dtype=torch.bool)
     reached[:, 0:2, 2:4] = reached[:, 4:6, 6:8] = True
