@@ -7,7 +7,7 @@ import torch
 from kinetograph.benchmarks import peers
 from kinetograph.tests.checkpoints import BY_NAME
 
-PIXART, MODULES = BY_NAME["pixart-512"].shapes, BY_NAME["easyanimate-v1-mm"].shapes
+PIXART, MODULES = BY_NAME["easyanimate-portrait"].shapes, BY_NAME["easyanimate-v1-mm"].shapes
 HUNYUAN = {"num_attention_heads": 2, "attention_head_dim": 8, "cross_attention_dim": 8}
 
 
@@ -117,18 +117,14 @@ STRANGERS = {
     "EasyAnimate VAE": (vae, "is a video VAE of EasyAnimate V2 to V5.1"),
     "EasyAnimate v1, space-time attention": (
         lambda: {**PIXART, "t_pos.pe": (1, 4096, 1152)},
-        "is a model of EasyAnimate v1 whose attention is over space and time at once, which was never published",
+        "is a model of EasyAnimate v1 with attention over space and time at once (never published), which is not",
     ),
     "EasyAnimate v1, patches over time": (
         lambda: {
             **PIXART,
             **{f"{name}.conv.weight": (1152, 1152, 2) for name in ("pos_embed.proj_t", "unpatch1d")},
         },
-        "is a model of EasyAnimate v1 that folds frames into patches, which was never published",
-    ),
-    "EasyAnimate v1 in one file": (
-        lambda: {**PIXART, **MODULES},
-        "is PixArt and a motion module of EasyAnimate v1 in one file, as its training saves them. Put the keys",
+        "is a model of EasyAnimate v1 with patches over time (never published), which is not supported. Use easyanimate_v1_mm",
     ),
     "PixArt ControlNet": (
         lambda: _handful(

@@ -10,26 +10,20 @@ from ...weights.part import Stranger
 
 V1 = "easyanimate_v1_mm.safetensors on PixArt-XL-2-512x512"
 FUN = f"Use {V1}, or a model of CogVideoX-Fun, by the same authors."
-# of PixArt's blocks, with which V1 to V3 begin
-BLOCK = r"(^|\.)transformer_blocks\.\d+\."
+# between PixArt's blocks
 SKIPS = r"(^|\.)long_connect_fc\.\d"
-TEXT_LAYERS = BLOCK + r"txt_ff\."
+TEXT_LAYERS = r"(^|\.)transformer_blocks\.\d+\.txt_ff\."
 
 
-def _unsupported(
-    label: str, what: str, *signs: str, without: str | None = None, remedy: str = FUN
-) -> Stranger:
+def _unsupported(label: str, what: str, *signs: str, remedy: str = FUN) -> Stranger:
     return Stranger(
-        label,
-        f"{what}, which is not supported. {remedy}",
-        tuple(re.compile(sign) for sign in signs),
-        re.compile(without) if without else None,
+        label, f"{what}, which is not supported. {remedy}", tuple(re.compile(sign) for sign in signs)
     )
 
 
-def _later(version: str, *signs: str, without: str | None = None) -> Stranger:
+def _later(version: str, *signs: str) -> Stranger:
     label = f"EasyAnimate {version}"
-    return _unsupported(label, f"a transformer of {label}", *signs, without=without)
+    return _unsupported(label, f"a transformer of {label}", *signs)
 
 
 # the first that fits counts
@@ -49,21 +43,15 @@ STRANGERS: tuple[Stranger, ...] = (
     ),
     _unsupported(
         "EasyAnimate v1, space-time attention",
-        "a model of EasyAnimate v1 whose attention is over space and time at once, which was never published",
+        "a model of EasyAnimate v1 with attention over space and time at once (never published)",
         r"(^|\.)t_pos\.pe$",
         remedy=f"Use {V1}.",
     ),
     _unsupported(
         "EasyAnimate v1, patches over time",
-        "a model of EasyAnimate v1 that folds frames into patches, which was never published",
+        "a model of EasyAnimate v1 with patches over time (never published)",
         r"(^|\.)(pos_embed\.proj_t|unpatch1d)\.conv\.",
         remedy=f"Use {V1}.",
-    ),
-    Stranger(
-        "EasyAnimate v1 in one file",
-        "PixArt and a motion module of EasyAnimate v1 in one file, as its training saves them. Put the keys with "
-        '"temporal" into one file, as its scripts/extra_motion_module.py does, and the others into another.',
-        (re.compile(BLOCK + r"attn_temporal\."), re.compile(r"(^|\.)caption_projection\.")),
     ),
     _unsupported(
         "PixArt ControlNet",
@@ -71,10 +59,10 @@ STRANGERS: tuple[Stranger, ...] = (
         r"(^|\.)controlnet\.\d+\.copied_block\.",
         remedy="Use a PixArt-XL-2 by itself.",
     ),
-    Stranger(
+    _unsupported(
         "HunyuanDiT",
-        "a model of HunyuanDiT, for pictures, which is not supported. Open its checkpoint with Load Checkpoint of ComfyUI, "
-        "or use PixArt-XL-2.",
-        (re.compile(r"(^|\.)text_embedding_padding$"),),
+        "a model of HunyuanDiT, for pictures",
+        r"(^|\.)text_embedding_padding$",
+        remedy="Open its checkpoint with Load Checkpoint of ComfyUI, or use PixArt-XL-2.",
     ),
 )
