@@ -1,7 +1,7 @@
 """What a LoRA file was made for, from its keys and shapes: dialect, family, variants, ranks, parts of a text encoder."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ from .families.animatediff.adapter import LABEL as ADAPTER
 from .families.animatediff.adapter import find_adapter
 from .families.family import Family, Kind, Part, Shapes
 from .weights.lora import LoRA, grouped, match_lora
-from .weights.lora_names import Names, names_of, stem_of, text_names
+from .weights.lora_names import DOWN, Names, names_of, stem_of, text_names
 
 # Signs of families that are not loaded here: what all of a file's stems together say, and the width of the input of
 # one kind of layer where names alone are shared. The first that fits counts.
@@ -32,7 +32,6 @@ SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ),
     ("SD3", re.compile(r"joint_blocks[._]\d"), None),
     ("LTX-Video", re.compile(r"transformer_blocks[._]\d+[._]attn2[._]to_k$"), 2048),
-    ("PixArt or EasyAnimate", re.compile(r"transformer_blocks[._]\d+[._]attn1[._]to_q$"), 1152),
     ("SD1.5", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 768),
     ("SD2", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 1024),
     ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 2048),
@@ -102,15 +101,26 @@ def kinds_of(modules: Iterable[str]) -> list[str]:
 
 
 def family_of(shapes: Shapes) -> str:
-    """Id of the family of ours that a LoRA file names a module of, quickly; "other" for all others.
+    """Id of the family of ours that a LoRA file was made for, quickly; "other" for all others.
 
-    Names alone: PixArt calls some modules as CogVideoX does.
+    That of the most names whose inputs are as wide, then of the most names: PixArt calls some modules as CogVideoX does.
     """
-    stems = [stem.text for key in shapes if (stem := stem_of(key)) and stem.style]
     if _by_sign(shapes):
         return "other"
-    found = (family.id for family, _, _, names in _published() if any(map(names.find, stems)))
-    return next(found, "other")
+    inputs = _inputs(shapes)
+    scores = [(family.id, _likeness(names, inputs)) for family, _, _, names in _published()]
+    family, (_, known) = max(scores, key=lambda score: score[1])
+    return family if known else "other"
+
+
+def _likeness(names: Names, inputs: Mapping[str, int]) -> tuple[int, int]:
+    """(modules that this network has with an input as wide, modules that it has) of a file."""
+    widths = [
+        (names.weights[place[0]][1:2], (width,))
+        for text, width in inputs.items()
+        if (place := names.find(text))
+    ]
+    return sum(ours == theirs for ours, theirs in widths), len(widths)
 
 
 def find_origin(shapes: Shapes) -> Origin:
@@ -183,12 +193,17 @@ def _unknown(shapes: Shapes, label: str, text_keys: tuple[str, ...], num_text: i
 
 def _by_sign(shapes: Shapes) -> str:
     """The label of a family that is not loaded here; empty where no sign is sure."""
-    inputs = {
-        stem.text: shapes[key][1] if len(shapes[key]) > 1 else 0
-        for key in shapes
-        if (stem := stem_of(key)) and stem.word == "lora_A.weight"
-    }
+    inputs = _inputs(shapes)
     for label, sign, width in SIGNS:
         if any(sign.search(text) and width in (None, size) for text, size in inputs.items()):
             return label
     return ""
+
+
+def _inputs(shapes: Shapes) -> dict[str, int]:
+    """How wide the input of each module of a LoRA file is, by its stem."""
+    return {
+        stem.text: shapes[key][1] if len(shapes[key]) > 1 else 0
+        for key in shapes
+        if (stem := stem_of(key)) and stem.word == DOWN
+    }
