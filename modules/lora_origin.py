@@ -103,24 +103,24 @@ def kinds_of(modules: Iterable[str]) -> list[str]:
 def family_of(shapes: Shapes) -> str:
     """Id of the family of ours that a LoRA file was made for, quickly; "other" for all others.
 
-    That of the most names whose inputs are as wide, then of the most names: PixArt calls some modules as CogVideoX does.
+    That of the most names, then of the most inputs as wide: PixArt calls some modules as CogVideoX does.
     """
     if _by_sign(shapes):
         return "other"
     inputs = _inputs(shapes)
     scores = [(family.id, _likeness(names, inputs)) for family, _, _, names in _published()]
-    family, (_, known) = max(scores, key=lambda score: score[1])
+    family, (known, _) = max(scores, key=lambda score: score[1])
     return family if known else "other"
 
 
 def _likeness(names: Names, inputs: Mapping[str, int]) -> tuple[int, int]:
-    """(modules that this network has with an input as wide, modules that it has) of a file."""
+    """How many modules of a file this network has, and how many of those with an input as wide."""
     widths = [
         (names.weights[place[0]][1:2], (width,))
         for text, width in inputs.items()
         if (place := names.find(text))
     ]
-    return sum(ours == theirs for ours, theirs in widths), len(widths)
+    return len(widths), sum(ours == theirs for ours, theirs in widths)
 
 
 def find_origin(shapes: Shapes) -> Origin:
