@@ -138,11 +138,8 @@ class PixArtTransformer(Network):
         p = GRID.patch_hw
         if channels != self.in_channels:
             raise ValueError(f"PixArt takes {self.in_channels} latent channels: got {channels}.")
-        if h % p or w % p:
-            raise ValueError(
-                f"PixArt needs latents whose height and width are multiples of {p}: got {h}x{w}. Use pictures whose sides "
-                f"are multiples of {GRID.multiple_hw} pixels."
-            )
+        # refuses other sizes, with the nearest
+        GRID.latent_size(w * GRID.stride_hw, h * GRID.stride_hw)
         return h // p, w // p
 
     def _embed(self, x_nchw: Tensor, layout: Layout) -> Tensor:
