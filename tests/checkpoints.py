@@ -38,6 +38,15 @@ PUBLISHED = {  # specs: the number of keys of every published file
     "animatediff-sparsectrl-rgb": 486,
     "animatediff-sparsectrl-rgb-comfy": 486,
     "animatediff-sparsectrl-scribble": 500,
+    "pixart-512": 604,
+    "pixart-1024": 612,
+    # with the positions, which are dropped as the learned text for no caption is
+    "pixart-512-original": 437,
+    "pixart-1024-original": 445,
+    "easyanimate-v1-mm": 784,
+    "easyanimate-portrait": 603,
+    "sd-vae-diffusers": 248,
+    "sd-vae-original": 248,
 }
 
 

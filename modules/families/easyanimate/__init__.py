@@ -7,6 +7,8 @@ from ..pixart import FOLDERS
 from .config import GridConfig, check_fit, read_config
 from .keys import ORIGINAL
 from .model import GridModules
+from .releases import RELEASES
+from .strangers import STRANGERS
 
 NODE = NodeName("KinetographMotionModuleApply", "Motion Module Apply")
 # the seed's name for the folder; the module is known by its keys in the others, too
@@ -29,7 +31,13 @@ MOTION_MODULE = Part(
     node=NODE,
     lora_folder="Personalized_Model",
 )
-FAMILY = Family(id="easyanimate", label="EasyAnimate", parts={"motion_module": MOTION_MODULE})
+FAMILY = Family(
+    id="easyanimate",
+    label="EasyAnimate",
+    parts={"motion_module": MOTION_MODULE},
+    strangers=STRANGERS,
+    releases=RELEASES,
+)
 GRID_MODULES = AddOn(
     part=MOTION_MODULE,
     bases=(PIXART.id,),

@@ -10,6 +10,7 @@ from .conditions import conditions, inputs
 from .config import GRID, PUBLISHED, PixArtConfig, read_config, untold
 from .keys import DIFFUSERS, ORIGINAL
 from .model import PixArtTransformer
+from .releases import RELEASES
 from .vae import DIFFUSERS as VAE_DIFFUSERS
 from .vae import ORIGINAL as VAE_ORIGINAL
 from .vae import TINY, kl_shapes, read_kl_config, read_tiny_config, tiny_shapes
@@ -91,6 +92,7 @@ FAMILY = Family(
         "tiny_vae": TINY_VAE,
         "text_encoder": dataclasses.replace(TEXT, folders=(*TEXT.folders, PICTURES)),
     },
+    releases=RELEASES,
     diffusion=Diffusion(
         grid=GRID,
         noise=lambda config: NOISE,
