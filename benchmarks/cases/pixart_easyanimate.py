@@ -162,14 +162,12 @@ class Composed(nn.Module):
 def _diffusers(
     base: dict[str, Tensor], motion: dict[str, Tensor], device: str, dtype: torch.dtype
 ) -> Forward:
-    with torch.device(device):
-        peer = Composed().to(dtype).eval().requires_grad_(False)
-    peer.base.load_state_dict(base)
-    for number, module in enumerate(peer.motion):
+    weights = {f"base.{key}": value for key, value in base.items()}
+    for number in range(LAYERS):
         place = f"transformer_blocks.{number}.attn_temporal.temporal_transformer."
         own = {key.removeprefix(place): value for key, value in motion.items() if key.startswith(place)}
-        module.load_state_dict({_name(key): value for key, value in own.items()})
-    return peer
+        weights |= {f"motion.{number}.{_name(key)}": value for key, value in own.items()}
+    return peers.place(Composed, weights, dtype, device)
 
 
 def _name(key: str) -> str:
