@@ -5,7 +5,9 @@ self-attention stand its group norm, its linear layers and its double self-atten
 code stacks them. The peak is that of a step with both halves of guidance in one batch.
 """
 
+import importlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -46,6 +48,9 @@ def counts(setting: Setting) -> Iterator[Row]:
     """Bytes alive at the peak; on a CPU in float32, and as an accelerator would have them in bfloat16."""
     frames, side = PUBLISHED
     size = f"{frames} frames, {8 * side}x{8 * side}, guided"
+    # its import makes tensors, which must not be fake ones
+    with suppress(ImportError):
+        importlib.import_module("diffusers.models.transformers.pixart_transformer_2d")
     with FakeTensorMode(), torch.inference_mode():
         models, absent = build(setting, "cpu")
         step = inputs(frames, side, GUIDED, "cpu")
