@@ -35,7 +35,9 @@ class GridTransformer(nn.Module):
         width = config.width
         self.norm = ops.GroupNorm(GROUPS, width, eps=GROUP_NORM_EPS, **factory)
         self.proj_in = ops.Linear(width, width, **factory)
-        self.transformer_blocks = nn.ModuleList([TemporalBlock(width, config, ops, attention, **factory)])
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalBlock(width, config.block, ops, attention, **factory)]
+        )
         self.proj_out = ops.Linear(width, width, **factory)
 
     @property

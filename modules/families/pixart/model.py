@@ -20,7 +20,7 @@ from ...layers.embedding import NumberEmbedding, embed_patches
 from ...layers.hooks import Places
 from ...layers.network import Factory, Network
 from ...layers.norms import modulate
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .blocks import Block, Layout, norm, spans
 from .config import GRID, PixArtConfig
 
@@ -145,7 +145,9 @@ class PixArtTransformer(Network):
     def _embed(self, x_nchw: Tensor, layout: Layout) -> Tensor:
         p = GRID.patch_hw
         patches_nlc = rearrange(x_nchw, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
-        return embed_patches(self.pos_embed.proj, patches_nlc, self.ops) + self._positions(layout, x_nchw)
+        x_nld = embed_patches(self.pos_embed.proj, patches_nlc, self.ops)
+        table_ld = self._positions(layout, x_nchw)
+        return x_nld + table_ld if is_recorded() else x_nld.add_(table_ld)
 
     def _positions(self, layout: Layout, like: Tensor) -> Tensor:
         key = (layout.height, layout.width, like.device, like.dtype)
