@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from .families import FAMILIES
-from .lora_origin import family_of, is_lora
+from .lora_origin import family_of
 from .weights.detect import sure_parts
 from .weights.errors import CheckpointError
 from .weights.files import FileIdentity, file_identity, read_header
+from .weights.lora_names import is_lora
 from .weights.part import Kind, PartsOfFamily
 from .weights.shards import weights_in
 

@@ -37,8 +37,6 @@ SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 2048),
 )
 CHANGED: tuple[Kind, ...] = ("diffusion_model", "motion_module")
-# of a file's keys that end as LoRA's do, before it is called one
-MOST = 0.5
 ADAPTER_HINT = (
     "adapter_alpha of LoRA Stack times its strength counts: 0, as in AnimateDiff's own examples, leaves it out; 1 goes "
     "with SparseCtrl"
@@ -86,12 +84,6 @@ class Origin:
         """Label and variants."""
         *most, last = self.variants or ("",)
         return f"{self.label} {', '.join(most)}{' or ' if most else ''}{last}".strip()
-
-
-def is_lora(keys: Iterable[str]) -> bool:
-    """Whether most keys of a file end as those of LoRA files do."""
-    stems = [stem_of(key) for key in keys]
-    return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
 
 
 def kinds_of(modules: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..family import Clip, Request, Takes
+from ..family import Clip, Request
 from .config import GRID, CogVideoXConfig
 
 # What a release takes beside a prompt: the node that gives it, and what such a release is called.
@@ -55,7 +55,7 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
 
     An InP one does without: that is text to video.
     """
-    kind = _kind(request)
+    kind = request.beside
     if kind == config.takes or (kind == "nothing" and config.takes == "inpaint"):
         return
     if config.takes == "nothing":
@@ -68,15 +68,6 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
         f"{config.variant} is {CALLED[config.takes]} checkpoint: connect {NODES[config.takes]}{came} between the "
         "prompts and the sampler."
     )
-
-
-def _kind(request: Request) -> Takes:
-    """What kind of conditioning came beside the prompt."""
-    if request.control_latents is not None:
-        return "control"
-    if request.mask is not None:
-        return "inpaint"
-    return "nothing" if request.image_latents is None else "image"
 
 
 def image_channels(config: CogVideoXConfig, request: Request) -> Tensor:
