@@ -274,12 +274,13 @@ def as_original(weights):
 @pytest.mark.parametrize("sample_size", [64, 128])
 @pytest.mark.parametrize("wrapper", ["state_dict", None])
 def test_an_original_pth_is_the_same_network(tmp_path, sample_size, wrapper):
-    """Width 96: 1024-MS is told three numbers, a third of it each."""
-    sizes = {"attention_head_dim": 48, "cross_attention_dim": 96}
-    reference = tiny_pixart.transformer(sample_size, **sizes)
+    reference = tiny_pixart.transformer(sample_size)
     weights = reference.state_dict()
     theirs = as_original(weights)
-    beside = {"y_embedder.y_embedding": torch.zeros(120, 16), "pos_embed": torch.zeros(1, 16, 96)}
+    beside = {
+        "y_embedder.y_embedding": torch.zeros(120, 16),
+        "pos_embed": torch.zeros(1, 16, tiny_pixart.WIDTH),
+    }
     assert sum(value.numel() for value in theirs.values()) == sum(value.numel() for value in weights.values())
     content = {**theirs, **beside}
     path = tmp_path / "PixArt-XL-2.pth"
