@@ -6,8 +6,8 @@ import torch
 from kinetograph.modules.families import FAMILIES
 from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
 from kinetograph.modules.families.family import Clip, FrameRule, Limits
-from kinetograph.modules.families.svd import EXVIDEO
 from kinetograph.modules.families.pixart.config import PixArtConfig
+from kinetograph.modules.families.svd import EXVIDEO
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.tests import tiny
 
