@@ -153,14 +153,14 @@ def test_svd_of_odd_sizes(forward_of):
     assert svd_error(forward_of("svd"), False, 1, 13, 10) <= TOLERANCE
 
 
-DIT = {"num_layers": 2, "num_heads": 2, "head_dim": 16, "text_dim": 12}
+DIT = {"num_layers": 2, "num_heads": 2, "head_dim": 48, "text_dim": 12}
 
 
 @cache
 def pixart(variant):
     net = PixArtTransformer(PixArtConfig(**DIT, sized=variant == "1024-MS", sample_size=64))
     if variant == "EasyAnimate v1":
-        GridModules(GridConfig(num_layers=2, width=32, strength=0.7)).put_into(net)
+        GridModules(GridConfig(num_layers=2, width=96, strength=0.7)).put_into(net)
     return randomise(net)
 
 
@@ -171,7 +171,8 @@ def pixart_error(forward, variant, h=8, w=12):
     size = draw(n, 3).abs() * 500 if net.config.sized else None
     with torch.inference_mode():
         ours = net(x, time, text, size_n3=size, num_video_frames=FRAMES)
-        return relative_error(ours, forward(net, x, time, text.repeat_interleave(FRAMES, 0), size, FRAMES))
+        frames = FRAMES if variant == "EasyAnimate v1" else 1
+        return relative_error(ours, forward(net, x, time, text.repeat_interleave(FRAMES, 0), size, frames))
 
 
 @pytest.mark.parametrize("variant", ["512", "1024-MS", "EasyAnimate v1"])
