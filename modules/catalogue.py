@@ -44,6 +44,11 @@ class Catalogue:
         held = self._find(path)
         return bool(held) and (family, kind) not in held
 
+    def is_no_lora(self, path: Path) -> bool:
+        """Whether a file surely holds parts of a checkpoint and no LoRA. Reads nothing."""
+        held = self._find(path)
+        return bool(held) and all(kind != LORA for _, kind in held)
+
     def wait(self, seconds: float) -> None:
         """Until everything asked for so far is read."""
         reader = self._reader

@@ -18,8 +18,8 @@ from . import tiny
 from .tiny_svd import randomise
 
 FRAMES, SIZE = 6, 64
-# the group norms of the modules divide it by 32, the sizes of 1024-MS by 3
-LAYERS, HEADS, WIDTH = 2, 4, 96
+# a width of three parts and of 32 groups
+LAYERS, HEADS, WIDTH = 2, 2, 96
 ROWS = 64
 RANK = 4
 TRANSFORMER = {
