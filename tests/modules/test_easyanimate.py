@@ -251,7 +251,7 @@ class Scene:
 
     def of(self, network, graph=False):
         with torch.enable_grad() if graph else torch.no_grad():
-            return network.predict(self.x, self.timestep, self.text, None, None, num_video_frames=self.frames)
+            return network(self.x, self.timestep, self.text, num_video_frames=self.frames, with_variance=True)
 
     def of_diffusers(self):
         theirs = pixart()
@@ -309,8 +309,8 @@ def test_no_more_frames_than_positions():
     GRID_MODULES.check_clip(ROWS, 8, 8)
     with pytest.raises(ValueError, match="at most 4096 frames: got 4097"):
         GRID_MODULES.check_clip(ROWS + 1, 8, 8)
-    with pytest.raises(ValueError, match="positions for 8 frames: got 9"):
-        run(grid(rows=8), tokens(9), 9)
+    with pytest.raises(ValueError, match="positions for 4096 frames: got 4097"):
+        run(grid(), tokens(ROWS + 1, 2, 2), ROWS + 1, 2, 2)
 
 
 @pytest.mark.parametrize("change", [{"num_layers": 3}, {"num_heads": 8}])

@@ -57,13 +57,13 @@ def numbers(shapes):
     return sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
-LISTS = {  # shapes: keys, used by us after the fused ones are taken apart, known and dropped, dialect, variant
+LISTS = {  # shapes: keys, used, known and dropped, dialect, variant
     "512": (PLAIN, 603, 603, 0, "diffusers", "512"),
     "512 with its silence": ({**PLAIN, SILENCE: (120, 4096)}, 604, 603, 1, "diffusers", "512"),
     "1024": (SIZED, 611, 611, 0, "diffusers", "1024-MS"),
-    "512 original": (without(ORIGINAL, "pos_embed"), 436, 603, 1, "original", "512"),
-    "512 original with positions": (ORIGINAL, 437, 603, 2, "original", "512"),
-    "1024 original": (without(ORIGINAL_SIZED, "pos_embed"), 444, 611, 1, "original", "1024-MS"),
+    "512 original": (without(ORIGINAL, "pos_embed"), 436, 435, 1, "original", "512"),
+    "512 original with positions": (ORIGINAL, 437, 435, 2, "original", "512"),
+    "1024 original": (without(ORIGINAL_SIZED, "pos_embed"), 444, 443, 1, "original", "1024-MS"),
     "portrait": (PORTRAIT, 603, 603, 0, "diffusers", "512"),
     "motion": (MOTION, 784, 728, 56, "original", "v1 motion module"),
     "motion without its tables": (

@@ -86,7 +86,9 @@ class Scene:
 
 def of_ours(model, scene, sample_size, graph=False, **more):
     with torch.enable_grad() if graph else torch.no_grad():
-        return model.predict(scene.x, scene.timestep, scene.text, **scene.told(sample_size), **more)
+        return model(
+            scene.x, scene.timestep, scene.text, **scene.told(sample_size), with_variance=True, **more
+        )
 
 
 def of_diffusers(model, scene, sample_size, mask=None):
@@ -213,10 +215,13 @@ def test_the_weights_of_these_tests_make_attention_choose():
     assert len(peaks) == 2 * LAYERS and min(peaks) > 4, peaks
 
 
-@pytest.mark.parametrize("size", [(9, 16), (16, 7)])
-def test_sizes_that_fill_no_patch_are_refused(size):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((9, 16), "height=72, use 64 or 80"), ((16, 7), "width=56, use 48 or 64"), ((16, 1), "width=8, use 16")],
+)
+def test_sizes_that_fill_no_patch_are_refused(size, message):
     ours, _ = pair(64)
-    with pytest.raises(ValueError, match=f"multiples of 2: got {size[0]}x{size[1]}.*multiples of 16 pixels"):
+    with pytest.raises(ValueError, match=f"must be a multiple of 16 pixels: got {message}"):
         of_ours(ours, Scene(1, *size), 64)
 
 

@@ -139,8 +139,7 @@ class PixArtTransformer(Network):
             return tokens_nld + self._positions(layout, x_nchw)
         patches_nlc = rearrange(x_nchw, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
         x_nld = embed_patches(self.pos_embed.proj, patches_nlc, self.ops)
-        table_ld = self._positions(layout, x_nchw)
-        return x_nld + table_ld if is_recorded() else x_nld.add_(table_ld)
+        return x_nld.add_(self._positions(layout, x_nchw))
 
     def _positions(self, layout: Layout, like: Tensor) -> Tensor:
         key = (layout.height, layout.width, like.device, like.dtype)
