@@ -207,9 +207,11 @@ def test_where_diffusers_begins_makes_no_difference_to_speak_of(bench):
     assert relative(ours(bench, model, "euler", 10), theirs) <= 1e-4
 
 
-def test_1024_is_told_the_size_of_the_picture(bench):
+@pytest.mark.parametrize("moving", [False, True], ids=["still", "moving"])
+def test_1024_is_told_the_size_of_the_picture(bench, moving):
     model, clip, _ = bench.parts(SIZED)
-    theirs = reference(clip, SIZED).sample("dpmpp_2m", 3)
+    theirs = reference(clip, SIZED, moving).sample("dpmpp_2m", 3)
+    model = bench.move(model, MODULE) if moving else model
     assert relative(ours(bench, model, "dpmpp_2m", 3), theirs) <= LATENTS
 
 
