@@ -197,7 +197,8 @@ def test_frames_are_those_of_the_pipeline(bench, sampler, moving):
         theirs = (taesd().decode(latents).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
     assert theirs.std() > 0.05, "a grey video proves nothing"
     assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3) and (frames - theirs).abs().max() <= TOLERANCE
-    assert relative(ours(bench, model, sampler, steps, "karras"), latents) > 1e-2
+    if not moving:
+        assert relative(ours(bench, model, sampler, steps, "karras"), latents) > 1e-2
 
 
 def test_where_diffusers_begins_makes_no_difference_to_speak_of(bench):

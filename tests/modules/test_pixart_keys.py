@@ -72,7 +72,7 @@ LISTS = {  # shapes: keys, used, known and dropped, dialect, variant
 
 
 @pytest.mark.parametrize("name", LISTS)
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.model.diffusion_model."])
 def test_every_key_is_used_or_dropped_knowingly(name, prefix):
     shapes, keys, used, dropped, dialect, variant = LISTS[name]
     assert len(shapes) == keys
@@ -153,7 +153,7 @@ def test_one_key_that_is_lacking_or_has_another_name_is_an_error(name, monkeypat
     renames = find(shapes).renames
     telling = [key.split("[")[0] for key, ours in renames.items() if ours in part.signature]
     some = [key for key in shapes if any(key.startswith(one) for one in telling)]
-    for key in [*some, *random.Random(0).sample(sorted(shapes), 6)]:
+    for key in [*some, *random.Random(0).sample(sorted(shapes), 4)]:
         for change in ({}, {f"{key}x": shapes[key]}, {f"strange.{key}": shapes[key]}):
             finding = find({**without(shapes, key), **change}, kind)
             assert not finding.complete, (key, change)
@@ -166,7 +166,7 @@ def test_one_shape_that_is_another_is_an_error(name, monkeypatch):
     remember_shapes(monkeypatch)
     shapes, kind = CASES[name]
     config = find(shapes, kind).config
-    for key in random.Random(1).sample(sorted(shapes), 8):
+    for key in random.Random(1).sample(sorted(shapes), 4):
         shape = shapes[key]
         for wrong in [(*shape[:-1], shape[-1] + 1), (*shape, 2), shape[:-1]]:
             finding = find({**shapes, key: wrong}, kind)
