@@ -44,7 +44,9 @@ def test_80_frames_of_512x512(model):
 
 def test_what_is_not_tokens_does_not_grow_with_the_clip(model):
     """Twice and four times as many frames: beside the tokens, only what has a row for each frame grows."""
-    beside = {frames: peak - tokens for frames, (peak, tokens) in ((f, peaks(model, f)) for f in (20, 40, 80))}
+    beside = {
+        frames: peak - tokens for frames, (peak, tokens) in ((f, peaks(model, f)) for f in (20, 40, 80))
+    }
     assert beside[80] <= 1.35 * beside[20] and beside[80] <= 0.25 * GIB
 
 
