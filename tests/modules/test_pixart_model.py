@@ -180,7 +180,7 @@ def test_the_first_half_is_what_samplers_get():
     assert relative(epsilon, of_diffusers(theirs, scene, 64).chunk(2, dim=1)[0]) <= ROUNDING
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 1e-1), (torch.float16, 2e-2)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
 def test_half_precision_stays_near(dtype, tolerance):
     ours, theirs = pair(128)
     half = with_weights_of(theirs, 128, dtype=dtype)
