@@ -294,21 +294,22 @@ class TestPrompts:
         found = [token for token, *_ in batch if not isinstance(token, int)]
         assert len(found) == 2 and relative(torch.stack(found), vectors) == 0
 
-    def test_cleaning_needs_its_packages(self, bench):
+    def test_cleaning_needs_its_packages(self, bench, monkeypatch):
         """Both ways on are named at the post; with the packages it is another text."""
-        from kinetograph.modules.families.pixart.captions import missing_packages
+        from kinetograph.modules.families.pixart import captions
 
-        said = bench.problem(captions="DeepFloyd cleaning")
-        if missing := missing_packages():
-            assert all(name in said for name in missing)
-            assert "pip install" in said and "choose 'lower case'" in said
-            with pytest.raises(ValueError, match="pip install"):
-                bench.pixart(captions="DeepFloyd cleaning")
-        else:
-            assert said is True
-            clip = bench.pixart(captions="DeepFloyd cleaning")[1]
-            (batch,), (plain,) = (each.tokenize("A <b>cat</b>")["t5xxl"] for each in (clip, bench.parts()[1]))
-            assert len(batch) < len(plain)
+        if not captions.missing_packages():
+            assert bench.problem(captions=captions.DEEPFLOYD) is True
+            cleaning = bench.pixart(captions=captions.DEEPFLOYD)[1]
+            both = (each.tokenize("A <b>cat</b>")["t5xxl"][0] for each in (cleaning, bench.parts()[1]))
+            short, long = map(len, both)
+            assert short < long
+        monkeypatch.setattr(captions, "find_spec", lambda name: None)
+        said = bench.problem(captions=captions.DEEPFLOYD)
+        assert "beautifulsoup4, ftfy" in said and "pip install" in said and "choose 'lower case'" in said
+        with pytest.raises(ValueError, match="pip install"):
+            bench.pixart(captions=captions.DEEPFLOYD)
+        assert bench.problem() is True
 
 
 class TestWeights:

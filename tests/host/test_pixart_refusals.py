@@ -160,6 +160,7 @@ class TestBases:
         assert said[FOLDER] is not True
 
 
+@pytest.mark.newest
 class TestFiles:
     """All of it at the post, from headers."""
 
