@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from kinetograph.benchmarks.memory import peak_live_bytes
 from kinetograph.tests.host.pixart_bench import FOLDER, MODULE, SIZED, WORDS, PixArtBench, part_of
 from kinetograph.tests.host.windowing import by_hand, draw, predict, windows
 from kinetograph.tests.host.workbench import relative, run
@@ -213,3 +214,25 @@ def test_a_clip_of_ones_own(bench, moving):
         relative(bench.sampler(moving, latent, steps=4, denoise=d), latent["samples"]) for d in (1.0, 0.25)
     )
     assert near < far / 2
+
+
+def test_frames_are_decoded_to_a_file_a_few_at_a_time(bench):
+    """Four and sixteen times as many frames take no more memory, but for the latents."""
+    from kinetograph.nodes.pipeline.decoding import open_clips
+
+    vae = bench.parts()[2]
+
+    def peak(frames):
+        latent = bench.empty(frames)
+
+        def decode():
+            return sum(len(piece) for piece in open_clips(vae, latent, "test", chunk=4, overlap=0).frames())
+
+        counted = []
+        with torch.inference_mode():
+            bytes_at_once = peak_live_bytes(lambda: counted.append(decode()))
+        assert counted == [frames]
+        return bytes_at_once - latent["samples"].nbytes
+
+    few = peak(5)
+    assert few > 0 and max(peak(20), peak(80)) <= 1.05 * few
