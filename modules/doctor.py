@@ -6,21 +6,22 @@ Run by `python dev.py doctor FILE [--json] [--hash]` as this module's `main`, an
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .families import ADD_ONS, FAMILIES
 from .families.cogvideox.exvideo import is_exvideo
-from .lora_origin import Origin, find_origin, is_lora, kinds_of
+from .families.family import Family
+from .lora_origin import Origin, find_origin, kinds_of
 from .published import FileRecord, compare
 from .weights.detect import detect_all
 from .weights.errors import CheckpointError, shown
 from .weights.files import Header, open_weights, read_header
 from .weights.finding import Finding
 from .weights.lora import rank_words, read_alphas
-from .weights.lora_names import ALPHA_END
+from .weights.lora_names import ALPHA_END, is_lora
 from .weights.part import NodeName
 from .weights.shards import component_folders, weight_files
 
@@ -224,12 +225,20 @@ def examine(path: str | Path, hashed: bool = False) -> Report | LoRAReport:
             return _on_lora(path, header, hashed)
     findings: list[Finding] = []
     files: list[FileRecord] = []
-    for component, place in components.items():
-        header = read_header(place)
-        found = detect_all(header, FAMILIES)
+    headers = {component: read_header(place) for component, place in components.items()}
+    families = _network_first(headers.values())
+    for component, header in headers.items():
+        found = detect_all(header, families)
         findings += found
         files += _records(component, header, found, hashed)
     return Report(shown(path.name), tuple(findings), tuple(files))
+
+
+def _network_first(headers: Iterable[Header]) -> tuple[Family, ...]:
+    """All families, first that of a network among these parts: families share text encoders."""
+    found = (finding for header in headers for finding in detect_all(header, FAMILIES))
+    own = {finding.family for finding in found if finding.kind == "diffusion_model"}
+    return tuple(sorted(FAMILIES, key=lambda family: family.id not in own))
 
 
 def _on_lora(path: Path, header: Header, hashed: bool) -> LoRAReport:

@@ -10,6 +10,7 @@ from . import (
     loaders,
     lora,
     motion,
+    picture_loaders,
     sampling,
     video,
     windows,
@@ -17,6 +18,7 @@ from . import (
 
 NODES = (
     *loaders.NODES,
+    *picture_loaders.NODES,
     *lora.NODES,
     *latents.NODES,
     *conditioning.NODES,

@@ -18,7 +18,8 @@ from . import tiny
 from .tiny_svd import randomise
 
 FRAMES, SIZE = 6, 64
-LAYERS, HEADS, WIDTH = 2, 2, 32
+# a width of three parts and of 32 groups
+LAYERS, HEADS, WIDTH = 2, 2, 96
 ROWS = 64
 RANK = 4
 TRANSFORMER = {

@@ -19,7 +19,16 @@ STAMPS = ENVIRONMENT / "kinetograph"
 CONSTRAINTS = STAMPS / "constraints.txt"
 TORCH = "torch==2.13.0"
 COMPANIONS = ("spandrel", "torchvision==0.28.0", "torchaudio==2.11.0")  # would pull in another torch
-TEST_PACKAGES = ("accelerate", "diffusers==0.42.1", "pytest", "pytest-xdist", "pyright[nodejs]", "ruff")
+TEST_PACKAGES = (
+    "accelerate",
+    "beautifulsoup4",
+    "diffusers==0.42.1",
+    "ftfy",
+    "pytest",
+    "pytest-xdist",
+    "pyright[nodejs]",
+    "ruff",
+)
 TEST_PACKAGES_ALONE = ("diffsynth==1.1.9",)
 
 

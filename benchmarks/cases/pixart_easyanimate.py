@@ -5,7 +5,9 @@ self-attention stand its group norm, its linear layers and its double self-atten
 code stacks them. The peak is that of a step with both halves of guidance in one batch.
 """
 
+import importlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -46,6 +48,9 @@ def counts(setting: Setting) -> Iterator[Row]:
     """Bytes alive at the peak; on a CPU in float32, and as an accelerator would have them in bfloat16."""
     frames, side = PUBLISHED
     size = f"{frames} frames, {8 * side}x{8 * side}, guided"
+    # its import makes tensors, which must not be fake ones
+    with suppress(ImportError):
+        importlib.import_module("diffusers.models.transformers.pixart_transformer_2d")
     with FakeTensorMode(), torch.inference_mode():
         models, absent = build(setting, "cpu")
         step = inputs(frames, side, GUIDED, "cpu")
@@ -162,14 +167,12 @@ class Composed(nn.Module):
 def _diffusers(
     base: dict[str, Tensor], motion: dict[str, Tensor], device: str, dtype: torch.dtype
 ) -> Forward:
-    with torch.device(device):
-        peer = Composed().to(dtype).eval().requires_grad_(False)
-    peer.base.load_state_dict(base)
-    for number, module in enumerate(peer.motion):
+    weights = {f"base.{key}": value for key, value in base.items()}
+    for number in range(LAYERS):
         place = f"transformer_blocks.{number}.attn_temporal.temporal_transformer."
         own = {key.removeprefix(place): value for key, value in motion.items() if key.startswith(place)}
-        module.load_state_dict({_name(key): value for key, value in own.items()})
-    return peer
+        weights |= {f"motion.{number}.{_name(key)}": value for key, value in own.items()}
+    return peers.place(Composed, weights, dtype, device)
 
 
 def _name(key: str) -> str:

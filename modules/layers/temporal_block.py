@@ -3,7 +3,8 @@
 AnimateDiff (arXiv 2307.04725), sec. 4.2; parameter names of guoyww/AnimateDiff. EasyAnimate v1 took the block over.
 """
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -21,23 +22,15 @@ LAYER_NORM_EPS = 1e-5
 AT_ONCE = slabs.Budget(cpu=2**21, accelerator=2**26)
 
 
-class Sizes(Protocol):
+@dataclass(frozen=True)
+class BlockSizes:
     """What a block over time is told of a motion module."""
 
-    @property
-    def rows(self) -> int:
-        """Frames that it has positions for."""
-        ...
-
-    @property
-    def tables(self) -> int:
-        """Position tables in the file: one for each attention, one for both, or none, where sinusoids are made."""
-        ...
-
-    @property
-    def attentions(self) -> int:
-        """Attentions of a block."""
-        ...
+    # frames that it has positions for
+    rows: int
+    # position tables in the file: one for each attention, one for both, or none, where sinusoids are made
+    tables: int = 0
+    attentions: int = 2
 
 
 class Positions(nn.Module):
@@ -72,7 +65,9 @@ class TemporalAttention(nn.Module):
 class TemporalBlock(nn.Module):
     """Two attentions over time, or one, and a feed-forward, each on normed tokens and added to them."""
 
-    def __init__(self, channels: int, sizes: Sizes, ops: Operations, attention: Attention, **factory: Any):
+    def __init__(
+        self, channels: int, sizes: BlockSizes, ops: Operations, attention: Attention, **factory: Any
+    ):
         super().__init__()
         self.rows = sizes.rows
         self.attention_blocks = nn.ModuleList(

@@ -6,6 +6,8 @@ from functools import cache, cached_property, lru_cache
 
 HOLE = re.compile(r"\{(\w+)\}")
 NUMBERS = re.compile(r"[0-9#]+")
+# in front of our name for a key whose shape tells something of a config and whose values nobody needs
+TOLD = "told:"
 LONGEST_KEY = 500  # no table knows a longer one
 WORDS = {"p": "weight|bias"}  # a hole of any other name holds a number
 

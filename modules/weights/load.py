@@ -71,12 +71,13 @@ def assign(
 def storage_dtype(key: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
     """What a tensor is kept in when the model is kept in `dtype`.
 
-    8-bit floats hold only the matrices inside the blocks: embeddings, norms and biases keep their own dtype, as in
-    the published fp8 files of kijai's repositories.
+    8-bit floats hold only the matrices inside the blocks: embeddings, norms, tables and biases keep their own dtype, as
+    in the published fp8 files of kijai's repositories.
     """
     if dtype.itemsize > 1:
         return dtype
-    return dtype if tensor.ndim == 2 and "blocks." in key else tensor.dtype
+    is_matrix = tensor.ndim == 2 and key.endswith(".weight")
+    return dtype if is_matrix and "blocks." in key else tensor.dtype
 
 
 def check_against(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:

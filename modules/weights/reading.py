@@ -12,7 +12,7 @@ from .errors import SHOWN_CHARACTERS, shown
 from .files import Header
 from .finding import Finding
 from .fused import whole
-from .keymap import doubled_keys
+from .keymap import TOLD, doubled_keys
 from .part import Part, PartsOfFamily, Shapes
 
 NEAR = 0.5  # share of the keys that must fit a part's table before it is called likely
@@ -81,9 +81,10 @@ def _weigh(
     """Compare what the file holds with what its config asks for."""
     part, ours = reading.part, reading.ours
     extras, unknown = part.extras.match(reading.unknown)
-    found = {key: header.shapes[keys[theirs]] for key, theirs in ours.items()}
-    dtypes = {key: header.dtypes[keys[theirs]] for key, theirs in ours.items()}
-    config, expected, missing, problem = _configure(reading, found, header)
+    held = {key: header.shapes[keys[theirs]] for key, theirs in ours.items()}
+    found = {key: shape for key, shape in held.items() if not key.startswith(TOLD)}
+    dtypes = {key: header.dtypes[keys[ours[key]]] for key in found}
+    config, expected, missing, problem = _configure(reading, held, header)
     quantised = quantisation.problem(
         (keys[key] for key in unknown), (keys[key] for key in extras), header.dtypes
     )
@@ -99,9 +100,9 @@ def _weigh(
         prefix=prefix,
         part=part,
         config=config,
-        renames={keys[key]: new for key, new in {**reading.renames, **extras}.items()},
+        renames={keys[key]: _needed(new) for key, new in {**reading.renames, **extras}.items()},
         reshaped={key: known[key] for key in fitting if found[key] != known[key]},
-        matched=len(fitting),
+        matched=len({whole(keys[ours[key]]) for key in fitting}),
         missing=tuple(key for key in known if key not in found) or missing,
         unexpected=tuple(keys[key] for key in (*unknown, *(ours[key] for key in found if key not in known))),
         misshapen=tuple(
@@ -112,6 +113,11 @@ def _weigh(
         problem=quantised or _unusable(reading.renames, dtypes) or problem,
         **size,
     )
+
+
+def _needed(ours: str | None) -> str | None:
+    """Our name of a key whose values are needed."""
+    return None if ours is not None and ours.startswith(TOLD) else ours
 
 
 def _unusable(renames: Mapping[str, str | None], dtypes: Mapping[str, str]) -> str | None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from kinetograph.modules.doctor import examine, main
 from kinetograph.modules.families import FAMILIES
+from kinetograph.tests import tiny, tiny_pixart
 from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, write_sparse
 
 JSON_KEYS = "family variant dialect keys matched missing unexpected dtype parameters folder node".split()
@@ -154,3 +155,11 @@ def test_runs_as_the_command_line_tool_does(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["variant"] == "VAE"
+
+
+def test_a_shared_text_encoder_is_told_by_the_network_beside_it(tmp_path):
+    tiny_pixart.write_pipeline(tmp_path / "pixart")
+    tiny.write_pipeline(tmp_path / "cogvideox", "5B")
+    for family in ("pixart", "cogvideox"):
+        report = examine(tmp_path / family)
+        assert report.complete and {finding.family for finding in report.findings} == {family}

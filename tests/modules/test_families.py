@@ -6,6 +6,7 @@ import torch
 from kinetograph.modules.families import FAMILIES
 from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
 from kinetograph.modules.families.family import Clip, FrameRule, Limits
+from kinetograph.modules.families.pixart.config import PixArtConfig
 from kinetograph.modules.families.svd import EXVIDEO
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.tests import tiny
@@ -21,6 +22,7 @@ SMALL = {
 # 4 x 3 tokens a frame, 2 latent frames
 LEARNED = {"in_channels": 32, "sample_width": 8, "sample_height": 6, "learned_positions": 6 + 2 * 12}
 UNET = {"channels": (32, 32, 32, 32), "head_dim": 16, "context_dim": 8, "adm_dim": 48}
+DIT = {"num_layers": 2, "num_heads": 2, "head_dim": 24, "text_dim": 16}
 CONFIGS = {
     "cogvideox": {
         "5B": CogVideoXConfig(**SMALL),
@@ -33,10 +35,15 @@ CONFIGS = {
         "Fun-5B-Control": CogVideoXConfig(**SMALL, in_channels=32),
     },
     "svd": {"UNet": SVDConfig(**UNET), "UNet with ExVideo": SVDConfig(**UNET, exvideo=True)},
+    "pixart": {"512": PixArtConfig(**DIT), "1024-MS": PixArtConfig(**DIT, sized=True, sample_size=128)},
 }
 LIMITED = ("5B-I2V", "Fun-2B-InP", "UNet with ExVideo")
 CASES = [(family, name) for family, configs in CONFIGS.items() for name in configs]
 BY_ID = {family.id: family for family in FAMILIES}
+
+
+def on_batch(family):
+    return BY_ID[family].network.grid.frames_on_batch
 
 
 def network(family, config):
@@ -63,11 +70,12 @@ def test_example_inputs_are_those_of_the_network(family, name):
     inputs, output = run(family, name, clip)
     x = next(iter(inputs.values()))
     config = CONFIGS[family][name]
-    assert output.shape == (x.shape[0], config.out_channels, *x.shape[2:])
+    channels = getattr(config, "out_channels", x.shape[1])
+    assert output.shape == (x.shape[0], channels, *x.shape[2:])
     assert output.isfinite().all() and output.std() > 1e-3
-    frames = clip.num_frames * clip.count if family == "svd" else BY_ID[family].network.grid.latent_frames(5)
+    frames = clip.num_frames * clip.count if on_batch(family) else BY_ID[family].network.grid.latent_frames(5)
     missing = BY_ID[family].network.frame_rule(config).missing(frames)
-    assert x.shape[0 if family == "svd" else 2] == frames + missing
+    assert x.shape[0 if on_batch(family) else 2] == frames + missing
 
 
 @pytest.mark.parametrize("family, name", CASES)

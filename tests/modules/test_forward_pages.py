@@ -10,6 +10,10 @@ import torch
 
 from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
 from kinetograph.modules.families.cogvideox.model import CogVideoXTransformer
+from kinetograph.modules.families.easyanimate.config import GridConfig
+from kinetograph.modules.families.easyanimate.model import GridModules
+from kinetograph.modules.families.pixart.config import PixArtConfig
+from kinetograph.modules.families.pixart.model import PixArtTransformer
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.families.svd.exvideo import ExVideoBranches
 from kinetograph.modules.families.svd.model import SVDUNet
@@ -149,6 +153,33 @@ def test_svd_of_odd_sizes(forward_of):
     assert svd_error(forward_of("svd"), False, 1, 13, 10) <= TOLERANCE
 
 
+DIT = {"num_layers": 2, "num_heads": 2, "head_dim": 48, "text_dim": 12}
+
+
+@cache
+def pixart(variant):
+    net = PixArtTransformer(PixArtConfig(**DIT, sized=variant == "1024-MS", sample_size=64))
+    if variant == "EasyAnimate v1":
+        GridModules(GridConfig(num_layers=2, width=96, strength=0.7)).put_into(net)
+    return randomise(net)
+
+
+def pixart_error(forward, variant, h=8, w=12):
+    net, n = pixart(variant), CLIPS * FRAMES
+    x, time = draw(n, 4, h, w), torch.tensor([30.0, 999.0]).repeat_interleave(FRAMES)
+    text = draw(CLIPS, TEXT_TOKENS, 12)
+    size = draw(n, 3).abs() * 500 if net.config.sized else None
+    with torch.inference_mode():
+        ours = net(x, time, text, size_n3=size, num_video_frames=FRAMES)
+        frames = FRAMES if variant == "EasyAnimate v1" else 1
+        return relative_error(ours, forward(net, x, time, text.repeat_interleave(FRAMES, 0), size, frames))
+
+
+@pytest.mark.parametrize("variant", ["512", "1024-MS", "EasyAnimate v1"])
+def test_pixart(forward_of, variant):
+    assert pixart_error(forward_of("pixart"), variant) <= TOLERANCE
+
+
 WRONG = [  # (family, variant, what the page says, a mistake that somebody might make)
     ("cogvideox", "5B", "tokens + gate * block.ff(normed)", "tokens + block.ff(normed)"),
     ("cogvideox", "5B", "image, text = norm.linear", "text, image = norm.linear"),
@@ -168,6 +199,13 @@ WRONG = [  # (family, variant, what the page says, a mistake that somebody might
     ("svd", False, "context[::t]", "context[: len(context) // t]"),
     ("svd", False, "moved + block.ff_in(block.norm_in(moved))", "moved"),
     ("svd", True, "exvideo.conv(", "("),
+    ("pixart", "512", "table[2] * attend", "table[5] * attend"),
+    ("pixart", "512", "emb[:, None])[:, :, None]", "F.silu(emb)[:, None])[:, :, None]"),
+    ("pixart", "512", "rows, columns, config.width", "columns, rows, config.width"),
+    ("pixart", "1024-MS", "for axis in (0, 1)", "for axis in (1, 0)"),
+    ("pixart", "EasyAnimate v1", "(d t)", "(t d)"),
+    ("pixart", "EasyAnimate v1", "(h r w s)", "(r h w s)"),
+    ("pixart", "EasyAnimate v1", "block.ff_norm(y)", "y"),
 ]
 
 
@@ -176,11 +214,13 @@ def test_a_mistake_on_a_page_shows(forward_of, family, variant, right, wrong):
     forward = forward_of(family, right, wrong)
     if family == "svd":
         assert svd_error(forward, variant, 4) > 1e-3
+    elif family == "pixart":
+        assert pixart_error(forward, variant) > 1e-3
     else:
         assert cogvideox_error(forward, variant, *((8, 12) if variant == "5B-I2V" else (10, 6))) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "svd"])
+@pytest.mark.parametrize("family", ["cogvideox", "svd", "pixart"])
 def test_a_listing_is_read_at_one_sitting(family):
     lines = [line for line in listing(family).splitlines() if line.strip()]
     assert 30 < len(lines) <= 60 and max(map(len, lines)) <= 110
@@ -194,7 +234,7 @@ def rows_of(family, *titles):
     return [[cell.strip().replace("`", "") for cell in line.strip("| ").split("|")] for line in lines]
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "svd"])
+@pytest.mark.parametrize("family", ["cogvideox", "svd", "pixart"])
 def test_sizes_on_a_page_are_those_of_the_table(family):
     rows = rows_of(family, "Budget", "CPU", "accelerator")
     assert {name for *_, name in rows_of(family, "File", "Place", "Cut into", "Budget")} <= {
@@ -228,11 +268,14 @@ def cuts_in(path):
     return found
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "svd"])
+@pytest.mark.parametrize("family", ["cogvideox", "svd", "pixart"])
 def test_every_cut_of_a_network_is_on_its_page(family):
     """Autoencoders are told of in words."""
     files = [path for path in (FAMILIES / family).glob("*.py") if not path.stem.startswith("vae")]
     cuts = {(path.name, *cut) for path in files for cut in cuts_in(path)}
+    if family == "pixart":
+        others = (FAMILIES / "easyanimate").glob("*.py")
+        cuts |= {(f"../easyanimate/{path.name}", *cut) for path in others for cut in cuts_in(path)}
     if family == "cogvideox":  # the only network that rotates
         cuts |= {("positions.py", *cut) for cut in cuts_in(ROOT / "modules" / "layers" / "positions.py")}
     told = {

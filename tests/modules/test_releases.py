@@ -117,6 +117,10 @@ def makes(family, release):
     if family.id == "animatediff":
         base = "SDXL" if width == 1024 else "SD1.5"
         return f"text to video on {base}; {width}x{height}, {frames} frames"
+    if family.id == "pixart":
+        return f"text to picture; {width}x{height}"
+    if family.id == "easyanimate":
+        return f"text to video on PixArt-alpha 512; {width}x{height}, {frames} frames"
     task = "image to video" if family.id == "svd" else "text to video, video to video"
     task = next((task for end, task in TASKS.items() if release.variant.endswith(end)), task)
     return f"{task}; {width}x{height}, {frames} frames"
@@ -127,6 +131,8 @@ def test_readme_has_a_row_for_each_network():
     for family, release in NETWORKS:
         over = ", on top of SVD-XT" if release.kind == "extension" else ""
         link = f"[{release.repository}](https://huggingface.co/{release.repository})"
+        if release.repository.startswith("https://"):
+            link = f"`curl -LO {release.repository}/{release.file}`"
         lines.append(f"| {release.name}{over} | {makes(family, release)} | {link} |")
     table = "\n".join(["| Release | Makes | Download |", "|---|---|---|", *lines, ""])
     assert len(lines) >= 9

@@ -10,7 +10,7 @@ from torch import nn
 from kinetograph.modules.families import FAMILIES
 from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import open_weights
-from kinetograph.modules.weights.load import load_into, read_part
+from kinetograph.modules.weights.load import load_into, read_part, storage_dtype
 from kinetograph.tests.checkpoints import BY_NAME
 
 
@@ -132,3 +132,17 @@ def test_no_model_keeps_tensors_beside_its_state(name):
 def test_weights_open_without_pickle(checkpoint):
     path, tensors = checkpoint
     assert set(open_weights(path)) == set(tensors)
+
+
+@pytest.mark.parametrize(
+    "key, shape, stored",
+    [
+        ("transformer_blocks.1.attn1.to_q.weight", (8, 8), torch.float8_e4m3fn),
+        ("transformer_blocks.1.scale_shift_table", (6, 8), torch.float32),
+        ("transformer_blocks.1.attn1.to_q.bias", (8,), torch.float32),
+        ("proj_out.weight", (8, 8), torch.float32),
+    ],
+)
+def test_eight_bits_hold_matrices_of_blocks_alone(key, shape, stored):
+    assert storage_dtype(key, torch.zeros(shape), torch.float8_e4m3fn) == stored
+    assert storage_dtype(key, torch.zeros(shape), torch.bfloat16) == torch.bfloat16

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ...layers.temporal_block import BlockSizes
 from ...noise import DiscreteNoise
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from ..family import Limits, Size
@@ -69,6 +70,11 @@ class MotionConfig:
     attentions: Literal[1, 2] = 2
     # whether there are some on the way up
     up: bool = True
+
+    @property
+    def block(self) -> BlockSizes:
+        """What each block over time is told."""
+        return BlockSizes(self.rows, self.tables, self.attentions)
 
     @property
     def joint_norm(self) -> bool:

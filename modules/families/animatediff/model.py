@@ -35,7 +35,9 @@ class MotionTransformer(nn.Module):
         self.ops, self.joint_norm = ops, config.joint_norm
         self.norm = ops.GroupNorm(GROUPS, channels, eps=GROUP_NORM_EPS, **factory)
         self.proj_in = ops.Linear(channels, channels, **factory)
-        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, config, ops, attention, **factory)])
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalBlock(channels, config.block, ops, attention, **factory)]
+        )
         self.proj_out = ops.Linear(channels, channels, **factory)
 
     @property

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..family import Clip, Request, Takes
+from ..family import Clip, Request
+from ..text import check_text_width
 from .config import GRID, CogVideoXConfig
 
 # What a release takes beside a prompt: the node that gives it, and what such a release is called.
@@ -20,21 +21,11 @@ def conditions(config: CogVideoXConfig, request: Request) -> dict[str, Tensor | 
     """Text features, and the channels beside the noise, checked against the checkpoint."""
     named: dict[str, Tensor | int] = {}
     if request.context is not None:
-        named["context"] = check_text_width(config, request.context)
+        named["context"] = check_text_width(request.context, config.text_dim, config.variant)
     channels = channels_beside(config, request)
     if channels is not None:
         named["concat"] = channels
     return named
-
-
-def check_text_width(config: CogVideoXConfig, context_bld: Tensor) -> Tensor:
-    """The features; ValueError when the prompt was encoded by a text encoder of another width."""
-    if context_bld.shape[-1] != config.text_dim:
-        raise ValueError(
-            f"The prompt was encoded to {context_bld.shape[-1]} numbers a token, this {config.variant} "
-            f"checkpoint takes {config.text_dim}: use the CLIP output of the loader that loaded the model."
-        )
-    return context_bld
 
 
 def channels_beside(config: CogVideoXConfig, request: Request) -> Tensor | None:
@@ -55,7 +46,7 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
 
     An InP one does without: that is text to video.
     """
-    kind = _kind(request)
+    kind = request.beside
     if kind == config.takes or (kind == "nothing" and config.takes == "inpaint"):
         return
     if config.takes == "nothing":
@@ -68,15 +59,6 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
         f"{config.variant} is {CALLED[config.takes]} checkpoint: connect {NODES[config.takes]}{came} between the "
         "prompts and the sampler."
     )
-
-
-def _kind(request: Request) -> Takes:
-    """What kind of conditioning came beside the prompt."""
-    if request.control_latents is not None:
-        return "control"
-    if request.mask is not None:
-        return "inpaint"
-    return "nothing" if request.image_latents is None else "image"
 
 
 def image_channels(config: CogVideoXConfig, request: Request) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...layers.temporal_block import BlockSizes
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from ...weights.settings import whole
 from ..family import Limits, Size
@@ -33,9 +34,7 @@ class GridConfig:
     strength: float = 1.0
     # width and height in pixels, frames, that it was trained on
     native_size: Size = (512, 512, 80)
-    rows: int = ROWS
-    tables: int = 0
-    attentions: int = 2
+    block: BlockSizes = BlockSizes(ROWS)
 
     @property
     def patch_hw(self) -> int:
@@ -45,7 +44,7 @@ class GridConfig:
     @property
     def limits(self) -> Limits:
         """No more frames than it has positions for."""
-        return Limits(max_frames=self.rows)
+        return Limits(max_frames=self.block.rows)
 
     def check_clip(self, frames: int, cells_h: int, cells_w: int) -> None:
         """ValueError for a clip, in frames and latent cells, that the grid does not divide, naming the nearest sizes."""
@@ -71,7 +70,7 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Gr
         width=width,
         cell=whole(settings, "block_size", GridConfig.cell, MAX_CELL),
         native_size=told_size(settings, GridConfig.native_size),
-        attentions=count_numbered(shapes, blocks),
+        block=BlockSizes(ROWS, attentions=count_numbered(shapes, blocks)),
     )
 
 

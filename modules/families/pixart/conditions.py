@@ -7,29 +7,34 @@ from torch import Tensor
 
 from ..clips import clip_frames, per_frame
 from ..family import Clip, Request, Shared
+from ..text import check_text_width
 from .config import GRID, MAX_TEXT_TOKENS, PixArtConfig
 
 
 def conditions(config: PixArtConfig, request: Request) -> dict[str, Any]:
-    """Text features, once for all frames where they have one text; the frames of a clip; what 1024-MS is told."""
+    """Text features, once for all frames where they have one text; the frames of a clip; what 1024-MS is told.
+
+    ValueError for a conditioning of another width, for other clips, or with what PixArt has no channels for.
+    """
+    check_kind(config, request)
     frames = clip_frames(request)
     named: dict[str, Any] = {"num_video_frames": frames}
     if request.context is not None:
-        texts = per_frame(check_text_width(config, request.context), request, frames, "prompts")
+        context = check_text_width(request.context, config.text_dim, f"PixArt {config.variant}")
+        texts = per_frame(context, request, frames, "prompts")
         named["context"] = Shared(texts) if len(texts) == 1 else texts
     if config.sized:
         named["size_n3"] = size_of(request)
     return named
 
 
-def check_text_width(config: PixArtConfig, context_bld: Tensor) -> Tensor:
-    """The features; ValueError when the prompt was encoded by a text encoder of another width."""
-    if context_bld.shape[-1] != config.text_dim:
+def check_kind(config: PixArtConfig, request: Request) -> None:
+    """ValueError for pictures, masks and clips in a conditioning: they would change nothing."""
+    if request.beside != "nothing":
         raise ValueError(
-            f"The prompt was encoded to {context_bld.shape[-1]} numbers a token, this PixArt {config.variant} checkpoint "
-            f"takes {config.text_dim}: use the CLIP output of the loader that loaded the model."
+            f"PixArt {config.variant} makes pictures and clips from text and takes no {request.beside} conditioning: connect "
+            "the prompts directly to the sampler. To begin from a clip, encode it and sample with a denoise below 1."
         )
-    return context_bld
 
 
 def size_of(request: Request) -> Tensor:

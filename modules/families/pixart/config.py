@@ -5,6 +5,7 @@ PixArt-alpha (arXiv 2310.00426): XL-2 for pictures of about 512x512, and 1024-MS
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 from ...grid import LatentGrid
@@ -12,6 +13,7 @@ from ...weights.part import Shapes, count_numbered, lengths
 from ...weights.settings import REMEDY, colours, whole
 from ..family import LatentSpace
 from ..svd.config import LATENT_SCALE, RGB_FACTORS
+from .keys import SILENCE, TABLE
 
 # The VAE of Stable Diffusion, as SVD's; a token is two latent cells wide and high. Frames lie on the batch axis.
 GRID = LatentGrid(channels=4, stride_t=1, stride_hw=8, lone_first=False, patch_hw=2)
@@ -59,7 +61,7 @@ class PixArtConfig:
     @property
     def variant(self) -> str:
         """The published name of this kind of checkpoint."""
-        return "1024-MS" if self.sized else "512"
+        return "1024-MS" if self.sized else str(self.native_size[0])
 
 
 # The published networks.
@@ -76,6 +78,8 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Pi
     width, in_channels = lengths(shapes, "pos_embed.proj.weight", 4)[:2]
     _check_channels(in_channels, lengths(shapes, "proj_out.weight", 2)[0])
     sized = "adaln_single.emb.resolution_embedder.linear_1.weight" in shapes
+    sample_size = _sample_size(shapes, settings, sized)
+    _check_release(shapes, sized, sample_size)
     heads = whole(settings, "num_attention_heads", max(width // HEAD_DIM, 1), width)
     if width % heads:
         raise ValueError(
@@ -88,9 +92,27 @@ def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Pi
         in_channels=in_channels,
         text_dim=lengths(shapes, "caption_projection.linear_1.weight", 2)[1],
         sized=sized,
-        sample_size=whole(settings, "sample_size", SIZED if sized else PLAIN, MAX_CELLS, GRID.patch_hw),
+        sample_size=sample_size,
         latents=LatentSpace(LATENT_SCALE, *colours(settings, in_channels, RGB_FACTORS)),
     )
+
+
+def _sample_size(shapes: Shapes, settings: Mapping[str, Any], sized: bool) -> int:
+    """Latent cells on a side of its pictures: as its settings or its own position table tell, else as published."""
+    usual = SIZED if sized else PLAIN
+    if TABLE in shapes:
+        usual = GRID.patch_hw * isqrt(lengths(shapes, TABLE, 3)[1])
+    return whole(settings, "sample_size", usual, MAX_CELLS, GRID.patch_hw)
+
+
+def _check_release(shapes: Shapes, sized: bool, sample_size: int) -> None:
+    """ValueError for PixArt-Sigma, which has other texts, latents and sizes under the same names."""
+    tokens = lengths(shapes, SILENCE, 2)[0] if SILENCE in shapes else MAX_TEXT_TOKENS
+    if tokens != MAX_TEXT_TOKENS or (sample_size >= SIZED and not sized):
+        raise ValueError(
+            f"it is PixArt-Sigma ({tokens} text tokens, {'' if sized else 'not '}told a picture's size), whose latents are "
+            "those of SDXL. Use PixArt-alpha (PixArt-XL-2-512x512 or 1024-MS); ComfyUI itself opens PixArt-Sigma."
+        )
 
 
 def _check_channels(in_channels: int, out_rows: int) -> None:

@@ -1,7 +1,7 @@
 """State-dict keys of PixArt checkpoints: diffusers' names, which are ours, and those of PixArt-alpha's own .pth files."""
 
 from ...weights.fused import part_of
-from ...weights.keymap import KeyMap, Rows, dropped, same, under
+from ...weights.keymap import TOLD, KeyMap, Rows, dropped, same, under
 from ..animatediff.keys import INSIDE
 
 BLOCK = "transformer_blocks.{i}."
@@ -12,7 +12,9 @@ EMBEDDERS = {
     "ar_embedder": "aspect_ratio_embedder",
 }
 # the learned text of a prompt that was left out in training: empty prompts stand for it
-SILENCE = "y_embedding"
+SILENCE = f"{TOLD}y_embedding"
+# positions of the pictures that it was trained on
+TABLE = f"{TOLD}pos_embed"
 
 # EasyAnimate v1's motion module in a block
 MOTION: Rows = under("attn_temporal.temporal_transformer.", "attn_temporal.temporal_transformer.", INSIDE)
@@ -23,7 +25,7 @@ DIFFUSERS = KeyMap(
     *same(*(f"adaln_single.emb.{name}.linear_{{n}}.{{p}}" for name in EMBEDDERS.values())),
     *same(*(f"{BLOCK}attn{n}.to_{name}.{{p}}" for n in (1, 2) for name in ("q", "k", "v", "out.0"))),
     *same(BLOCK + "ff.net.0.proj.{p}", BLOCK + "ff.net.2.{p}"),
-    (f"caption_projection.{SILENCE}", None),
+    ("caption_projection.y_embedding", SILENCE),
     # EasyAnimate v1's training saves both together; its motion module is another part
     *dropped(under(BLOCK, BLOCK, MOTION)),
 )
@@ -57,7 +59,7 @@ ORIGINAL = KeyMap(
     (THEIRS + "scale_shift_table", BLOCK + "scale_shift_table"),
     ("final_layer.linear.{p}", "proj_out.{p}"),
     ("final_layer.scale_shift_table", "scale_shift_table"),
-    (f"y_embedder.{SILENCE}", None),
+    ("y_embedder.y_embedding", SILENCE),
     # made from the size
-    ("pos_embed", None),
+    ("pos_embed", TABLE),
 )

@@ -20,7 +20,7 @@ from ...layers.embedding import NumberEmbedding, embed_patches
 from ...layers.hooks import Places
 from ...layers.network import Factory, Network
 from ...layers.norms import modulate
-from ...layers.operations import Operations
+from ...layers.operations import Operations, is_recorded
 from .blocks import Block, Layout, norm, spans
 from .config import GRID, PixArtConfig
 
@@ -102,27 +102,15 @@ class PixArtTransformer(Network):
         transformer_options: Any = None,
         size_n3: Tensor | None = None,
         num_video_frames: int = 1,
+        with_variance: bool = False,
     ) -> Tensor:
         """Epsilon of (n, 4, h, w) latents at timesteps 0 to 999.
 
         `context_gld` are T5 features without padding, one text for every n / g pictures. `size_n3` is what 1024-MS is
         told: height and width in pixels, and height / width. `num_video_frames` are those of a clip, for a motion
-        module. Raises ValueError for sizes that do not fill patches.
+        module. `with_variance`: (n, 8, h, w), behind epsilon what training asks for of its variance (sec. 2.3; arXiv
+        2102.09672, sec. 3.1). Raises ValueError for sizes that do not fill patches.
         """
-        return self.predict(x_nchw, timestep_n, context_gld, transformer_options, size_n3, num_video_frames)[
-            :, : self.in_channels
-        ]
-
-    def predict(
-        self,
-        x_nchw: Tensor,
-        timestep_n: Tensor,
-        context_gld: Tensor,
-        transformer_options: Any = None,
-        size_n3: Tensor | None = None,
-        num_video_frames: int = 1,
-    ) -> Tensor:
-        """(n, 8, h, w): epsilon, then what training asks for of its variance (sec. 2.3; arXiv 2102.09672, sec. 3.1)."""
         layout = Layout(num_video_frames, *self._token_grid(x_nchw))
         emb_nd = self.adaln_single.emb(timestep_n, size_n3, x_nchw.dtype)
         time_n6d = self.adaln_single.linear(F.silu(emb_nd)).unflatten(1, (6, -1))
@@ -130,7 +118,8 @@ class PixArtTransformer(Network):
         x_nld = self._embed(x_nchw, layout)
         for block in self.transformer_blocks:
             x_nld = block(x_nld, time_n6d, text_gld, layout, transformer_options)
-        return self._unpatch(self._head(x_nld, emb_nd), layout)
+        both_nchw = self._unpatch(self._head(x_nld, emb_nd), layout)
+        return both_nchw if with_variance else both_nchw[:, : self.in_channels]
 
     def _token_grid(self, x_nchw: Tensor) -> tuple[int, int]:
         """Tokens along height and width."""
@@ -138,17 +127,19 @@ class PixArtTransformer(Network):
         p = GRID.patch_hw
         if channels != self.in_channels:
             raise ValueError(f"PixArt takes {self.in_channels} latent channels: got {channels}.")
-        if h % p or w % p:
-            raise ValueError(
-                f"PixArt needs latents whose height and width are multiples of {p}: got {h}x{w}. Use pictures whose sides "
-                f"are multiples of {GRID.multiple_hw} pixels."
-            )
+        # refuses other sizes, with the nearest
+        GRID.latent_size(w * GRID.stride_hw, h * GRID.stride_hw)
         return h // p, w // p
 
     def _embed(self, x_nchw: Tensor, layout: Layout) -> Tensor:
         p = GRID.patch_hw
+        if is_recorded():
+            # as trained, bit for bit
+            tokens_nld = rearrange(self.pos_embed.proj(x_nchw), "n d h w -> n (h w) d")
+            return tokens_nld + self._positions(layout, x_nchw)
         patches_nlc = rearrange(x_nchw, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
-        return embed_patches(self.pos_embed.proj, patches_nlc, self.ops) + self._positions(layout, x_nchw)
+        x_nld = embed_patches(self.pos_embed.proj, patches_nlc, self.ops)
+        return x_nld.add_(self._positions(layout, x_nchw))
 
     def _positions(self, layout: Layout, like: Tensor) -> Tensor:
         key = (layout.height, layout.width, like.device, like.dtype)
