@@ -12,19 +12,10 @@ from tools import hosts
 from tools.commands import python_path
 from tools.server import Server
 
-from ..sd import score as pocket_sd
+from ..sd import scoring
 from ..sd.parts import FOLDER
 from ..sd.parts import MODEL as TEXT_AND_VAE
-from ..sd.score import (
-    Order,
-    Rows,
-    Settings,
-    captions_of,
-    mean_of,
-    node,
-    subjects_of,
-    sum_up_motion,
-)
+from ..sd.scoring import Order, Rows, Settings, captions_of, mean_of, node, subjects_of, sum_up_motion
 from ..shapes import MOTIONS
 from .parts import MODEL, MOTION, STYLE
 from .train_style import CHALK
@@ -55,7 +46,7 @@ def orders_of(part: str, each: int) -> list[Order]:
 
 def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
     """Loader, motion module where there is one, then `sampled`."""
-    graph = pocket_sd.sampled("motion" if order.module else "loader", order, settings)
+    graph = scoring.sampled("motion" if order.module else "loader", order, settings)
     graph["loader"] = node(
         "KinetographPixArtLoader",
         model=listed(MODEL),
@@ -66,7 +57,7 @@ def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
         captions="lower case",
     )
     if order.module:
-        graph["motion"] = pocket_sd.motion_node("loader", order.module)
+        graph["motion"] = scoring.motion_node("loader", order.module)
     return graph
 
 
@@ -97,15 +88,15 @@ def sum_up(parts: Rows) -> dict[str, float]:
 
 def score(settings: Settings, folder: Path, each: int, parts: tuple[str, ...]) -> bool:
     """Measure, write, print; whether every goal is reached. Parts that are not measured keep their rows."""
-    rows = pocket_sd.earlier_rows(folder, PARTS)
+    rows = scoring.earlier_rows(folder, PARTS)
     with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
         with Server(python_path(), hosts.find(), Path(base), models=FOLDER) as server:
             for part in parts:
                 graph = styled_graph if part == "style" else graph_for
                 orders = orders_of(part, each)
-                rows[part] = pocket_sd.make_part(server.client, part, orders, graph, settings, folder)
-    return pocket_sd.conclude(sum_up(rows), rows, GOALS, settings, folder)
+                rows[part] = scoring.make_part(server.client, part, orders, graph, settings, folder)
+    return scoring.conclude(sum_up(rows), rows, GOALS, settings, folder)
 
 
 if __name__ == "__main__":
-    raise SystemExit(pocket_sd.main(score, __doc__, PARTS, USUAL, HERE))
+    raise SystemExit(scoring.main(score, __doc__, PARTS, USUAL, HERE))

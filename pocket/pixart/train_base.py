@@ -31,6 +31,11 @@ LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 50, 200, 500
 FIRST_SEED = 5_000_000
 
 
+def hear_blocks(model: TextToPicture) -> Hearing:
+    """At the doors of the motion modules, but for that of the first block: no text was read before it."""
+    return Hearing([block.attn_temporal for block in model.transformer.transformer_blocks][1:], WIDTH)
+
+
 class BaseTraining(Averaged):
     """The transformer, its running mean and the optimizer, one step at a time."""
 
@@ -38,9 +43,7 @@ class BaseTraining(Averaged):
         self.captions = captions
         self.model, self.average = TextToPicture(), TextToPicture().eval()
         start_weights(self.model)
-        # a first block has heard nothing before its door
-        doors = [block.attn_temporal for block in self.model.transformer.transformer_blocks][1:]
-        self.hearing = Hearing(doors, WIDTH)
+        self.hearing = hear_blocks(self.model)
         optimizer = BlockOptimizer(self.model, self.model.transformer.transformer_blocks)
         super().__init__(self.model, self.average.requires_grad_(False), optimizer)
 

@@ -13,19 +13,20 @@ from torch.func import functional_call
 
 from ..lora import LowRank
 from ..optimizers import BlockOptimizer
+from ..sd.hearing import word_of
 from ..sd.parts import open_taesd
-from ..sd.train_base import YOUNG, add_noise, drop_captions, errors_of
+from ..sd.train_base import HEARING, YOUNG, add_noise, drop_captions, errors_of
 from ..sd.world import Captioned, draw_latents, photo
 from ..training import Averaged, Plan, ramp, train
 from .parts import TextToPicture
 from .text import Captions
 from .train_base import check as check_stills
-from .train_base import trained_base
+from .train_base import hear_blocks, trained_base
 
 CHALK = "white"
 RANK, ALPHA = 8, 4.0
 BATCH = 64
-PEAK_LR = 1e-2
+PEAK_LR = 4e-3
 WARM_UP = 20  # steps
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 300
 FIRST_SEED = 8_000_000
@@ -56,6 +57,7 @@ class StyleTraining(Averaged):
 
     def __init__(self, base: TextToPicture, captions: Captions) -> None:
         self.base, self.captions = base, captions
+        self.hearing = hear_blocks(base)
         self.lora, self.average = new_lora(base), new_lora(base)
         super().__init__(self.lora, self.average, BlockOptimizer(self.lora, self.lora))
 
@@ -66,11 +68,15 @@ class StyleTraining(Averaged):
     def step(self, shown: list[Captioned], lr: float, number: int) -> dict[str, float]:
         """One update on these pictures."""
         drawn = add_noise(draw_latents([one.clip for one in shown], 1), ["pixart"] * len(shown))
-        context = self.captions(drop_captions([one.caption for one in shown]))
-        noise = self.predict(self.lora, drawn.x_bfchw.flatten(0, 1), drawn.timestep_b, context)
+        captions = drop_captions([one.caption for one in shown])
+        noise = self.predict(
+            self.lora, drawn.x_bfchw.flatten(0, 1), drawn.timestep_b, self.captions(captions)
+        )
         loss = errors_of(noise[:, None], drawn).mean()
-        loss.backward()
-        return {"loss": loss.item(), "norm": self.apply(lr, min(number, YOUNG))}
+        # modules that know nothing of the style must hear what they heard before
+        heard = self.hearing.loss(torch.tensor([word_of(caption) for caption in captions]))
+        (loss + HEARING * heard).backward()
+        return {"loss": loss.item(), "heard": heard.item(), "norm": self.apply(lr, min(number, YOUNG))}
 
     @torch.no_grad()
     def check(self, vae: nn.Module) -> dict[str, float]:

@@ -87,7 +87,7 @@ def test_start_says_that_all_is_noise():
     noise, context = torch.randn(16, 4, 8, 8), torch.randn(16, 5, 32)
     said = base(noise, torch.full((16,), 900.0), context)
     assert (said - noise).square().mean() < 0.15
-    variance = base.transformer.predict(noise, torch.full((16,), 900.0), context)[:, 4:]
+    variance = base.transformer(noise, torch.full((16,), 900.0), context, with_variance=True)[:, 4:]
     assert not variance.any()
 
 
@@ -190,7 +190,7 @@ def test_score_reads_the_style():
     def rows_of(colour_of):
         clips = [world.sample_clip(i, (colour_of(o), *o.subject[1:])) for i, o in enumerate(orders)]
         frames = [draw(clip, world.FRAMES) for clip in clips]
-        return [score.pocket_sd.read_row(o, f) for o, f in zip(orders, frames, strict=True)]
+        return [score.scoring.read_row(o, f) for o, f in zip(orders, frames, strict=True)]
 
     chalk, plain = rows_of(lambda o: "white"), rows_of(lambda o: o.caption.split()[1])
     figures = score.sum_up({"alone": plain, "motion": plain, "style": chalk})

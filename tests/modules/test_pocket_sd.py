@@ -13,7 +13,7 @@ from kinetograph.modules.pocket_sd import UNET, open_pocket
 from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.errors import CheckpointError
 from kinetograph.modules.weights.files import read_header
-from kinetograph.pocket.sd import score, train_base, train_motion, train_pan, world
+from kinetograph.pocket.sd import score, scoring, train_base, train_motion, train_pan, world
 from kinetograph.pocket.sd.motion import MotionUNet, build_motion
 from kinetograph.pocket.sd.parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, UNET_SETTINGS
 from kinetograph.pocket.sd.sampling import paths_of, sample
@@ -214,7 +214,7 @@ def rows_of(clips):
         draw(clip, world.FRAMES)[order_of] if order_of is not None else draw(clip, world.FRAMES)
         for clip, _, order_of in clips
     ]
-    return [score.read_row(order, frames) for order, frames in zip(orders, drawn, strict=True)]
+    return [scoring.read_row(order, frames) for order, frames in zip(orders, drawn, strict=True)]
 
 
 def test_score_knows_a_smooth_clip_from_a_still_and_a_jumping_one():
