@@ -110,15 +110,15 @@ def run_pixart(part: str, runs: Path, steps: int | None) -> None:
     if part == "pixart_base":
         from .pixart.train_base import train_base
 
-        train_base(base_run, steps or 12000)
+        train_base(base_run, steps or 3300)
     elif part == "pixart_motion":
         from .pixart.train_motion import train_motion
 
-        train_motion(runs / part, base_run, steps or 3000)
+        train_motion(runs / part, base_run, steps or 2400)
     elif part == "pixart_style":
         from .pixart.train_style import train_style
 
-        train_style(runs / part, base_run, steps or 1000)
+        train_style(runs / part, base_run, steps or 500)
     else:
         from .pixart.ship import ship_pixart
 

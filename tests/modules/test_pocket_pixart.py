@@ -1,5 +1,7 @@
 """The pocket PixArt's recipe against formulas written out, and its shipped files."""
 
+import json
+
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -256,3 +258,12 @@ def test_shipped_style_changes_every_linear_layer():
 def test_clips_of_the_score_are_as_long_as_those_of_the_training():
     graph = score.graph_for(score.orders_of("motion", 1)[0], score.USUAL)
     assert graph["latent"]["inputs"]["batch_size"] == world.FRAMES
+
+
+def test_score_that_is_shipped_reaches_its_goals():
+    known = json.loads((score.HERE / "score.json").read_text(encoding="utf-8"))
+    figures = score.sum_up({part: known[part] for part in score.PARTS})
+    assert figures == {name: known[name] for name in figures}
+    assert all(len(known[part]) == 8 * len(MOTIONS) for part in score.PARTS)
+    assert figures["jump_ratio"] <= 0.2 and figures["right_way"] >= 0.85 and figures["covered"] >= 0.7
+    assert figures["in_chalk"] >= 0.95 and figures["right_way_in_chalk"] >= 0.85
