@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from .families import FAMILIES
-from .lora_origin import family_of, is_lora
+from .lora_origin import family_of
 from .weights.detect import sure_parts
 from .weights.errors import CheckpointError
 from .weights.files import FileIdentity, file_identity, read_header
+from .weights.lora_names import is_lora
 from .weights.part import Kind, PartsOfFamily
 from .weights.shards import weights_in
 
@@ -42,6 +43,11 @@ class Catalogue:
         """Whether a file or component folder surely holds parts of other kinds alone. Reads nothing."""
         held = self._find(path)
         return bool(held) and (family, kind) not in held
+
+    def is_no_lora(self, path: Path) -> bool:
+        """Whether a file surely holds parts of a checkpoint and no LoRA. Reads nothing."""
+        held = self._find(path)
+        return bool(held) and all(kind != LORA for _, kind in held)
 
     def wait(self, seconds: float) -> None:
         """Until everything asked for so far is read."""

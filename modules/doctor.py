@@ -14,14 +14,14 @@ from typing import Any
 from .families import ADD_ONS, FAMILIES
 from .families.cogvideox.exvideo import is_exvideo
 from .families.family import Family
-from .lora_origin import Origin, find_origin, is_lora, kinds_of
+from .lora_origin import Origin, find_origin, kinds_of
 from .published import FileRecord, compare
 from .weights.detect import detect_all
 from .weights.errors import CheckpointError, shown
 from .weights.files import Header, open_weights, read_header
 from .weights.finding import Finding
 from .weights.lora import rank_words, read_alphas
-from .weights.lora_names import ALPHA_END
+from .weights.lora_names import ALPHA_END, is_lora
 from .weights.part import NodeName
 from .weights.shards import component_folders, weight_files
 

@@ -1,7 +1,7 @@
 """What a LoRA file was made for, from its keys and shapes: dialect, family, variants, ranks, parts of a text encoder."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ from .families.animatediff.adapter import LABEL as ADAPTER
 from .families.animatediff.adapter import find_adapter
 from .families.family import Family, Kind, Part, Shapes
 from .weights.lora import LoRA, grouped, match_lora
-from .weights.lora_names import Names, names_of, stem_of, text_names
+from .weights.lora_names import DOWN, Names, names_of, stem_of, text_names
 
 # Signs of families that are not loaded here: what all of a file's stems together say, and the width of the input of
 # one kind of layer where names alone are shared. The first that fits counts.
@@ -32,14 +32,11 @@ SIGNS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ),
     ("SD3", re.compile(r"joint_blocks[._]\d"), None),
     ("LTX-Video", re.compile(r"transformer_blocks[._]\d+[._]attn2[._]to_k$"), 2048),
-    ("PixArt or EasyAnimate", re.compile(r"transformer_blocks[._]\d+[._]attn1[._]to_q$"), 1152),
     ("SD1.5", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 768),
     ("SD2", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 1024),
     ("SDXL", re.compile(r"(down_blocks|input_blocks)[._].*attn2[._](processor\.)?to_k$"), 2048),
 )
 CHANGED: tuple[Kind, ...] = ("diffusion_model", "motion_module")
-# of a file's keys that end as LoRA's do, before it is called one
-MOST = 0.5
 ADAPTER_HINT = (
     "adapter_alpha of LoRA Stack times its strength counts: 0, as in AnimateDiff's own examples, leaves it out; 1 goes "
     "with SparseCtrl"
@@ -89,12 +86,6 @@ class Origin:
         return f"{self.label} {', '.join(most)}{' or ' if most else ''}{last}".strip()
 
 
-def is_lora(keys: Iterable[str]) -> bool:
-    """Whether most keys of a file end as those of LoRA files do."""
-    stems = [stem_of(key) for key in keys]
-    return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
-
-
 def kinds_of(modules: Iterable[str]) -> list[str]:
     """Kinds of modules for people; of motion modules, which are all alike, only what is inside one."""
     inside = (module.split(MOTION_BLOCK)[-1] if MOTION_BLOCK in module else module for module in modules)
@@ -102,15 +93,26 @@ def kinds_of(modules: Iterable[str]) -> list[str]:
 
 
 def family_of(shapes: Shapes) -> str:
-    """Id of the family of ours that a LoRA file names a module of, quickly; "other" for all others.
+    """Id of the family of ours that a LoRA file was made for, quickly; "other" for all others.
 
-    Names alone: PixArt calls some modules as CogVideoX does.
+    That of the most names, then of the most inputs as wide: PixArt calls some modules as CogVideoX does.
     """
-    stems = [stem.text for key in shapes if (stem := stem_of(key)) and stem.style]
     if _by_sign(shapes):
         return "other"
-    found = (family.id for family, _, _, names in _published() if any(map(names.find, stems)))
-    return next(found, "other")
+    inputs = _inputs(shapes)
+    scores = [(family.id, _likeness(names, inputs)) for family, _, _, names in _published()]
+    family, (known, _) = max(scores, key=lambda score: score[1])
+    return family if known else "other"
+
+
+def _likeness(names: Names, inputs: Mapping[str, int]) -> tuple[int, int]:
+    """How many modules of a file this network has, and how many of those with an input as wide."""
+    widths = [
+        (names.weights[place[0]][1:2], (width,))
+        for text, width in inputs.items()
+        if (place := names.find(text))
+    ]
+    return len(widths), sum(ours == theirs for ours, theirs in widths)
 
 
 def find_origin(shapes: Shapes) -> Origin:
@@ -183,12 +185,17 @@ def _unknown(shapes: Shapes, label: str, text_keys: tuple[str, ...], num_text: i
 
 def _by_sign(shapes: Shapes) -> str:
     """The label of a family that is not loaded here; empty where no sign is sure."""
-    inputs = {
-        stem.text: shapes[key][1] if len(shapes[key]) > 1 else 0
-        for key in shapes
-        if (stem := stem_of(key)) and stem.word == "lora_A.weight"
-    }
+    inputs = _inputs(shapes)
     for label, sign, width in SIGNS:
         if any(sign.search(text) and width in (None, size) for text, size in inputs.items()):
             return label
     return ""
+
+
+def _inputs(shapes: Shapes) -> dict[str, int]:
+    """How wide the input of each module of a LoRA file is, by its stem."""
+    return {
+        stem.text: shapes[key][1] if len(shapes[key]) > 1 else 0
+        for key in shapes
+        if (stem := stem_of(key)) and stem.word == DOWN
+    }

@@ -29,7 +29,9 @@ class VideoContinue(io.ComfyNode):
             search_aliases=["long video", "unlimited length", "extend video", "seamless loop", "infinite"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="CogVideoX-Fun InP, CogVideoX image to video, SVD, or SVD with ExVideo."
+                    "model",
+                    tooltip="CogVideoX-Fun InP, CogVideoX image to video, SVD, SVD with ExVideo, or an image model with a "
+                    "motion module.",
                 ),
                 io.Vae.Input("vae", tooltip="VAE of that model's loader."),
                 io.Latent.Input("latent", tooltip="Empty latent of one segment: its size and length."),
@@ -46,7 +48,9 @@ class VideoContinue(io.ComfyNode):
                 ),
                 io.Image.Input("start_images", optional=True, tooltip="What the video starts from."),
                 io.Image.Input(
-                    "end_image", optional=True, tooltip="Its last frame, for CogVideoX-Fun InP and SVD."
+                    "end_image",
+                    optional=True,
+                    tooltip="Its last frame, for CogVideoX-Fun InP, SVD and motion modules.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision", optional=True, tooltip="Image encoder of the SVD checkpoint."
@@ -105,7 +109,7 @@ def _plan_input() -> io.DynamicCombo.Input:
             default=0,
             min=0,
             max=MAX_OVERLAP,
-            tooltip="Frames that two segments share. 0: 4 for CogVideoX-Fun InP, else 1.",
+            tooltip="Frames that two segments share. 0: 4 for CogVideoX-Fun InP and motion modules, else 1.",
         ),
         io.Float.Input(
             "hold_colours",
@@ -131,7 +135,7 @@ def _plan_input() -> io.DynamicCombo.Input:
     return io.DynamicCombo.Input(
         "plan",
         options=[io.DynamicCombo.Option(name, parts) for name in reversed(long_video.PLANS)],
-        tooltip="closed loop: the last segment leads back to the first frames (CogVideoX-Fun InP, SVD).",
+        tooltip="closed loop: the last segment leads back to the first frames (CogVideoX-Fun InP, SVD, motion modules).",
     )
 
 

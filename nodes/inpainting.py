@@ -16,8 +16,8 @@ class InpaintConditioning(io.ComfyNode):
             node_id="KinetographInpaintConditioning",
             display_name="Inpaint Conditioning",
             category="kinetograph/conditioning",
-            description="Start images, an end image, or a video with a mask, for CogVideoX-Fun InP, CogVideoX and "
-            "SVD. Nothing connected: text to video.",
+            description="Start images, an end image, or a video with a mask, for CogVideoX-Fun InP, CogVideoX, SVD "
+            "and image models with a motion module. Nothing connected: text to video.",
             search_aliases=["video inpaint", "first last frame", "cogvideox-fun", "outpaint", "end image"],
             inputs=[
                 io.Model.Input(

@@ -95,7 +95,9 @@ class VAEEncodeChunked(io.ComfyNode):
             description="Encode a clip chunk by chunk, exactly. Frame counts that do not fold are refused.",
             search_aliases=["vae encode video", "video to video", "v2v"],
             inputs=[
-                io.Vae.Input("vae", tooltip="VAE of the model's family, from its loader."),
+                io.Vae.Input(
+                    "vae", tooltip="VAE of the model's family, from its loader, or one of SD1.5 or SDXL."
+                ),
                 media_input(
                     "images",
                     "Frames of the clip, or a VIDEO that is read as it is encoded; CogVideoX: 1, 9, 17, ... 49.",

@@ -101,8 +101,8 @@ def _row(files: list[str], number: int) -> list[io.Input]:
         io.Combo.Input(
             f"lora_{number}",
             options=files,
-            tooltip="LoRA file in the loras folder, or a MotionLoRA in animatediff_motion_lora: that one goes to the motion "
-            "modules of Motion Module Apply.",
+            tooltip="LoRA file in the loras folder, EasyAnimate's in Personalized_Model, or a MotionLoRA in "
+            "animatediff_motion_lora: that one goes to the motion modules of Motion Module Apply.",
         ),
         _strength(f"strength_{number}", "Strength for the model or its motion modules; 0 changes nothing."),
         _strength(f"text_strength_{number}", "Strength for the text encoder, where the file changes it."),

@@ -53,7 +53,7 @@ class ExVideoPatch(io.ComfyNode):
 
 
 class MotionModuleApply(io.ComfyNode):
-    """Puts AnimateDiff's motion modules into an image model (arXiv 2307.04725); what comes in stays as it is."""
+    """Puts motion modules into an image model, AnimateDiff's (arXiv 2307.04725) or EasyAnimate v1's; what comes in stays."""
 
     @classmethod
     @guarded
@@ -62,25 +62,35 @@ class MotionModuleApply(io.ComfyNode):
             node_id="KinetographMotionModuleApply",
             display_name="Motion Module Apply",
             category="kinetograph/motion",
-            description="Make clips with an SD1.5 or SDXL model: AnimateDiff's motion modules v1, v2, v3, SDXL beta, "
-            "AnimateDiff-Lightning and AnimateLCM.",
-            search_aliases=["animatediff", "motion module", "animatediff loader", "animatelcm", "lightning"],
+            description="Make clips with an SD1.5, SDXL or PixArt model: AnimateDiff's motion modules v1, v2, v3, SDXL beta, "
+            "AnimateDiff-Lightning and AnimateLCM, and EasyAnimate v1's.",
+            search_aliases=[
+                "animatediff",
+                "motion module",
+                "animatediff loader",
+                "animatelcm",
+                "lightning",
+                "easyanimate",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="SD1.5 or SDXL model of any loader of ComfyUI, with LoRAs and patches or without.",
+                    tooltip="SD1.5 or SDXL model of any loader of ComfyUI, with LoRAs and patches or without; for EasyAnimate's "
+                    "module the PixArt model of PixArt Loader.",
                 ),
                 io.Combo.Input(
                     "motion_module",
                     options=motion.list_modules(),
-                    tooltip="Motion module file, .safetensors or .ckpt, in models/animatediff_models.",
+                    tooltip="Motion module file, .safetensors or .ckpt: AnimateDiff's in models/animatediff_models, EasyAnimate's "
+                    "in models/Motion_Module.",
                 ),
                 io.Combo.Input(
                     "beta_schedule",
                     options=list(motion.SCHEDULES),
                     default=motion.AS_TRAINED,
                     tooltip="Noise schedule. 'as trained' is that of the motion module: linear in beta for SD1.5 "
-                    "(ComfyUI's sqrt_linear), to 0.020 for SDXL beta; 'use existing' keeps the model's own.",
+                    "(ComfyUI's sqrt_linear), to 0.020 for SDXL beta, the model's own for PixArt; 'use existing' keeps the "
+                    "model's own.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -94,8 +104,8 @@ class MotionModuleApply(io.ComfyNode):
                     "version",
                     options=list(motion.NAMED),
                     default=motion.FROM_FILE,
-                    tooltip="Which release the file is. It tells by itself, but for a v1 or v3 that was saved without its "
-                    "position table: their norms differ, so that one must be named.",
+                    tooltip="Which release of AnimateDiff the file is. It tells by itself, but for a v1 or v3 that was saved "
+                    "without its position table: their norms differ, so that one must be named.",
                 ),
                 io.Int.Input(
                     "num_frames",

@@ -19,7 +19,7 @@ class ContextWindows(io.ComfyNode):
             display_name="Context Windows",
             category="kinetograph/motion",
             description="Sample a clip of any length in overlapping windows of a length that the model knows, with a "
-            "prompt for each part, and closed to a loop if wanted. For AnimateDiff, SVD and CogVideoX, with any sampler.",
+            "prompt for each part, and closed to a loop if wanted. For AnimateDiff, EasyAnimate, SVD and CogVideoX, with any sampler.",
             search_aliases=[
                 "context options",
                 "long clip",

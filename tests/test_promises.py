@@ -15,7 +15,8 @@ SHOWN = {
     *(22, 23, 24, 26, 27, 28, 29),
     *range(31, 34),
     35,
-    *range(38, 50),
+    *range(38, 51),
+    *(54, 55, 60, 69),
     *(71, 72, 74, 75, 78),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"

@@ -148,6 +148,15 @@ class Request:
     # of a video that guides every frame, unscaled
     control_latents: Tensor | None = None
 
+    @property
+    def beside(self) -> Takes:
+        """What kind of conditioning came beside the prompt."""
+        if self.control_latents is not None:
+            return "control"
+        if self.mask is not None:
+            return "inpaint"
+        return "nothing" if self.image_latents is None else "image"
+
 
 @dataclass(frozen=True)
 class Diffusion:

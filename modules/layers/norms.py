@@ -1,6 +1,7 @@
 """Adaptive norms over a joint sequence: one tensor, text tokens first, image tokens after.
 
-Both functions write into their first argument unless a graph is being recorded; callers use the result.
+Both functions write into their first argument unless a graph is being recorded; callers use the result. With a graph they
+round as the networks' own training did, bit for bit; without one a product and a sum are one operation.
 """
 
 import torch
@@ -18,7 +19,7 @@ def modulate(y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tenso
     for part, rows in _streams(y_bld, text_tokens, image_bcd, text_bcd):
         shift, factor = rows[:, 0:1], 1 + rows[:, 1:2]
         if is_recorded():
-            parts.append(torch.addcmul(shift, part, factor))
+            parts.append(part * factor + shift)
         else:
             torch.addcmul(shift, part, factor, out=part)
     return torch.cat(parts, dim=1) if parts else y_bld
@@ -34,7 +35,7 @@ def add_gated(x_bld: Tensor, y_bld: Tensor, text_tokens: int, image_bcd: Tensor,
             ],
             dim=1,
         )
-        return torch.addcmul(x_bld, y_bld, gate_bld)
+        return gate_bld * y_bld + x_bld
     places = _streams(x_bld, text_tokens, image_bcd, text_bcd)
     for (place, rows), (part, _) in zip(
         places, _streams(y_bld, text_tokens, image_bcd, text_bcd), strict=True

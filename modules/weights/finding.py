@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import CheckpointError, shown_list
+from .lora_names import is_lora
 from .part import Kind, Part, Shapes
 
 
@@ -64,6 +65,8 @@ class Finding:
         """Why this is not a complete checkpoint, for a user."""
         if self.is_stranger:
             return f"{self.name} is {self.problem}"
+        if self.part is None and is_lora(self.unexpected):
+            return f"{self.name} is a LoRA, no checkpoint: put it on a model with LoRA Stack."
         if self.part is None:
             return (
                 f"{self.name} is of no kind known here: {self.keys} keys, such as "

@@ -31,6 +31,8 @@ BESIDE = (
     (re.compile(r"\.diff$"), DIFF),
     (re.compile(r"\.diff_b$"), BIAS_DIFF),
 )
+# of a file's keys that end so, before it is called a LoRA
+MOST = 0.5
 # In front of a module's name: PEFT's, ComfyUI's two, diffusers' two, and those that stand for dots.
 PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.")
 FLAT_PREFIXES = ("lora_unet__", "lora_unet_", "lora_transformer_", "diffusion_model_", "transformer_")
@@ -64,6 +66,12 @@ def stem_of(key: str) -> Stem | None:
         if fit := ending.search(key):
             return Stem(key[: fit.start()], word, "")
     return None
+
+
+def is_lora(keys: Iterable[str]) -> bool:
+    """Whether most keys of a file end as those of LoRA files do."""
+    stems = [stem_of(key) for key in keys]
+    return any(stem and stem.style for stem in stems) and sum(map(bool, stems)) >= MOST * len(stems)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class VideoModel:
     frame_rule: FrameRule = FrameRule()
 
     @property
+    def knows_neighbours(self) -> bool:
+        """Whether it makes clips from text alone, of frames on the batch axis: a picture model with a motion module."""
+        return self.takes == "nothing" and self.clip_axis is None and self.native_size[2] > 1
+
+    @property
     def clip_axis(self) -> int | None:
         """The axis of the frames where a clip has one of its own; None where they lie on the batch axis."""
         return None if self.grid.frames_on_batch else 2

@@ -57,11 +57,22 @@ def _checking(check: CheckClip, axis: int | None) -> Callable[..., Tensor]:
         guider = executor.class_obj
         windows = guider.model_options.get("context_handler")
         frames = clip_length(guider, noise, axis)
+        if axis is None:
+            check_whole(len(noise), frames)
         # a clip that is no longer than a window is not cut
         check(frames if windows is None else min(frames, windows.context_length), *noise.shape[-2:])
         return executor(noise, *args, **kwargs)
 
     return wrapper
+
+
+def check_whole(total: int, clip: int) -> None:
+    """ValueError unless a batch of `total` frames is clips of `clip`."""
+    if total % clip:
+        raise ValueError(
+            f"The batch holds {total} frames, which are no clips of {clip}: make latents of whole clips with Video "
+            "Latent, or set num_frames of Motion Module Apply to 0."
+        )
 
 
 def check_windows(windows: Any, frames: int, rule: FrameRule, label: str) -> None:

@@ -20,7 +20,7 @@ from ...modules.families.family import AddOn
 from . import shared_text
 from .backend import Check, HostOperations, attend_short, load_layers
 from .diffusion import Fill
-from .guards import CLIP_FRAMES, checking
+from .guards import CLIP_FRAMES, check_whole, checking
 
 # of the injections, the wrappers, the patcher, and of what a call is told in `transformer_options`
 KEY = "kinetograph_motion"
@@ -210,11 +210,7 @@ def frames_of(batch: int, options: dict[str, Any]) -> int:
     # of a window there is one clip alone
     if clip is None or options.get("context_window") is not None:
         return frames
-    if frames % clip:
-        raise ValueError(
-            f"The batch holds {frames} frames, which are no clips of {clip}: make latents of whole clips with Video "
-            "Latent, or set num_frames of Motion Module Apply to 0."
-        )
+    check_whole(frames, clip)
     return clip
 
 

@@ -125,7 +125,12 @@ def _has_place(patcher: Any, name: str, patch: Any) -> bool:
     try:
         kept = patcher.object_patches_backup
         present = kept[name] if name in kept else comfy.utils.get_attr(patcher.model, name)
-        owner = comfy.utils.get_attr(patcher.model, name.removesuffix(".forward"))
+        # of a loaded MODEL the patch is in place already: what it took the place of counts
+        owner = (
+            comfy.utils.get_attr(patcher.model, name.removesuffix(".forward"))
+            if name.endswith(".forward")
+            else present
+        )
     except AttributeError:
         return False
     # a place that a network keeps free for others, such as ExVideo's positions

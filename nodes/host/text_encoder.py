@@ -10,6 +10,7 @@ import comfy.supported_models_base
 import comfy.text_encoders.sd3_clip
 import comfy.text_encoders.t5
 import comfy.utils
+import folder_paths
 import torch
 from torch import Tensor
 
@@ -131,7 +132,8 @@ def load_clip(recipe: TextRecipe) -> comfy.sd.CLIP:
     tokenizer = tokenizer_class(recipe)
     target = comfy.supported_models_base.ClipTarget(tokenizer, model)
     # handed in, since layers of quantised weights are none before them, and the host may move them at once
-    clip = comfy.sd.CLIP(target, parameters=recipe.parameters, state_dict=[weights])
+    places = folder_paths.get_folder_paths("embeddings")
+    clip = comfy.sd.CLIP(target, places, parameters=recipe.parameters, state_dict=[weights])
     clip.patcher.cached_patcher_init = (_load_clip_patcher, (recipe,))
     return clip
 

@@ -27,6 +27,9 @@ from ..host.vae import FamilyVAE, Frames
 from .latents import latent_shape
 from .media import open_video
 
+# encoded at once by a VAE of pictures
+PICTURES = 8
+
 
 @dataclass(frozen=True)
 class BatchClip:
@@ -81,11 +84,29 @@ def vae_grid(vae: Any, node: str) -> LatentGrid:
 def encode_clip(vae: Any, images: Any, seed: int | None, node: str) -> dict[str, Any]:
     """A LATENT of a clip, (f, h, w, 3) or a VIDEO, drawn from the posterior with a seed, or its mean.
 
-    Of a VIDEO a few frames are read at a time.
+    Of a VIDEO a few frames are read at a time. The host's VAEs of pictures give a mean alone.
     """
+    frames = images if isinstance(images, Tensor) else open_video(images, node).whole()
+    if not isinstance(vae, FamilyVAE) and getattr(vae, "latent_dim", None) == 2:
+        return {"samples": _encode_pictures(vae, frames, seed, node), NUM_FRAMES: frames.shape[0]}
     grid = vae_grid(vae, node)
-    frames = vae.checked_frames(images if isinstance(images, Tensor) else open_video(images, node).whole())
+    frames = vae.checked_frames(frames)
     return {"samples": _encode_pieces(vae, grid, frames, seed), NUM_FRAMES: frames.shape[0]}
+
+
+def _encode_pictures(vae: Any, frames: Frames, seed: int | None, node: str) -> Tensor:
+    """Latents (f, c, h, w) of a clip by a VAE of the host, which would crop sizes that do not fold without a word."""
+    if seed is not None:
+        raise ValueError(
+            f"ComfyUI's own VAE gives the mean of the posterior alone: set posterior to mean in {node}."
+        )
+    stride = vae.spacial_compression_encode()
+    LatentGrid(vae.latent_channels, 1, stride, lone_first=False).latent_size(frames.shape[2], frames.shape[1])
+    bar, latents = progress.steps(frames.shape[0]), []
+    for piece in frames.split(PICTURES):
+        latents.append(vae.encode(piece[..., :3]))
+        bar.advance(len(piece))
+    return torch.cat(latents)
 
 
 def _encode_pieces(vae: FamilyVAE, grid: LatentGrid, frames: Frames, seed: int | None) -> Tensor:

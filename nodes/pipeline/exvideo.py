@@ -7,9 +7,10 @@ from typing import Any
 from ...modules.families import COGVIDEOX, SVD
 from ...modules.families.cogvideox import exvideo
 from ...modules.families.svd import EXVIDEO
-from ...modules.lora_origin import find_origin, is_lora
+from ...modules.lora_origin import find_origin
 from ...modules.weights.errors import CheckpointError
 from ...modules.weights.files import FileIdentity, read_header
+from ...modules.weights.lora_names import is_lora
 from ..host import description, guards
 from ..host import lora as host_lora
 from . import loading, lora, models

@@ -25,7 +25,7 @@ from .encoding import condition_svd, start_from_image, vae_grid
 
 SERVES = (
     "CogVideoX-Fun InP (images, an end image, a masked video), CogVideoX text to video (a masked video), CogVideoX "
-    "image to video (one start image), and SVD (images, an end image, a masked video)"
+    "image to video (one start image), SVD and models with a motion module (images, an end image, a masked video)"
 )
 VOID = "models of ComfyUI with three times the latent channels, such as VOID"
 # of SVD, where nobody says otherwise
@@ -103,6 +103,8 @@ def inpaint(
         return _for_svd(vae, latent, given, clip_vision, strength, mode["seed"], node)
     if described.takes == "image":
         return *_for_first_frame(vae, latent, conditionings, given, described, mode["seed"], node), latent
+    if described.knows_neighbours:
+        return *_prompts(conditionings, node), _kept_clip(vae, latent, given, node)
     if described.takes == "nothing" and described.clip_axis is not None:
         return *_prompts(conditionings, node), _masked_latent(vae, latent, given, described, node)
     raise _not_served(described.label, node)
@@ -224,6 +226,14 @@ def _masked_latent(
     mean, _ = vae.encode_moments(clip.frames)
     mask = covering_mask(clip.hidden, mean.shape[2], grid.stride_hw)
     return {**latent, "samples": mean.expand(len(samples_of(latent)), -1, -1, -1, -1), "noise_mask": mask}
+
+
+def _kept_clip(vae: Any, latent: dict[str, Any], given: Given, node: str) -> dict[str, Any]:
+    """A LATENT of pictures with motion, in which what is known stays: the motion module draws the others to it."""
+    if given.is_nothing:
+        return latent
+    width, height, num_frames = clip_size(vae, latent, node)
+    return _kept_frames(vae, _unmasked(latent), given.known(num_frames, width, height))
 
 
 def _for_svd(

@@ -39,13 +39,14 @@ def find_part(model: str, chosen: str, kind: Kind) -> Path:
     """
     own = chosen in (FROM_MODEL, FROM_CHECKPOINT)
     path = models.find_model(model, ("diffusion_model",)) if own else models.find_model(chosen, (kind,))
-    path = models.part_path(path, kind)
-    if chosen == FROM_MODEL and kind != "diffusion_model" and not path.is_dir():
+    part = models.part_path(path, kind)
+    if chosen == FROM_MODEL and kind != "diffusion_model" and not part.is_dir():
+        came = f"has no folder {part.name}" if path.is_dir() else "is a single file"
         raise ValueError(
-            f"'{model}' is a single file: it brings no {kind.replace('_', ' ')}. Choose one by name, or a "
-            "diffusers folder as the model."
+            f"'{model}' {came}: it brings no {kind.replace('_', ' ')}. Choose one by name, or a diffusers folder that holds "
+            "it as the model."
         )
-    return path
+    return part
 
 
 def open_part(model: str, chosen: str, kind: Kind) -> Checkpoint:

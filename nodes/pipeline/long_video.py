@@ -15,8 +15,9 @@ from ..host.latents import read_latent, samples_of
 from . import inpainting, sampling, saving
 
 NODE = "Video Continue"
-# frames that two segments share where nobody chose: of a mask-painting model, and of one that takes a first frame
-OVERLAP = {"inpaint": 4, "image": 1}
+# frames that two segments share where nobody chose: of a mask-painting model, of one that takes a first frame, and of
+# pictures with a motion module
+OVERLAP = {"inpaint": 4, "image": 1, "nothing": 4}
 LOOP, OPEN = PLANS = ("closed loop", "open end")
 KEEP_ALL, KEEP_THESE, REMOVE = KEEPING = ("keep all", "keep these", "remove")
 # of the `file` DynamicCombo, beside the options of the format
@@ -43,10 +44,10 @@ class Video:
     def described(self) -> VideoModel:
         """What the MODEL is; ValueError unless it can go on from frames."""
         described = describe(self.model, NODE)
-        if described.takes not in OVERLAP:
+        if described.takes not in ("inpaint", "image") and not described.knows_neighbours:
             raise ValueError(
                 f"{NODE} goes on with CogVideoX-Fun InP, CogVideoX image to video, SVD and ExVideo: got "
-                f"{described.label}."
+                f"{described.label}. An image model needs a motion module, of Motion Module Apply."
             )
         return described
 

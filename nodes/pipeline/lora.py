@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ...modules.families import FAMILIES
-from ...modules.lora_origin import find_origin, is_lora, text_parts
+from ...modules.families import EASYANIMATE, FAMILIES
+from ...modules.lora_origin import find_origin, text_parts
 from ...modules.weights.checkpoint import recognise
 from ...modules.weights.detect import detect_all
 from ...modules.weights.errors import CheckpointError, shown
 from ...modules.weights.files import FileIdentity, Header, file_identity, open_weights, read_header
 from ...modules.weights.lora import NETWORK, LoRA, check_match, check_values, match_lora, with_alphas
-from ...modules.weights.lora_names import Names, names_of, text_names
+from ...modules.weights.lora_names import Names, is_lora, names_of, text_names
 from ..host import lora as host_lora
 from ..host import patching
 from . import models
@@ -181,7 +181,7 @@ def _check(header: Header, lora: LoRA, text: LoRA | None, allow_partial: bool) -
             )
         return left
     if left and not (changed and allow_partial):
-        remark = find_origin(header.shapes).remark
+        remark = _motion_remark(header, left) or find_origin(header.shapes).remark
         if text is None and for_text:
             remark = (
                 f"{len(for_text)} of them are for a T5 text encoder, which no CLIP brings. {remark}".strip()
@@ -190,6 +190,17 @@ def _check(header: Header, lora: LoRA, text: LoRA | None, allow_partial: bool) -
     if not changed:
         check_match(header.name, 0, left, allow_partial)
     return left
+
+
+def _motion_remark(header: Header, left: tuple[str, ...]) -> str:
+    """A sentence on keys for a motion module inside a network, which is not there; empty for others."""
+    for_motion = [key for key in left if find_origin({key: header.shapes[key]}).family == EASYANIMATE.id]
+    if not for_motion:
+        return ""
+    return (
+        f"{len(for_motion)} of them are for EasyAnimate v1's motion module, and this model has none that they fit: put Motion "
+        "Module Apply in front of LoRA Stack."
+    )
 
 
 def patches_of(file: LoRAFile, lora: LoRA, network: Network) -> host_lora.Patches:

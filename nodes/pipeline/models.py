@@ -44,8 +44,8 @@ def list_models(kinds: Iterable[Kind] | None = None) -> list[str]:
 
 
 def list_loras(family: Family | None = None) -> list[str]:
-    """Names of the host's LoRA files, without those that are surely for another family than this one."""
-    unless = None if family is None else partial(_is_others, family, LORA)
+    """Names of the host's LoRA files, without those that are surely none, or for another family than this one."""
+    unless = CATALOGUE.is_no_lora if family is None else partial(_is_others, family, LORA)
     return MODELS.names(LORAS, pipelines=False, unless=unless)
 
 
@@ -74,6 +74,9 @@ def list_parts(family: Family, kind: Kind, kinds: tuple[Kind, ...] = ()) -> list
 
 
 def _is_others(family: Family, kind: Kind | Literal["lora"], path: Path) -> bool:
+    # a motion module is no part of a pipeline
+    if kind != LORA and not components_of(kind) and part_path(path, "diffusion_model") != path:
+        return True
     inside = path if kind == LORA else part_path(path, kind)
     return CATALOGUE.is_others(inside, family.id, kind)
 

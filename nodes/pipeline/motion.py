@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...modules.families import ANIMATEDIFF, EASYANIMATE
+from ...modules.families import ANIMATEDIFF, EASYANIMATE, GRID_MODULES
 from ...modules.families.animatediff import MODULES, VERSIONS
 from ...modules.families.animatediff.config import (
     LINEAR,
@@ -16,11 +16,12 @@ from ...modules.families.animatediff.config import (
     MotionConfig,
     check_fit,
 )
-from ...modules.lora_origin import find_origin, is_lora
+from ...modules.lora_origin import find_origin
 from ...modules.noise import DiscreteNoise, TableNoise
 from ...modules.weights.checkpoint import Checkpoint
 from ...modules.weights.errors import CheckpointError
 from ...modules.weights.files import FileIdentity
+from ...modules.weights.lora_names import is_lora
 from ..host import backend, diffusion, guards, injection
 from ..host.description import VideoModel, attach, describe
 from . import grid_motion, loading, models
@@ -140,8 +141,8 @@ def _check_model(model: Any, file: str, config: MotionConfig, node: str) -> None
     unet = injection.picture_unet(model)
     if unet is None or getattr(model.model, "recipe", None) is not None:
         raise ValueError(
-            f"{node} puts motion into ComfyUI's image models SD1.5 and SDXL: got {type(model.model).__name__}. Load an "
-            "SD1.5 or SDXL checkpoint with Load Checkpoint."
+            f"{node} puts motion into ComfyUI's image models SD1.5 and SDXL: got {_label(model)}. Load an SD1.5 or SDXL "
+            "checkpoint with Load Checkpoint."
         )
     if injection.has_motion(model):
         raise ValueError(f"This model has motion modules already: use one {node} a model.")
@@ -150,6 +151,15 @@ def _check_model(model: Any, file: str, config: MotionConfig, node: str) -> None
         check_fit(file, config, base)
     except ValueError as error:
         raise ValueError(f"{error} {_those_that_fit(base)}") from None
+
+
+def _label(model: Any) -> str:
+    """A MODEL as a user knows it, with the motion module that fits it where that is another one."""
+    recipe = getattr(model.model, "recipe", None)
+    if recipe is None:
+        return type(model.model).__name__
+    takes = recipe.family.id in GRID_MODULES.bases
+    return recipe.label + (", which takes EasyAnimate v1's motion module" if takes else "")
 
 
 def _those_that_fit(base: Base) -> str:

@@ -9,7 +9,7 @@ from unittest import mock
 import imageio_ffmpeg
 from safetensors.torch import save_file
 
-from kinetograph.tests import motion_files, packs, sparse_files, tiny, tiny_svd
+from kinetograph.tests import motion_files, packs, sparse_files, tiny, tiny_pixart, tiny_svd
 from kinetograph.tests.saved import loras
 from kinetograph.tools.server import Server
 
@@ -109,6 +109,8 @@ def write_models(base):
         if not (path := models / "SVD" / f"{name}.safetensors").exists():
             write(path)
     motion_files.write_all(models / "animatediff_models")
+    if not (models / "Diffusion_Transformer" / "tiny-pixart").exists():
+        tiny_pixart.write_all(models)
     if not (path := models / "controlnet" / "tiny-pocket-sparsectrl.safetensors").exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(sparse_files.of_pocket(), path)

@@ -19,6 +19,12 @@ SVD = {
     "image_encoder": "from the checkpoint",
     "vae": "from the checkpoint",
 }
+PIXART = {
+    "model": "Diffusion_Transformer/tiny-pixart",
+    "text_encoder": "from the model's folder",
+    "vae": "from the model's folder",
+    "personalized": "Motion_Module/tiny-portrait.safetensors",
+}
 # What gives a value of each type: nodes of the host, or of ours with settings that cost little.
 SOURCES = {
     "cog": node("KinetographCogVideoXLoader", **COG, weight_dtype="auto"),
@@ -50,6 +56,7 @@ OWN_LINKS = {  # where the family of LINKS does not fit
 SETTINGS = {  # instead of defaults that cost much or need a file, and optional inputs without which nothing runs
     "KinetographCogVideoXLoader": COG,
     "KinetographSVDLoader": SVD,
+    "KinetographPixArtLoader": PIXART,
     "KinetographVideoLatent": {**SMALL, "family": "cogvideox", "num_frames": 9},
     "KinetographFitVideo": {"width": 64, "height": 64, "num_frames": 9, "fit": "crop", "start": 0.0},
     "KinetographVideoContinue": {

@@ -11,7 +11,16 @@ pytestmark = pytest.mark.newest
 ROOT = Path(__file__).resolve().parents[2]
 IDS = json.loads((ROOT / "tests" / "node_ids.json").read_text())
 MANY = 8  # longer lists of choices, and lists of files, are described in words
-FILES = ("model", "text_encoder", "image_encoder", "vae", "exvideo", "motion_module", "sparsectrl")
+FILES = (
+    "model",
+    "text_encoder",
+    "image_encoder",
+    "vae",
+    "exvideo",
+    "motion_module",
+    "sparsectrl",
+    "personalized",
+)
 PROBED = "video/nvenc_"  # formats that only some machines have
 
 

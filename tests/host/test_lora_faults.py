@@ -140,7 +140,7 @@ FOREIGN = {  # key -> shape of a pair's two halves, and what the error calls it
     "Flux": {"transformer.double_blocks.0.img_attn.qkv": (3072, 9216)},
     "HunyuanVideo": {"transformer.double_blocks.0.img_attn_qkv": (3072, 9216)},
     "AnimateDiff": {"unet.down_blocks.0.motion_modules.0.temporal_transformer.proj_in": (320, 320)},
-    "PixArt or EasyAnimate": {"lora_unet__transformer_blocks_0_attn1_to_q": (1152, 1152)},
+    "PixArt 512 or 1024-MS": {"lora_unet__transformer_blocks_0_attn1_to_q": (1152, 1152)},
     "SVD": {"unet.down_blocks.0.attentions.0.temporal_transformer_blocks.0.attn1.to_q": (320, 320)},
     "CogVideoX 2B": {"transformer.transformer_blocks.0.attn1.to_q": (1920, 1920)},
 }

@@ -23,8 +23,12 @@ LAYOUT, RECORDS = (runs.read(runs.HERE / f"{name}.json") for name in ("layout", 
 SHIPPED = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 # One workflow more: choices whose parts come only with the first word of a list.
 FIRST_CHOICES = {"first_choices": ["VAEEncodeChunked.posterior", "VideoSampler.guidance"]}
-# No pocket model takes the mask as latents, the other choice.
-ONLY_CHOICES = {"InpaintConditioning": ["InpaintConditioning.mode"]}
+# No pocket model takes the mask as latents, the other choice; the other way with captions needs packages that not
+# everybody has.
+ONLY_CHOICES = {
+    "InpaintConditioning": ["InpaintConditioning.mode"],
+    "PixArtLoader": ["PixArtLoader.captions"],
+}
 SPREAD, MOTION = 5.0, 1.0  # levels of 255 in every frame, and between the frames of a clip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kinetograph.tests import sparse_files
+from kinetograph.tests import sparse_files, tiny_pixart
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.saved import loras
 from kinetograph.tools.commands import ROOT
@@ -59,6 +59,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
     write_control(models / "CogVideo" / "pocket-cogvideox-i2v.safetensors", base / "models" / CONTROL)
     loras.write(base / "models" / "loras" / "saved", models / "CogVideo" / "pocket-cogvideox")
     write_sparse_control(base / "models" / "controlnet")
+    write_pixart(base / "models" / "Diffusion_Transformer")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running
@@ -77,6 +78,12 @@ def write_sparse_control(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("a-sparsectrl", "saved-sparsectrl"):
         save_file(sparse_files.of_pocket(), folder / f"{name}.safetensors")
+
+
+def write_pixart(folder):
+    """A PixArt of no training, and another one that comes before it in a list and may be laid over it."""
+    tiny_pixart.write_pipeline(folder / "saved-pixart")
+    tiny_pixart.write_personalized(folder / "a-portrait.safetensors")
 
 
 def version_of(client):

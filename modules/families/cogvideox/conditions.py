@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..family import Clip, Request, Takes
+from ..family import Clip, Request
 from ..text import check_text_width
 from .config import GRID, CogVideoXConfig
 
@@ -46,7 +46,7 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
 
     An InP one does without: that is text to video.
     """
-    kind = _kind(request)
+    kind = request.beside
     if kind == config.takes or (kind == "nothing" and config.takes == "inpaint"):
         return
     if config.takes == "nothing":
@@ -59,15 +59,6 @@ def check_kind(config: CogVideoXConfig, request: Request) -> None:
         f"{config.variant} is {CALLED[config.takes]} checkpoint: connect {NODES[config.takes]}{came} between the "
         "prompts and the sampler."
     )
-
-
-def _kind(request: Request) -> Takes:
-    """What kind of conditioning came beside the prompt."""
-    if request.control_latents is not None:
-        return "control"
-    if request.mask is not None:
-        return "inpaint"
-    return "nothing" if request.image_latents is None else "image"
 
 
 def image_channels(config: CogVideoXConfig, request: Request) -> Tensor:

@@ -29,7 +29,8 @@ MOTION_MODULE = Part(
     folders=("animatediff_models", *(name for name in FOLDERS if name != FOLDER), FOLDER),
     folder=FOLDER,
     node=NODE,
-    lora_folder="Personalized_Model",
+    # the seed has its portrait LoRA here, too
+    lora_folder=FOLDER,
 )
 FAMILY = Family(
     id="easyanimate",

@@ -45,7 +45,12 @@ class GridTransformer(nn.Module):
         return self.transformer_blocks[0]  # type: ignore[return-value]
 
     def forward(self, x_nld: Tensor, layout: Layout, options: Any) -> Tensor:
-        """x + strength * change; in place unless a graph is being recorded."""
+        """x + strength * change; in place unless a graph is being recorded. ValueError for parts of clips."""
+        if len(x_nld) % layout.frames:
+            raise ValueError(
+                f"EasyAnimate v1 got {len(x_nld)} pictures, which are no clips of {layout.frames}. ComfyUI's context windows "
+                "add a picture where causal_window_fix is on: switch it off, or use Context Windows of this pack."
+            )
         tables = [
             table.repeat_interleave(self.cell**2, dim=0)
             for table in self.block.tables(layout.frames, x_nld[:0, 0], self.ops)

@@ -12,7 +12,11 @@ from .config import GRID, MAX_TEXT_TOKENS, PixArtConfig
 
 
 def conditions(config: PixArtConfig, request: Request) -> dict[str, Any]:
-    """Text features, once for all frames where they have one text; the frames of a clip; what 1024-MS is told."""
+    """Text features, once for all frames where they have one text; the frames of a clip; what 1024-MS is told.
+
+    ValueError for a conditioning of another width, for other clips, or with what PixArt has no channels for.
+    """
+    check_kind(config, request)
     frames = clip_frames(request)
     named: dict[str, Any] = {"num_video_frames": frames}
     if request.context is not None:
@@ -22,6 +26,15 @@ def conditions(config: PixArtConfig, request: Request) -> dict[str, Any]:
     if config.sized:
         named["size_n3"] = size_of(request)
     return named
+
+
+def check_kind(config: PixArtConfig, request: Request) -> None:
+    """ValueError for pictures, masks and clips in a conditioning: they would change nothing."""
+    if request.beside != "nothing":
+        raise ValueError(
+            f"PixArt {config.variant} makes pictures and clips from text and takes no {request.beside} conditioning: connect "
+            "the prompts directly to the sampler. To begin from a clip, encode it and sample with a denoise below 1."
+        )
 
 
 def size_of(request: Request) -> Tensor:

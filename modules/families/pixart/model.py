@@ -127,19 +127,19 @@ class PixArtTransformer(Network):
         p = GRID.patch_hw
         if channels != self.in_channels:
             raise ValueError(f"PixArt takes {self.in_channels} latent channels: got {channels}.")
-        if h % p or w % p:
-            raise ValueError(
-                f"PixArt needs latents whose height and width are multiples of {p}: got {h}x{w}. Use pictures whose sides "
-                f"are multiples of {GRID.multiple_hw} pixels."
-            )
+        # refuses other sizes, with the nearest
+        GRID.latent_size(w * GRID.stride_hw, h * GRID.stride_hw)
         return h // p, w // p
 
     def _embed(self, x_nchw: Tensor, layout: Layout) -> Tensor:
         p = GRID.patch_hw
+        if is_recorded():
+            # as trained, bit for bit
+            tokens_nld = rearrange(self.pos_embed.proj(x_nchw), "n d h w -> n (h w) d")
+            return tokens_nld + self._positions(layout, x_nchw)
         patches_nlc = rearrange(x_nchw, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
         x_nld = embed_patches(self.pos_embed.proj, patches_nlc, self.ops)
-        table_ld = self._positions(layout, x_nchw)
-        return x_nld + table_ld if is_recorded() else x_nld.add_(table_ld)
+        return x_nld.add_(self._positions(layout, x_nchw))
 
     def _positions(self, layout: Layout, like: Tensor) -> Tensor:
         key = (layout.height, layout.width, like.device, like.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...weights.keymap import KeyMap, Rows, originals, same
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
+from ..svd.config import LATENT_SCALE
 from ..svd.keys import ENCODER, IMAGE_DECODER, QUANT
 from ..svd.temporal import GROUPS
 from .config import GRID
@@ -48,6 +49,12 @@ def read_kl_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) ->
     if latents != GRID.channels:
         raise ValueError(
             f"its latents have {latents} channels, those of PixArt {GRID.channels}: use the VAE of SD1.5."
+        )
+    scale = (settings or {}).get("scaling_factor", LATENT_SCALE)
+    if scale != LATENT_SCALE:
+        raise ValueError(
+            f"its latents are scaled by {scale}, those of PixArt by {LATENT_SCALE}, as the VAE of SD1.5: SDXL has another one. "
+            "Use the VAE of SD1.5."
         )
     levels = count_numbered(shapes, "encoder.down.")
     channels = tuple(lengths(shapes, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels))
