@@ -87,7 +87,7 @@ def test_start_says_that_all_is_noise():
     noise, context = torch.randn(16, 4, 8, 8), torch.randn(16, 5, 32)
     said = base(noise, torch.full((16,), 900.0), context)
     assert (said - noise).square().mean() < 0.15
-    variance = base.transformer.predict(noise, torch.full((16,), 900.0), context)[:, 4:]
+    variance = base.transformer(noise, torch.full((16,), 900.0), context, with_variance=True)[:, 4:]
     assert not variance.any()
 
 
