@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
 
 
 class BlockOptimizer:
-    """`blocks` names the part of the model whose 2-d weights, adaLN's aside, Muon takes.
+    """`blocks` names the part of the model whose 2-d weights, adaLN's and its tables aside, Muon takes.
 
     With `convolutions`, those too. Frozen weights are left alone.
     """
@@ -67,7 +67,8 @@ class BlockOptimizer:
     def __init__(self, model: nn.Module, blocks: nn.Module, convolutions: bool = False) -> None:
         most = 5 if convolutions else 2
         trained = [(name, p) for name, p in blocks.named_parameters() if p.requires_grad]
-        wide = [p for name, p in trained if 2 <= p.dim() <= most and ".norm" not in name]
+        kept = (".norm", "_table")
+        wide = [p for name, p in trained if 2 <= p.dim() <= most and not any(part in name for part in kept)]
         taken = {id(p) for p in wide}
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
         self.parts: list[torch.optim.Optimizer] = [Muon(wide, lr=1e-3)]

@@ -2,6 +2,7 @@
 
 CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
+PixArt: pixart_base, pixart_motion, pixart_style, ship_pixart.
 """
 
 import argparse
@@ -103,6 +104,27 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
         ship_sd(runs)
 
 
+def run_pixart(part: str, runs: Path, steps: int | None) -> None:
+    """One part of the PixArt pocket model, its motion module and its style."""
+    base_run = runs / "pixart_base"
+    if part == "pixart_base":
+        from .pixart.train_base import train_base
+
+        train_base(base_run, steps or 12000)
+    elif part == "pixart_motion":
+        from .pixart.train_motion import train_motion
+
+        train_motion(runs / part, base_run, steps or 3000)
+    elif part == "pixart_style":
+        from .pixart.train_style import train_style
+
+        train_style(runs / part, base_run, steps or 1000)
+    else:
+        from .pixart.ship import ship_pixart
+
+        ship_pixart(runs)
+
+
 COGVIDEOX = (
     "vae",
     "transformer",
@@ -116,13 +138,14 @@ COGVIDEOX = (
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
+PIXART = ("pixart_base", "pixart_motion", "pixart_style", "ship_pixart")
 
 
 def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("part", choices=COGVIDEOX + SVD + SD)
+    reader.add_argument("part", choices=COGVIDEOX + SVD + SD + PIXART)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
     reader.add_argument("--device", default="cpu", help="of inpaint and control: cpu, or cuda")
@@ -136,6 +159,8 @@ def main() -> None:
         run_svd(asked.part, asked.runs, asked.steps)
     elif asked.part in SD:
         run_sd(asked.part, asked.runs, asked.steps)
+    elif asked.part in PIXART:
+        run_pixart(asked.part, asked.runs, asked.steps)
     else:
         run_cogvideox(asked.part, asked.runs, asked.steps, asked.device)
 

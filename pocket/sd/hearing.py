@@ -1,10 +1,11 @@
 """What makes the base pass the motion word on: a motion module hears of the prompt through the base's features alone.
 
 A photo hardly needs the word, and a base that has no use for it takes it out of its features (of a first one, a word
-moved them by a thousandth of their spread). So training asks for it behind every spatial transformer: features, normed
+moved them by a thousandth of their spread). So training asks for it at every motion module's door: features, normed
 as a motion module norms them, have to lie apart by word along fixed random directions.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,23 +30,26 @@ def word_of(caption: str) -> int:
 
 
 class Hearing(nn.Module):
-    """How well the motion words can be told from a UNet's features; without weights of its own."""
+    """How well the motion words can be told from what some layers give; without weights of its own.
 
-    def __init__(self, unet: nn.Module) -> None:
+    They give pictures (n, c, h, w), or tokens (n, l, c).
+    """
+
+    def __init__(self, doors: Sequence[nn.Module], width: int) -> None:
         super().__init__()
-        dice, width = torch.Generator().manual_seed(0), UNET_SETTINGS["model_channels"]
-        self.directions = torch.randn(len(PLACES), len(WORDS), width, generator=dice) * width**-0.5
+        dice = torch.Generator().manual_seed(0)
+        self.directions = torch.randn(len(doors), len(WORDS), width, generator=dice) * width**-0.5
         self.told: list[Tensor] = []
-        for number, place in enumerate(PLACES):
-            unet.get_submodule(place)[1].register_forward_hook(self._listen(number))  # type: ignore[index]
+        for number, door in enumerate(doors):
+            door.register_forward_hook(self._listen(number))
 
     def _listen(self, number: int) -> Any:
-        def hook(_: nn.Module, __: Any, x_nchw: Tensor) -> None:
-            if not x_nchw.requires_grad:
+        def hook(_: nn.Module, __: Any, x: Tensor) -> None:
+            if not x.requires_grad:
                 return
-            y = group_norm(x_nchw, GROUPS, eps=EPS)
-            spread = y.detach().std((0, 2, 3), keepdim=True).clamp_min(1e-3)
-            mean = (y / spread).mean((2, 3))
+            y = group_norm(x.flatten(2) if x.dim() == 4 else x.mT, GROUPS, eps=EPS)
+            spread = y.detach().std((0, 2), keepdim=True).clamp_min(1e-3)
+            mean = (y / spread).mean(2)
             centred = mean - mean.mean(0, keepdim=True)
             self.told.append(SHARPNESS * centred @ self.directions[number].T)
 
@@ -55,3 +59,9 @@ class Hearing(nn.Module):
         """The mean cross entropy of the words over all places that the last pass went through."""
         told, self.told = self.told, []
         return torch.stack([cross_entropy(logits, words_b) for logits in told]).mean()
+
+
+def hear_unet(unet: nn.Module) -> Hearing:
+    """Behind every spatial transformer of the pocket SD."""
+    doors = [unet.get_submodule(place)[1] for place in PLACES]  # type: ignore[index]
+    return Hearing(doors, UNET_SETTINGS["model_channels"])

@@ -14,6 +14,7 @@ from .parts import UNET_SETTINGS
 
 if TYPE_CHECKING:
     from ...modules.families.animatediff.model import MotionModules
+    from ...modules.families.easyanimate.model import GridModules
 
 ROWS = 32  # of the position tables, as v3
 LEAST_SPREAD = 0.02
@@ -37,7 +38,7 @@ def build_motion() -> "MotionModules":
 
 
 @torch.no_grad()
-def start_motion(motion: "MotionModules") -> None:
+def start_motion(motion: "MotionModules | GridModules") -> None:
     """Unit gain, small branches; what closes the modules is zero, so that the base starts as it is."""
     small = ("to_out.0.", "net.2.")
     for name, p in motion.named_parameters():
@@ -93,8 +94,13 @@ class MotionUNet(nn.Module):
         self(x_nchw, timestep_n, context_nld, frames)
         for hook in hooks:
             hook.remove()
-        with torch.no_grad():
-            for norm, x in seen.items():
-                y = group_norm(x, norm.num_groups, eps=norm.eps)
-                norm.weight.copy_(1 / y.std((0, 2, 3)).clamp_min(LEAST_SPREAD))
-                norm.bias.copy_(-y.mean((0, 2, 3)) * norm.weight)
+        for norm, x in seen.items():
+            fit_norm(norm, x)
+
+
+@torch.no_grad()
+def fit_norm(norm: nn.GroupNorm, x_ncl: Tensor) -> None:
+    """Let what leaves a norm have mean 0 and spread 1 in each channel of this input; any axes may follow the channels."""
+    y = group_norm(x_ncl, norm.num_groups, eps=norm.eps).flatten(2)
+    norm.weight.copy_(1 / y.std((0, 2)).clamp_min(LEAST_SPREAD))
+    norm.bias.copy_(-y.mean((0, 2)) * norm.weight)

@@ -1,6 +1,7 @@
 """The pocket SD's sizes, and how to build its parts for training from the host's own classes."""
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ UNET_SETTINGS: dict[str, Any] = {  # in the words of the host's UNetModel
     "use_linear_in_transformer": False,
 }
 TEXT_FILE = MODEL_FOLDER / "text_encoder" / "model.safetensors"
+# what the parts' keys start with in the shipped file
+UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 REFERENCE = 8.0  # what the two channels of a group stand apart at first
 
 
@@ -50,10 +53,10 @@ def build_taesd() -> nn.Module:
     return host_class("comfy.taesd.taesd", "TAESD")()
 
 
-def open_text(words: Vocabulary) -> nn.Module:
-    """The T5 of the CogVideoX pocket model over the rows that captions use."""
+def open_text(words: Vocabulary, stored: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """A T5 over the rows that captions use: that of the CogVideoX pocket model, or of these weights."""
     text = build_text_encoder(len(words.rows))
-    stored = load_file(TEXT_FILE)
+    stored = stored or load_file(TEXT_FILE)
     table = stored["shared.weight"].float()[words.rows]
     rest = {key: value.float() for key, value in stored.items()}
     text.load_state_dict({**rest, "shared.weight": table, "encoder.embed_tokens.weight": table})
@@ -123,6 +126,19 @@ def _pass_noise(unet: nn.Module) -> None:
         first.weight[out, out // 2, 1, 1] = sign
         skip.weight[out, skip.weight.shape[1] // 2 + out] = 1.0
         last.weight[out // 2, out, 1, 1] = sign
+
+
+def open_taesd() -> nn.Module:
+    """The shipped TAESD."""
+    vae = build_taesd()
+    vae.load_state_dict(part_of_file(MODEL, VAE))
+    return vae.requires_grad_(False).eval()
+
+
+def part_of_file(file: Path, prefix: str) -> dict[str, Tensor]:
+    """The weights below a prefix, float32."""
+    weights = load_file(file)
+    return {k.removeprefix(prefix): weights[k].float() for k in weights if k.startswith(prefix)}
 
 
 def count_values(part: nn.Module) -> int:

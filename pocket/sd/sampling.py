@@ -14,18 +14,24 @@ from ..svd.sampling import mean_colours
 if TYPE_CHECKING:
     from ...modules.noise import DiscreteNoise
 
-Kind = Literal["scaled_linear", "linear"]
+Kind = Literal["scaled_linear", "linear", "pixart"]
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]  # x (n, 4, h, w), timestep (n,), context (n, l, d)
 
 CELLS = 8  # latent cells on a side
+# first beta, last beta, and the way between them
+BETAS: dict[Kind, tuple[float, float, Literal["scaled_linear", "linear"]]] = {
+    "scaled_linear": (0.00085, 0.012, "scaled_linear"),
+    "linear": (0.00085, 0.012, "linear"),
+    "pixart": (0.0001, 0.02, "linear"),
+}
 
 
 def noise_process(kind: Kind) -> "DiscreteNoise":
-    """SD1.5's noise ("scaled_linear"), or AnimateDiff's ("linear"): the same ends, another way between them."""
+    """SD1.5's noise ("scaled_linear"), AnimateDiff's ("linear"), or PixArt's."""
     pack()
     from kinetograph.modules.noise import DiscreteNoise
 
-    return DiscreteNoise("epsilon", 0.00085, 0.012, kind)
+    return DiscreteNoise("epsilon", *BETAS[kind])
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Settings:
     scheduler: str
 
 
+HERE = Path(__file__).resolve().parent
+USUAL = Settings(f"ComfyUI {hosts.NEWEST}", 20, 2.0, "euler", "normal")
+
+
 @dataclass(frozen=True)
 class Order:
     """One clip to be made: its caption, the way it is to go, and the motion module in use; None: the base alone."""
@@ -72,20 +76,41 @@ class Order:
     seed: int
 
 
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
 def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
-    """Loader, motion module, prompts, the host's own sampler and decoder, and files without loss."""
+    """Loader and motion module, then `sampled`."""
+    graph = sampled("motion" if order.module else "loader", order, settings)
+    graph["loader"] = node("KinetographPocketLoader", model=f"SD/{MODEL.name}")
+    if order.module:
+        graph["motion"] = motion_node("loader", order.module)
+    return graph
 
-    def node(kind: str, **inputs: Any) -> dict[str, Any]:
-        return {"class_type": kind, "inputs": inputs}
 
-    graph = {
-        "loader": node("KinetographPocketLoader", model=f"SD/{MODEL.name}"),
+def motion_node(model: str, module: str) -> dict[str, Any]:
+    """A motion module on the model of another node."""
+    return node(
+        "KinetographMotionModuleApply",
+        model=[model, 0],
+        motion_module=module,
+        beta_schedule="as trained",
+        strength=1.0,
+        version="from the file",
+        num_frames=0,
+    )
+
+
+def sampled(model: str, order: Order, settings: Settings) -> dict[str, Any]:
+    """Prompts of the node "loader", the host's own sampler on the model of another, its decoder, files without loss."""
+    return {
         "positive": node("CLIPTextEncode", clip=["loader", 1], text=order.caption),
         "negative": node("CLIPTextEncode", clip=["loader", 1], text=""),
         "latent": node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=FRAMES),
         "sampler": node(
             "KSampler",
-            model=["motion" if order.module else "loader", 0],
+            model=[model, 0],
             positive=["positive", 0],
             negative=["negative", 0],
             latent_image=["latent", 0],
@@ -99,22 +124,11 @@ def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
         "decoder": node("VAEDecode", vae=["loader", 2], samples=["sampler", 0]),
         "files": node("SaveImage", images=["decoder", 0], filename_prefix="score"),
     }
-    if order.module:
-        graph["motion"] = node(
-            "KinetographMotionModuleApply",
-            model=["loader", 0],
-            motion_module=order.module,
-            beta_schedule="as trained",
-            strength=1.0,
-            version="from the file",
-            num_frames=0,
-        )
-    return graph
 
 
-def fetch(client: Client, order: Order, settings: Settings) -> Tensor:
+def fetch(client: Client, graph: dict[str, Any]) -> Tensor:
     """Frames (f, h, w, 3) in 0..1 that the host makes."""
-    result = client.run(graph_for(order, settings), timeout=900)
+    result = client.run(graph, timeout=900)
     files = result.files()
     if result.status != "success" or len(files) != FRAMES:
         raise RuntimeError(
@@ -200,10 +214,21 @@ def right_part(rows: list[dict[str, Any]]) -> float:
 
 def sum_up(parts: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
     """The figures that have goals, and some beside them."""
-    alone, motion = parts["alone"], parts["motion"]
+    figures = sum_up_motion(parts["alone"], parts["motion"])
+    for part in LORAS:
+        rows = parts.get(part)
+        if rows:
+            name = "both_still" if part.startswith("both") else part.replace(" ", "_")
+            figures[name] = right_part(rows)
+            figures[f"{part.replace(' ', '_')}_covered"] = round(mean_of(rows, "way") / ASKED_PATH, 3)
+    return figures
+
+
+def sum_up_motion(alone: list[dict[str, Any]], motion: list[dict[str, Any]]) -> dict[str, float]:
+    """What a motion module makes of the base's clips."""
     moving = [row for row in motion if row["asked"] != STILL]
     covered = sorted(row["along"] / ASKED_PATH for row in moving)
-    figures = {
+    return {
         "jump_alone": round(mean_of(alone, "jump"), 3),
         "jump": round(mean_of(motion, "jump"), 3),
         "jump_ratio": round(mean_of(motion, "jump") / mean_of(alone, "jump"), 3),
@@ -214,13 +239,6 @@ def sum_up(parts: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
         "right_colour": round(mean_of(motion, "colour"), 3),
         "right_shape": round(mean_of(motion, "shape"), 3),
     }
-    for part in LORAS:
-        rows = parts.get(part)
-        if rows:
-            name = "both_still" if part.startswith("both") else part.replace(" ", "_")
-            figures[name] = right_part(rows)
-            figures[f"{part.replace(' ', '_')}_covered"] = round(mean_of(rows, "way") / ASKED_PATH, 3)
-    return figures
 
 
 def strips_of(rows: list[dict[str, Any]], made: list[Tensor]) -> list[tuple[str, list[Tensor]]]:
@@ -230,49 +248,73 @@ def strips_of(rows: list[dict[str, Any]], made: list[Tensor]) -> list[tuple[str,
     ]
 
 
-def earlier_rows(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the parts that an earlier score holds."""
+Rows = dict[str, list[dict[str, Any]]]
+Graph = Callable[[Order, Settings], dict[str, Any]]
+
+
+def earlier_rows(folder: Path, parts: Sequence[str] = PARTS) -> Rows:
+    """The rows of the parts that an earlier score in a folder holds."""
+    file = folder / "score.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {part: known[part] for part in PARTS if part in known}
+    return {part: known[part] for part in parts if part in known}
+
+
+def make_part(
+    client: Client, part: str, orders: list[Order], graph: Graph, settings: Settings, folder: Path
+) -> list[dict[str, Any]]:
+    """Make the clips of a part, read them, and draw their contact sheet."""
+    made = [fetch(client, graph(order, settings)) for order in orders]
+    rows = [read_row(order, frames) for order, frames in zip(orders, made, strict=True)]
+    draw_sheet(strips_of(rows, made), 3, folder / f"score_{part.replace(' ', '_')}.png")
+    return rows
+
+
+def conclude(
+    figures: dict[str, float], rows: Rows, goals: Mapping[str, float], settings: Settings, folder: Path
+) -> bool:
+    """Print and write; whether every goal is reached."""
+    good = all(
+        figures[name] <= goal if name in AT_MOST else figures[name] >= goal
+        for name, goal in goals.items()
+        if name in figures
+    )
+    print(json.dumps(figures | {"good": good}, indent=1))
+    write_score(folder / "score.json", figures | rows | {"goals": goals, "settings": asdict(settings)})
+    return good
 
 
 def score(settings: Settings, folder: Path, each: int, parts: tuple[str, ...]) -> bool:
     """Measure, write, print; whether every goal is reached. Parts that are not measured keep their rows."""
-    rows = earlier_rows(folder / "score.json")
+    rows = earlier_rows(folder)
     loras = {choice: files for choice, files in LORAS.items() if choice in parts}
     with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
         names = write_merged(loras, Path(base) / "models")
         with Server(python_path(), hosts.find(), Path(base), models=FOLDER) as server:
             for part in parts:
                 orders = orders_of(part, names, each)
-                made = [fetch(server.client, order, settings) for order in orders]
-                rows[part] = [read_row(order, frames) for order, frames in zip(orders, made, strict=True)]
-                draw_sheet(strips_of(rows[part], made), 3, folder / f"score_{part.replace(' ', '_')}.png")
-    figures = sum_up(rows)
-    good = all(
-        figures[name] <= goal if name in AT_MOST else figures[name] >= goal
-        for name, goal in GOALS.items()
-        if name in figures
-    )
-    print(json.dumps(figures | {"good": good}, indent=1))
-    write_score(folder / "score.json", figures | rows | {"goals": GOALS, "settings": asdict(settings)})
-    return good
+                rows[part] = make_part(server.client, part, orders, graph_for, settings, folder)
+    return conclude(sum_up(rows), rows, GOALS, settings, folder)
 
 
-def main() -> int:
-    reader = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    reader.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+def main(
+    run: Callable[[Settings, Path, int, tuple[str, ...]], bool] = score,
+    said: str | None = __doc__,
+    parts: Sequence[str] = PARTS,
+    usual: Settings = USUAL,
+    folder: Path = HERE,
+) -> int:
+    """Read the command line, `usual` being what it may leave out, and score: 0 where every goal is reached."""
+    reader = argparse.ArgumentParser(description=said, formatter_class=argparse.RawDescriptionHelpFormatter)
+    reader.add_argument("--parts", nargs="+", choices=parts, default=parts)
     reader.add_argument("--each", type=int, default=8, help="clips of every way")
-    reader.add_argument("--steps", type=int, default=20)
-    reader.add_argument("--cfg", type=float, default=2.0)
-    reader.add_argument("--sampler", default="euler")
-    reader.add_argument("--scheduler", default="normal")
-    reader.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
+    reader.add_argument("--steps", type=int, default=usual.steps)
+    reader.add_argument("--cfg", type=float, default=usual.cfg)
+    reader.add_argument("--sampler", default=usual.sampler)
+    reader.add_argument("--scheduler", default=usual.scheduler)
+    reader.add_argument("--out", type=Path, default=folder)
     asked = reader.parse_args()
-    settings = Settings(f"ComfyUI {hosts.NEWEST}", asked.steps, asked.cfg, asked.sampler, asked.scheduler)
-    return 0 if score(settings, asked.out, asked.each, tuple(asked.parts)) else 1
+    settings = Settings(usual.host, asked.steps, asked.cfg, asked.sampler, asked.scheduler)
+    return 0 if run(settings, asked.out, asked.each, tuple(asked.parts)) else 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Writes the trained parts as files in the published layouts, fp16."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,14 +11,13 @@ from ..parts import TEXT_SETTINGS
 from ..progress import read_log
 from ..ship import half, rows_of
 from ..tokens import Vocabulary
-from .parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, TextToStill
+from .parts import MODEL, MOTION, PAN_LEFT, PAN_RIGHT, TEXT, UNET, VAE, TextToStill
 from .train_base import trained_base
 from .train_motion import trained_motion
 from .train_pan import WAYS, MotionLoRA, lora_names
 from .train_vae import trained_vae
 
 LOG = MODEL.with_suffix(".json")
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 
 
 def text_weights(text: nn.Module, words: Vocabulary) -> dict[str, Tensor]:
@@ -35,25 +35,29 @@ def write_base(model: TextToStill, vae: nn.Module, words: Vocabulary, file: Path
         VAE: dict(vae.state_dict()),
         TEXT: text_weights(model.text, words),
     }
-    weights = {prefix + key: value for prefix, part in parts.items() for key, value in half(part).items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, file, metadata={"format": "pt"})
+    weights = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
+    write_half(weights, file)
 
 
 def write_motion(motion: nn.Module, file: Path = MOTION) -> None:
-    """The motion modules under the names of AnimateDiff's own files, which are ours."""
+    """The motion modules under the names of their published files, which are ours."""
+    write_half(dict(motion.state_dict()), file)
+
+
+def write_half(weights: dict[str, Tensor], file: Path, **said: str) -> None:
+    """A file of fp16 weights, with more words in its metadata."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(dict(motion.state_dict())), file, metadata={"format": "pt"})
+    save_file(half(weights), file, metadata={"format": "pt", **said})
 
 
 def write_lora(lora: MotionLoRA, file: Path) -> None:
     """A MotionLoRA under the names of AnimateDiff's own files."""
     weights = {}
-    for layer, name in lora_names(key.replace("|", ".") for key in lora.down).items():
-        key = layer.replace(".", "|")
-        weights |= {f"{name}.down.weight": lora.down[key], f"{name}.up.weight": lora.up[key]}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(weights), file, metadata={"format": "pt"})
+    halves = lora.halves()
+    for layer, name in lora_names(halves).items():
+        down, up = halves[layer]
+        weights |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
+    write_half(weights, file)
 
 
 def ship_sd(runs: Path) -> None:
@@ -67,13 +71,14 @@ def ship_sd(runs: Path) -> None:
     pair.load_state_dict(torch.load(runs / "sd_pans" / "state.pt", weights_only=True))
     for way, file in (("left", PAN_LEFT), ("right", PAN_RIGHT)):
         write_lora(pair[way], file)  # type: ignore[arg-type]
-    write_log(runs)
-
-
-def write_log(runs: Path, file: Path = LOG) -> None:
-    """Losses of every part and what was seen on the way, one row a line."""
     names = ("decoder", "encoder", "base", "motion", "pan_left", "pan_right")
-    rows = {name: read_log(runs / f"sd_{name}" / "log.jsonl") for name in names}
-    rows |= {f"{name}_checks": read_log(runs / f"sd_{name}" / "checks.jsonl") for name in names[2:]}
+    write_log({name: runs / f"sd_{name}" for name in names})
+
+
+def write_log(parts: Mapping[str, Path], file: Path = LOG) -> None:
+    """Losses of every part and what was seen on the way, one row a line."""
+    rows = {name: read_log(run / "log.jsonl") for name, run in parts.items()}
+    checks = {f"{name}_checks": read_log(run / "checks.jsonl") for name, run in parts.items()}
+    rows |= {name: seen for name, seen in checks.items() if seen}
     lines = [f'  "{name}": {rows_of(part)}' for name, part in rows.items()]
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

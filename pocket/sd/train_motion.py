@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,54 +28,70 @@ LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 250
 FIRST_SEED = 6_000_000
 
 
-def context_of(base: TextToStill, words: Vocabulary, captions: list[str]) -> Tensor:
-    with torch.no_grad():
-        return base.context(words.encode(captions))
+def noisy_clips(clips: Sequence[Captioned], kind: Kind = "linear") -> Noisy:
+    return add_noise(draw_latents([shown.clip for shown in clips]), [kind] * len(clips), LEAST)
 
 
-def noisy_clips(clips: Sequence[Captioned]) -> Noisy:
-    return add_noise(draw_latents([shown.clip for shown in clips]), ["linear"] * len(clips), LEAST)
-
-
-def clip_errors(net: MotionUNet, drawn: Noisy, context_bld: Tensor) -> Tensor:
+def clip_errors(net: Any, drawn: Noisy, context_bld: Tensor) -> Tensor:
     """Squared errors of each clip (b,)."""
     frames = drawn.x_bfchw.shape[1]
+    return errors_of(net(*inputs_of(drawn, context_bld)).unflatten(0, (-1, frames)), drawn)
+
+
+def inputs_of(drawn: Noisy, context_bld: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What a denoiser takes of clips whose frames lie side by side: x, timesteps, contexts, frames."""
+    frames = drawn.x_bfchw.shape[1]
     times, contexts = (part.repeat_interleave(frames, 0) for part in (drawn.timestep_b, context_bld))
-    noise = net(drawn.x_bfchw.flatten(0, 1), times, contexts, frames)
-    return errors_of(noise.unflatten(0, (-1, frames)), drawn)
+    return drawn.x_bfchw.flatten(0, 1), times, contexts, frames
 
 
-class MotionTraining(Averaged):
-    """The motion modules, their running mean and the optimizer, one step at a time."""
+class ClipTraining(Averaged):
+    """Motion modules, their running mean and the optimizer, one step at a time; `net` and `mean` are denoisers with them."""
 
-    def __init__(self, base: TextToStill, words: Vocabulary) -> None:
-        self.base, self.words = base, words
-        motion, average = build_motion(), build_motion()
-        # a UNet of its own for each: modules hang in it
-        self.mean = MotionUNet(copy.deepcopy(base.unet), average)
-        self.net = MotionUNet(copy.deepcopy(base.unet), motion)
-        self.fit_norms()
-        super().__init__(motion, average, BlockOptimizer(motion, motion))
+    kind: Kind
+    # of the base without modules
+    still_kind: Kind
 
-    def fit_norms(self) -> None:
-        """Start the modules' norms on the features of some clips."""
+    def __init__(self, net: Any, mean: Any) -> None:
+        self.net, self.mean = net, mean
         torch.manual_seed(0)
         clips = [captioned(FIRST_SEED + i) for i in range(FITTED)]
-        drawn = noisy_clips(clips)
-        frames = drawn.x_bfchw.shape[1]
-        context = context_of(self.base, self.words, [shown.caption for shown in clips])
-        times, contexts = (part.repeat_interleave(frames, 0) for part in (drawn.timestep_b, context))
-        self.net.fit_norms(drawn.x_bfchw.flatten(0, 1), times, contexts, frames)
+        context = self.context([shown.caption for shown in clips])
+        net.fit_norms(*inputs_of(noisy_clips(clips, self.kind), context))
+        super().__init__(net.motion, mean.motion, BlockOptimizer(net.motion, net.motion))
+
+    def context(self, captions: list[str]) -> Tensor:
+        """Text features (b, l, d)."""
+        raise NotImplementedError
+
+    def contexts(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Text features of captions and of none."""
+        return self.context(captions), self.context([""])
 
     def step(self, clips: list[Captioned], lr: float, number: int) -> dict[str, float]:
         """One update; returns the loss, also at high noise alone."""
-        drawn = noisy_clips(clips)
-        captions = drop_captions([shown.caption for shown in clips])
-        errors = clip_errors(self.net, drawn, context_of(self.base, self.words, captions))
+        drawn = noisy_clips(clips, self.kind)
+        context = self.context(drop_captions([shown.caption for shown in clips]))
+        errors = clip_errors(self.net, drawn, context)
         errors.mean().backward()
         norm = self.apply(lr, min(number, YOUNG))
         high = mean_of(errors, drawn.timestep_b >= 600)
         return {"loss": errors.mean().item(), "high": high, "norm": norm}
+
+
+class MotionTraining(ClipTraining):
+    """That of the pocket SD."""
+
+    kind, still_kind = "linear", "scaled_linear"
+
+    def __init__(self, base: TextToStill, words: Vocabulary) -> None:
+        self.base, self.words = base, words
+        # a UNet of its own for each: modules hang in it
+        super().__init__(*(MotionUNet(copy.deepcopy(base.unet), build_motion()) for _ in range(2)))
+
+    @torch.no_grad()
+    def context(self, captions: list[str]) -> Tensor:
+        return self.base.context(self.words.encode(captions))
 
 
 def trained_motion(run: Path, base: TextToStill, words: Vocabulary) -> tuple[MotionTraining, int]:
@@ -86,16 +103,10 @@ def trained_motion(run: Path, base: TextToStill, words: Vocabulary) -> tuple[Mot
 
 
 def draw_paths(
-    net: MotionUNet,
-    base: TextToStill,
-    words: Vocabulary,
-    captions: list[str],
-    frames: int = FRAMES,
-    kind: Kind = "linear",
+    net: Any, contexts: tuple[Tensor, Tensor], frames: int = FRAMES, kind: Kind = "linear"
 ) -> Tensor:
     """Centres (b, f, 2) of the shapes in sampled clips, in pixels."""
-    told, silent = (context_of(base, words, texts) for texts in (captions, [""]))
-    z = sample(lambda x, t, c: net(x, t, c, frames), told, silent, kind, frames)
+    z = sample(lambda x, t, c: net(x, t, c, frames), *contexts, kind, frames)
     return paths_of(z)
 
 
@@ -122,28 +133,33 @@ def measure(paths_bf2: Tensor, subjects: Sequence[Subject]) -> dict[str, float]:
     }
 
 
-def check(training: MotionTraining) -> dict[str, float]:
+def check(training: ClipTraining) -> dict[str, float]:
     """Figures of clips of fifteen subjects, and what the base alone makes of the same words."""
     torch.manual_seed(0)
     subjects = all_subjects()[::6]
     captions = [sample_clip(0, subject).caption for subject in subjects]
-    figures = measure(draw_paths(training.mean, training.base, training.words, captions), subjects)
-    stills = draw_paths(
-        training.mean, training.base, training.words, captions[:4] * 4, 1, "scaled_linear"
-    ).unflatten(0, (4, 4))
-    figures["jump_alone"] = jump_of(stills.transpose(0, 1)[..., 0, :])
+    clips = draw_paths(training.mean, training.contexts(captions), kind=training.kind)
+    figures = measure(clips, subjects)
+    stills = draw_paths(training.mean, training.contexts(captions[:4] * 4), 1, training.still_kind)
+    figures["jump_alone"] = jump_of(stills.unflatten(0, (4, 4)).transpose(0, 1)[..., 0, :])
     return {name: round(value, 3) for name, value in figures.items()}
 
 
 def train_motion(out: Path, base_run: Path, total: int) -> None:
     """Train to `total` steps in all, going on from the last saved one."""
     words = Vocabulary()
-    training = MotionTraining(trained_base(base_run, words)[0], words)
+    train_clips(out, MotionTraining(trained_base(base_run, words)[0], words), total, BATCH)
+
+
+def train_clips(
+    out: Path, training: ClipTraining, total: int, batch: int, check_every: int = CHECK_EVERY
+) -> None:
+    """Train motion modules to `total` steps in all on so many clips each."""
 
     def learn(step: int) -> dict[str, float]:
         lr = PEAK_LR * ramp(step - 1, total, WARM_UP)
-        clips = [captioned(FIRST_SEED + step * BATCH + i) for i in range(BATCH)]
+        clips = [captioned(FIRST_SEED + step * batch + i) for i in range(batch)]
         return {"lr": lr, **training.step(clips, lr, step)}
 
-    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, check_every)
     train(out, training, plan, learn, lambda: check(training))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..lora import LowRank
 from ..optimizers import BlockOptimizer
 from ..tokens import Vocabulary
 from ..training import Averaged, Plan, ramp, train
@@ -14,7 +15,6 @@ from .train_base import YOUNG, drop_captions, trained_base
 from .train_motion import (
     MotionTraining,
     clip_errors,
-    context_of,
     draw_paths,
     measure,
     noisy_clips,
@@ -41,22 +41,12 @@ LINEARS = {
 WAYS = {"left": "moving left", "right": "moving right"}
 
 
-class MotionLoRA(nn.Module):
-    """Low-rank changes of the linear layers of every motion attention; the upper halves start at zero."""
+class MotionLoRA(LowRank):
+    """Low-rank changes of the linear layers of every motion attention, by their names among the motion modules."""
 
     def __init__(self, motion: "MotionModules") -> None:
-        super().__init__()
-        self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
-        for name, weight in motion.named_parameters():
-            if any(name.endswith(f".{linear}.weight") for linear in LINEARS):
-                rows, columns = weight.shape
-                key = name.removesuffix(".weight").replace(".", "|")
-                self.down[key] = nn.Parameter(torch.randn(RANK, columns) * columns**-0.5)
-                self.up[key] = nn.Parameter(torch.zeros(rows, RANK))
-
-    def changes(self) -> dict[str, Tensor]:
-        """What is added to each weight at strength 1, by the weight's name among the motion modules."""
-        return {key.replace("|", ".") + ".weight": self.up[key] @ self.down[key] for key in self.down}
+        endings = tuple(f".{linear}.weight" for linear in LINEARS)
+        super().__init__({k: p for k, p in motion.named_parameters() if k.endswith(endings)}, RANK)
 
 
 def merged(
@@ -89,7 +79,7 @@ class PanTraining(Averaged):
     def loss_of(self, clips: list[Captioned], changes: list[tuple[Mapping[str, Tensor], float]]) -> Tensor:
         """The mean error of clips with MotionLoRAs merged in."""
         captions = drop_captions([shown.caption for shown in clips])
-        context = context_of(self.base.base, self.base.words, captions)
+        context = self.base.context(captions)
         self.net.other = merged(self.motion, changes)
         try:
             return clip_errors(self.net, noisy_clips(clips), context).mean()
@@ -116,7 +106,7 @@ class PanTraining(Averaged):
     def paths(self, captions: list[str], changes: list[tuple[Mapping[str, Tensor], float]]) -> Tensor:
         self.net.other = merged(self.motion, changes)
         try:
-            return draw_paths(self.net, self.base.base, self.base.words, captions)
+            return draw_paths(self.net, self.base.contexts(captions))
         finally:
             self.net.other = {}
 

@@ -1,0 +1,1 @@
+"""The pocket PixArt, its EasyAnimate motion module and a style for it."""

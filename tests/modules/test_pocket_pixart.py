@@ -1,0 +1,258 @@
+"""The pocket PixArt's recipe against formulas written out, and its shipped files."""
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from kinetograph.modules.families import EASYANIMATE, PIXART
+from kinetograph.modules.weights.detect import detect
+from kinetograph.modules.weights.files import read_header
+from kinetograph.pocket.lora import LowRank
+from kinetograph.pocket.pixart import score, ship, train_style
+from kinetograph.pocket.pixart.parts import (
+    LAYERS,
+    MODEL,
+    MOTION,
+    STYLE,
+    WIDTH,
+    TextToPicture,
+    attend_to_words,
+    start_weights,
+)
+from kinetograph.pocket.pixart.train_motion import GridTraining, MotionPicture
+from kinetograph.pocket.sd import train_base, world
+from kinetograph.pocket.sd.parts import MODEL as TEXT_AND_VAE
+from kinetograph.pocket.sd.parts import TEXT, VAE
+from kinetograph.pocket.shapes import MOTIONS, draw
+
+MOST_BYTES, MOST_OF_ALL = 5_000_000, 12_000_000
+SUBJECTS = world.all_subjects()
+
+
+def random_base(spread=0.1):
+    """A base whose parts all say something."""
+    torch.manual_seed(0)
+    base = TextToPicture().eval().requires_grad_(False)
+    start_weights(base)
+    for p in base.parameters():
+        p.add_(spread * torch.randn_like(p))
+    return base
+
+
+class Captions:
+    """Features of a caption are its length, over and over."""
+
+    def __call__(self, captions):
+        texts = [torch.full((3, 32), 0.1 + len(caption) / 30) for caption in captions]
+        return torch.stack(texts)
+
+
+def test_noise_is_that_of_pixart():
+    bars = (1 - torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)).cumprod(0)
+    torch.manual_seed(0)
+    x0 = torch.randn(40, 1, 4, 8, 8)
+    drawn = train_base.add_noise(x0, ["pixart"] * 40)
+    kept = bars[drawn.timestep_b].view(-1, 1, 1, 1, 1)
+    wanted = (kept.sqrt() * x0 + (1 - kept).sqrt() * drawn.noise_bfchw).float()
+    torch.testing.assert_close(drawn.x_bfchw, wanted, atol=2e-5, rtol=2e-5)
+
+
+def test_attention_leaves_padding_out():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8)
+    there = torch.tensor([[True, True, False, False], [True] * 4])
+    seen = attend_to_words(q, k, v, there)
+    short = nn.functional.scaled_dot_product_attention(q[:1], k[:1, :, :2], v[:1, :, :2])
+    whole = nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(seen[:1], short.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(seen[1:], whole[1:].transpose(1, 2).flatten(2))
+    # other counts of keys than of words: attention among the tokens themselves
+    torch.testing.assert_close(attend_to_words(q, k, v, there[:, :3]), whole.transpose(1, 2).flatten(2))
+
+
+def test_a_caption_beside_a_longer_one_reads_as_alone():
+    base = random_base()
+    short, long = torch.randn(2, 32), torch.randn(6, 32)
+    both = nn.utils.rnn.pad_sequence([short, long], batch_first=True)
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([300.0, 700.0])
+    together = base(x, t, both)
+    torch.testing.assert_close(together[:1], base(x[:1], t[:1], short[None]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[1:], base(x[1:], t[1:], long[None]), atol=1e-5, rtol=1e-5)
+
+
+def test_start_says_that_all_is_noise():
+    torch.manual_seed(0)
+    base = TextToPicture().eval()
+    start_weights(base)
+    noise, context = torch.randn(16, 4, 8, 8), torch.randn(16, 5, 32)
+    said = base(noise, torch.full((16,), 900.0), context)
+    assert (said - noise).square().mean() < 0.15
+    variance = base.transformer(noise, torch.full((16,), 900.0), context, with_variance=True)[:, 4:]
+    assert not variance.any()
+
+
+def test_motion_modules_start_as_nothing_and_join_frames():
+    base = random_base()
+    net = MotionPicture(base).eval()
+    x, t, context = torch.randn(4, 4, 8, 8), torch.full((4,), 400.0), torch.randn(4, 3, 32)
+    net.fit_norms(x, t, context, 2)
+    alone = net(x, t, context, 1)
+    torch.testing.assert_close(net(x, t, context, 2), alone, atol=1e-5, rtol=1e-5)
+    for _, place in net.motion.items():
+        nn.init.normal_(place.attn_temporal.temporal_transformer.proj_out.weight, std=0.1)
+    joined = net(x, t, context, 2)
+    x[0] = 0
+    other = net(x, t, context, 2)
+    # two clips of two frames: the first clip's second frame sees its first one, the second clip does not
+    assert (other[1] - joined[1]).abs().max() > 1e-3
+    torch.testing.assert_close(other[2:], joined[2:], atol=1e-5, rtol=1e-5)
+
+
+def test_norms_are_fitted_to_the_tokens_at_their_door():
+    net = MotionPicture(random_base()).eval()
+    x, t, context = torch.randn(8, 4, 8, 8), torch.full((8,), 400.0), torch.randn(8, 3, 32)
+    tokens = {}
+    for number, (_, place) in enumerate(net.motion.items()):
+        module = place.attn_temporal.temporal_transformer
+        module.register_forward_pre_hook(lambda m, inputs, n=number: tokens.update({n: (m.norm, inputs[0])}))
+    net.fit_norms(x, t, context, 4)
+    assert len(tokens) == LAYERS
+    for norm, x_nld in tokens.values():
+        groups = x_nld.unflatten(2, (32, -1))
+        centred = groups - groups.mean((1, 3), keepdim=True)
+        y = (centred / groups.var((1, 3), correction=0, keepdim=True).add(1e-6).sqrt()).flatten(2)
+        y = y * norm.weight + norm.bias
+        torch.testing.assert_close(y.mean((0, 1)), torch.zeros(WIDTH), atol=1e-3, rtol=0)
+        assert (y.std((0, 1)) <= 1.01).all() and y.std((0, 1)).median() > 0.98
+
+
+def test_motion_learns_and_the_base_does_not():
+    training = GridTraining(random_base(0.02), Captions())
+    clips, losses = [world.captioned(seed) for seed in range(1)], []
+    for number in range(1, 6):
+        torch.manual_seed(1)
+        losses.append(training.step(clips, 1e-2, number)["loss"])
+    assert losses[-1] < 0.9 * losses[0]
+    motion = {id(p) for p in training.net.motion.parameters()}
+    assert all(p.grad is None for p in training.net.parameters() if id(p) not in motion)
+
+
+def test_style_learns_from_photos_in_chalk():
+    shown = [train_style.styled(seed) for seed in range(60)]
+    assert {one.clip.colour for one in shown} == {"white"}
+    assert len({one.caption.split()[1] for one in shown}) == 6
+    training = train_style.StyleTraining(random_base(0.02), Captions())
+    losses = []
+    for number in range(1, 6):
+        torch.manual_seed(1)
+        losses.append(training.step(shown[:4], 5e-3, number)["loss"])
+    assert losses[-1] < losses[0]
+
+
+def test_style_is_written_as_it_was_trained():
+    """Merged from the file's own words, layer by layer, and as the training merges it."""
+    base = random_base()
+    lora = train_style.new_lora(base)
+    for up in lora.up.values():
+        nn.init.normal_(up)
+    written, merged = ship.kohya_weights(lora), train_style.changed(base, lora)
+    layers = {name: m for name, m in base.transformer.named_modules() if isinstance(m, nn.Linear)}
+    assert len(written) == 3 * len(layers) and len(merged) == len(layers)
+    for name, layer in layers.items():
+        key = "lora_unet__" + name.replace(".", "_")
+        up, down, alpha = (
+            written[f"{key}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha")
+        )
+        assert alpha.shape == ()
+        wanted = layer.weight + alpha / down.shape[0] * up @ down
+        torch.testing.assert_close(merged[f"transformer.{name}.weight"], wanted)
+
+
+def test_low_rank_starts_as_nothing():
+    lora = LowRank({"a.weight": torch.randn(5, 7)}, 2)
+    assert not lora.changes()["a.weight"].any() and lora.halves()["a"][0].shape == (2, 7)
+
+
+def test_score_asks_for_every_way_alike():
+    for part in score.PARTS:
+        orders = score.orders_of(part, 3)
+        assert [order.subject[2] for order in orders] == [m for m in MOTIONS for _ in range(3)]
+        assert (orders[0].module is None) == (part == "alone")
+        for order in orders:
+            colour = order.caption.split()[1]
+            assert order.caption.endswith(order.subject[2])
+            assert (order.subject[0] == "white" != colour) if part == "style" else order.subject[0] == colour
+
+
+def test_score_reads_the_style():
+    orders = score.orders_of("style", 2)
+
+    def rows_of(colour_of):
+        clips = [world.sample_clip(i, (colour_of(o), *o.subject[1:])) for i, o in enumerate(orders)]
+        frames = [draw(clip, world.FRAMES) for clip in clips]
+        return [score.pocket_sd.read_row(o, f) for o, f in zip(orders, frames, strict=True)]
+
+    chalk, plain = rows_of(lambda o: "white"), rows_of(lambda o: o.caption.split()[1])
+    figures = score.sum_up({"alone": plain, "motion": plain, "style": chalk})
+    assert figures["in_chalk"] == figures["right_way_in_chalk"] == 1 and figures["covered_in_chalk"] > 0.9
+    assert score.sum_up({"alone": plain, "motion": plain, "style": plain})["in_chalk"] == 0
+
+
+def test_styled_graph_puts_the_style_under_the_motion_module():
+    order = score.orders_of("style", 1)[0]
+    graph = score.styled_graph(order, score.USUAL)
+    way, at = [], "sampler"
+    while at != "loader":
+        at = graph[at]["inputs"]["model"][0]
+        way.append(at)
+    assert way == ["motion", "style", "loader"]
+    assert graph["motion"]["inputs"]["motion_module"] == f"Motion_Module/{MOTION.name}"
+    assert graph["style"]["inputs"]["loras.lora_1"] == f"Personalized_Model/{STYLE.name}"
+
+
+def test_shipped_files_are_small_and_half_precision():
+    files = (MODEL, MOTION, STYLE)
+    own = sum(file.stat().st_size for file in files)
+    assert own <= MOST_BYTES
+    lent = load_file(TEXT_AND_VAE)
+    lent = sum(v.numel() * v.element_size() for k, v in lent.items() if k.startswith((TEXT, VAE)))
+    assert own + lent <= MOST_OF_ALL
+    for file in files:
+        assert set(read_header(file).dtypes.values()) == {"F16"}
+        assert all(value.isfinite().all() for value in load_file(file).values())
+
+
+def test_shipped_base_is_a_pixart_of_four_heads():
+    config = detect(read_header(MODEL), (PIXART,), "diffusion_model").check().config
+    assert (config.num_layers, config.num_heads, config.width) == (LAYERS, 4, WIDTH)
+    assert (config.text_dim, config.sample_size, config.sized) == (32, 64, False)
+    # the colours of a preview: those of the cell's mean
+    red = torch.tensor([2.5 * 0.8, 0.0, 0.0, 0.3]) @ torch.tensor(config.latents.rgb_factors)
+    torch.testing.assert_close(red, torch.tensor([1.6, 0.0, 0.0]))
+
+
+def test_shipped_module_fits_and_has_no_tables():
+    finding = detect(read_header(MOTION), (EASYANIMATE,), "motion_module").check()
+    assert (finding.config.num_layers, finding.config.width) == (LAYERS, WIDTH)
+    assert not any(key.endswith(".pe") for key in read_header(MOTION).shapes)
+
+
+def test_shipped_style_changes_every_linear_layer():
+    layers = {
+        key.removesuffix(".weight"): shape
+        for key, shape in read_header(MODEL).shapes.items()
+        if key.endswith(".weight") and len(shape) == 2
+    }
+    shapes, weights = read_header(STYLE).shapes, load_file(STYLE)
+    assert len(shapes) == 3 * len(layers)
+    for layer, (rows, columns) in layers.items():
+        key = "lora_unet__" + layer.replace(".", "_")
+        assert shapes[f"{key}.lora_down.weight"] == (train_style.RANK, columns)
+        assert shapes[f"{key}.lora_up.weight"] == (rows, train_style.RANK)
+        assert shapes[f"{key}.alpha"] == () and weights[f"{key}.alpha"] == train_style.ALPHA
+    assert any(v.abs().max() > 0.01 for k, v in weights.items() if k.endswith("up.weight"))
+
+
+def test_clips_of_the_score_are_as_long_as_those_of_the_training():
+    graph = score.graph_for(score.orders_of("motion", 1)[0], score.USUAL)
+    assert graph["latent"]["inputs"]["batch_size"] == world.FRAMES
