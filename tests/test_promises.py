@@ -21,8 +21,11 @@ SHOWN = {
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
 LATENT, SAVER = "KinetographVideoLatent", "KinetographVideoCombine"
+STREAM = "KinetographVAEDecodeToVideo"
 MP4 = {"format": "video/h264-mp4"}
 NATIVE = {"width": 0, "height": 0}  # the model's own size
+# EasyAnimate's defaults: its gallery names sampler and seed
+EASYANIMATE = {"seed": 43, "steps": 30, "guidance": "constant", "guidance.cfg": 6}
 # row: (workflow, what its nodes of a kind are told); one of several nodes is enough
 NUMBERS = {
     3: ("exvideo_128", {CONDITIONING: {"fps": 30, "motion_bucket_id": 127}}),
@@ -44,6 +47,31 @@ NUMBERS = {
     38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
     46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),
     47: ("svd_xt", {SAVER: {"frame_rate": 7, **MP4}}),
+    50: ("easyanimate", {STREAM: {"frame_rate": 12, **MP4}}),
+    51: (
+        "easyanimate",
+        # 512x512 and 80 frames, as the motion module was trained
+        {LATENT: {**NATIVE, "num_frames": 0}, SAMPLER: {"sampler_name": "dpmpp_2m", **EASYANIMATE}},
+    ),
+    52: (
+        "easyanimate_portrait",
+        {
+            "KinetographPixArtLoader": {
+                "personalized": "Personalized_Model/easyanimate_portrait.safetensors"
+            },
+            LATENT: {"width": 576, "height": 448, "num_frames": 0},
+            SAMPLER: {"sampler_name": "euler_ancestral", **EASYANIMATE},
+        },
+    ),
+    53: (
+        "easyanimate_portrait_lora",
+        {
+            "KinetographLoRAStack": {"loras.strength_1": 0.55, "loras.text_strength_1": 0.55},
+            LATENT: {**NATIVE, "num_frames": 64},
+            SAMPLER: {"sampler_name": "euler_ancestral", **EASYANIMATE},
+        },
+    ),
+    59: ("easyanimate_frames", {SAVER: {"frame_rate": 12, "format": "image/gif"}}),
 }
 NUMBERS[3][1][SAMPLER] = {
     "steps": 50,

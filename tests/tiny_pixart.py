@@ -40,9 +40,9 @@ def transformer(sample_size=64, seed=0, **changes):
     return randomise(PixArtTransformer2DModel(**{**TRANSFORMER, "sample_size": sample_size, **changes}), seed)
 
 
-def modules(seed=3):
+def modules(seed=3, config=GRID):
     """Motion modules, ours."""
-    return randomise(GridModules(GRID), seed)
+    return randomise(GridModules(config), seed)
 
 
 def vae_weights(seed=1):
@@ -55,10 +55,10 @@ def vae_weights(seed=1):
     return weights | {"vae_scale": torch.tensor(0.18215), "vae_shift": torch.tensor(0.0)}
 
 
-def write_pipeline(folder, sample_size=64, seed=0):
+def write_pipeline(folder, sample_size=64, seed=0, **changes):
     """A whole diffusers folder; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    transformer(sample_size, seed).save_pretrained(folder / "transformer")
+    transformer(sample_size, seed, **changes).save_pretrained(folder / "transformer")
     (folder / "vae").mkdir(exist_ok=True)
     save_file(vae_weights(seed + 1), folder / "vae" / "diffusion_pytorch_model.safetensors")
     tiny.text_encoder(seed + 2).save_pretrained(folder / "text_encoder")
@@ -66,41 +66,44 @@ def write_pipeline(folder, sample_size=64, seed=0):
     return folder
 
 
-def position_table():
+def position_table(width=WIDTH):
     """The `pe` of a published file, (1, rows, width), by the formula of "Attention is all you need"."""
     place = torch.arange(ROWS, dtype=torch.float32)[:, None]
-    step = torch.exp(torch.arange(0, WIDTH, 2) * (-torch.log(torch.tensor(10000.0)) / WIDTH))
-    table = torch.zeros(1, ROWS, WIDTH)
+    step = torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
+    table = torch.zeros(1, ROWS, width)
     table[0, :, 0::2], table[0, :, 1::2] = torch.sin(place * step), torch.cos(place * step)
     return table
 
 
-def write_modules(path, seed=3):
+def write_modules(path, seed=3, config=GRID):
     """easyanimate_v1_mm.safetensors at this size, position tables included; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = dict(modules(seed).state_dict())
-    for block in range(LAYERS):
-        for attention in range(2):
+    weights = dict(modules(seed, config).state_dict())
+    for block in range(config.num_layers):
+        for attention in range(config.block.attentions):
             place = f"transformer_blocks.{block}.attn_temporal.temporal_transformer.transformer_blocks.0"
-            weights[f"{place}.attention_blocks.{attention}.pos_encoder.pe"] = position_table()
+            weights[f"{place}.attention_blocks.{attention}.pos_encoder.pe"] = position_table(config.width)
     save_file(weights, path)
     return path
 
 
-def write_personalized(path, seed=9, keep=lambda key: True):
+def write_personalized(path, seed=9, keep=lambda key: True, **changes):
     """A transformer of its own, or some keys of it; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {key: value for key, value in transformer(seed=seed).state_dict().items() if keep(key)}
-    save_file(weights, path, metadata={"config": json.dumps({"num_attention_heads": HEADS})})
+    weights = {
+        key: value for key, value in transformer(seed=seed, **changes).state_dict().items() if keep(key)
+    }
+    heads = {"num_attention_heads": HEADS, **changes}["num_attention_heads"]
+    save_file(weights, path, metadata={"config": json.dumps({"num_attention_heads": heads})})
     return path
 
 
-def lora_weights(seed=11, text=True, scale=0.5):
+def lora_weights(seed=11, text=True, scale=0.5, **changes):
     """A LoRA in EasyAnimate's way: every linear layer of the transformer, and of the T5 encoder."""
     generator = torch.Generator().manual_seed(seed)
     linears = {
         "lora_unet__" + name.replace(".", "_"): module
-        for name, module in transformer().named_modules()
+        for name, module in transformer(**changes).named_modules()
         if isinstance(module, torch.nn.Linear)
     }
     if text:
@@ -131,3 +134,12 @@ def write_all(models):
     write_modules(models / "Motion_Module" / "tiny-easyanimate-mm.safetensors")
     write_personalized(models / "Motion_Module" / "tiny-portrait.safetensors")
     write_lora(models / "Motion_Module" / "tiny-portrait-lora.safetensors")
+
+
+def write_published(models, config=GRID, **changes):
+    """The files that the workflows of EasyAnimate v1 name, of these sizes, where they lie."""
+    personal = models / "Personalized_Model"
+    write_pipeline(models / "Diffusion_Transformer" / "PixArt-XL-2-512x512", **changes)
+    write_modules(models / "Motion_Module" / "easyanimate_v1_mm.safetensors", config=config)
+    write_personalized(personal / "easyanimate_portrait.safetensors", **changes)
+    write_lora(personal / "easyanimate_portrait_lora.safetensors", **changes)

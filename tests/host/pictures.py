@@ -5,7 +5,7 @@
 
 import torch
 
-from kinetograph.tests import tiny
+from kinetograph.tests import tiny, tiny_pixart
 
 CONTEXT, POOLED = 32, 1280
 SD15 = {
@@ -58,3 +58,21 @@ def prompts(seed=1, words=5, context=CONTEXT):
         return [[torch.randn(1, words, context, generator=generator), pooled]]
 
     return entry(), entry()
+
+
+class Squares(torch.nn.Module):
+    """A decoder without weights: the first three channels of a latent cell are the colour of its 8x8 pixels."""
+
+    def decode(self, x_nchw, **options):
+        return torch.nn.functional.interpolate(x_nchw[:, :3], scale_factor=8)
+
+
+def squares_vae():
+    """TAESD as the host has it around that decoder, which takes no time."""
+    import comfy.sd
+
+    vae = comfy.sd.VAE(sd=tiny_pixart.vae_weights())
+    vae.first_stage_model = Squares()
+    # -1 .. 1 to 0 .. 1, as for a VAE of Stable Diffusion
+    vae.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
+    return vae

@@ -17,7 +17,7 @@ from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
-from kinetograph.tests import packs
+from kinetograph.tests import packs, tiny_pixart
 from kinetograph.tests.host import motion_stand_ins
 from kinetograph.tests.saved import loras
 from kinetograph.tools import demo
@@ -31,7 +31,7 @@ FEW = 4  # the steps of a distilled model are run as they are
 SEGMENTS = 2  # of the 8 and 3 that workflows with Video Continue have
 NOTES = ("MarkdownNote",)
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
-# (frames, width, height) of every video that a task makes with the pocket models.
+# (frames, width, height) of every video and picture that a task makes with the pocket models, or with tiny ones.
 MAKES = {
     "animatediff": [(16, 64, 64)],
     "animatediff_adapter": [(16, 64, 64)],
@@ -43,6 +43,10 @@ MAKES = {
     "animatelcm": [(16, 64, 64)],
     "animatelcm_svd": [(8, 128, 128)],
     "context_windows": [(65, 64, 64)],
+    "easyanimate": [(6, 64, 64)],
+    "easyanimate_frames": [(6, 64, 64), *[(1, 64, 64)] * 6],
+    "easyanimate_portrait": [(6, 64, 64)],
+    "easyanimate_portrait_lora": [(6, 64, 64)],
     "exvideo_128": [(32, 128, 128)],
     "exvideo_cogvideox_129": [(33, 64, 64)],
     "exvideo_second_pass": [(16, 256, 256)],
@@ -55,6 +59,7 @@ MAKES = {
     "fun_text": [(17, 64, 64)],
     "image_to_video": [(17, 64, 64)],
     "own_clip": [(17, 64, 64)],
+    "pixart": [(1, 64, 64)],
     "reward_lora": [(9, 64, 64)],
     "sparsectrl_key_frames": [(16, 64, 64)],
     "svd": [(14, 128, 128)],
@@ -74,14 +79,24 @@ SEAMS = {  # how the seam report of a task starts
 }
 UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
+TINY_CLIP = {"width": tiny_pixart.SIZE, "height": tiny_pixart.SIZE, "num_frames": tiny_pixart.FRAMES}
 SMALLER = {
     "animatediff_loop": {"num_frames": 32},
     "animatediff_sdxl": {"width": 64, "height": 64},
+    "easyanimate": TINY_CLIP,
+    "easyanimate_frames": TINY_CLIP,
+    "easyanimate_portrait": TINY_CLIP,
+    "easyanimate_portrait_lora": TINY_CLIP,
+    "pixart": {**TINY_CLIP, "num_frames": 0},
     "reward_lora": {"width": 64, "height": 64, "num_frames": 9},
 }
 TYPED = {
     "animatediff_loop": [0, 0, 64],
     "context_windows": [0, 0, 65],
+    # sizes of EasyAnimate's gallery: width, height, frames
+    "easyanimate_frames": [448, 640, 0],
+    "easyanimate_portrait": [576, 448, 0],
+    "easyanimate_portrait_lora": [0, 0, 64],
     "svd": [0, 0, 14],
     "reward_lora": [512, 512, 49],
 }
@@ -110,6 +125,7 @@ def stand_in(models):
     save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
     stand_in_for_animatelcm_svd(models)
     motion_stand_ins.write(models)
+    tiny_pixart.write_published(models)
 
 
 def stand_in_for_animatelcm_svd(models):
@@ -147,9 +163,9 @@ def pocket(host, tmp_path_factory):
 def test_the_folders_that_readme_names_are_there_after_the_first_start(pocket):
     named = set(re.findall(r"`models/(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
     ours = {path.name for path in demo.MODELS.iterdir()}
-    assert (
-        ours == {"CogVideo", "SD", "SVD", "animatediff_models", "animatediff_motion_lora"} and ours <= named
-    )
+    easyanimate = {"Diffusion_Transformer", "Motion_Module", "Personalized_Model"}
+    others = {"CogVideo", "SD", "SVD", "animatediff_models", "animatediff_motion_lora"}
+    assert ours == others | easyanimate and ours <= named
     assert {path.name for path in (pocket.base / "models").iterdir() if path.is_dir()} >= ours
 
 
@@ -176,11 +192,16 @@ def test_api_prompt_runs_as_it_is(pocket, path):
     client = pocket.client
     result = client.run(graph)
     assert result.status == "success" and not result.node_errors, result.message
-    files = [file for file in result.files() if file["filename"].endswith(".mp4")]
+    files = [file for file in result.files() if file["type"] == "output" and is_seen(file["filename"])]
     made = [size_of(pocket.base / "output" / file["subfolder"] / file["filename"]) for file in files]
-    assert made == MAKES[path.stem]
+    assert sorted(made) == sorted(MAKES[path.stem])
     shown = [result.outputs[i]["text"] for i, node in graph.items() if node["class_type"] == "PreviewAny"]
     assert [text.startswith(SEAMS[path.stem]) for (text,) in shown] == [True] * (path.stem in SEAMS)
+
+
+def is_seen(name):
+    """Whether a file is a video or a picture."""
+    return name.endswith((".mp4", ".gif", ".png"))
 
 
 def frames_of(file):

@@ -1,4 +1,4 @@
-"""A node pack for tests: tiny random SD1.5 and SDXL MODELs of the host, with prompts and latents, in workflows.
+"""A node pack for tests: tiny random SD1.5 and SDXL MODELs of the host, with prompts and latents, and a VAE, in workflows.
 
 Tests link this folder into a server's `custom_nodes`; nobody else has it.
 """
@@ -41,5 +41,20 @@ class TinySDXL(TinySD15):
     KIND = "SDXL"
 
 
-NODE_CLASS_MAPPINGS = {"TinySD15": TinySD15, "TinySDXL": TinySDXL}
-NODE_DISPLAY_NAME_MAPPINGS = {"TinySD15": "Tiny SD1.5", "TinySDXL": "Tiny SDXL"}
+class SquaresVAE:
+    """A VAE whose pictures tell their latents."""
+
+    CATEGORY = "testing"
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "build"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {}}
+
+    def build(self):
+        return (pictures().squares_vae(),)
+
+
+NODE_CLASS_MAPPINGS = {"TinySD15": TinySD15, "TinySDXL": TinySDXL, "SquaresVAE": SquaresVAE}
+NODE_DISPLAY_NAME_MAPPINGS = {"TinySD15": "Tiny SD1.5", "TinySDXL": "Tiny SDXL", "SquaresVAE": "Squares VAE"}
