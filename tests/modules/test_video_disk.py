@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 import torch
@@ -155,16 +156,19 @@ def test_a_folder_without_rights_is_an_error(tmp_path):
 
 
 def remove(folder):
-    shutil.rmtree(folder)
+    """Also where ffmpeg makes a file in it meanwhile."""
+    patience = time.monotonic() + 10
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=time.monotonic() < patience)
 
 
 def replace_by_a_file(folder):
-    shutil.rmtree(folder)
+    remove(folder)
     folder.write_text("x")
 
 
 def replace_by_another(folder):
-    shutil.rmtree(folder)
+    remove(folder)
     folder.mkdir()
 
 
