@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..lora import LowRank
-from ..sd.ship import write_half, write_log, write_motion
+from ..sd.ship import write_half, write_log
+from ..sd.world import FRAMES
+from ..shapes import SIZE
 from ..svd.latents import preview_factors
 from .parts import MODEL, MOTION, SETTINGS, STYLE
 from .text import Captions
@@ -19,6 +21,8 @@ from .train_style import ALPHA, trained_style
 LOG = MODEL.with_suffix(".json")
 # how EasyAnimate's LoRA files begin the name of a layer, whose dots become underscores
 KOHYA = "lora_unet__"
+# the clips that the motion module was trained on
+MOTION_SETTINGS = {"width": SIZE, "height": SIZE, "num_frames": FRAMES}
 
 
 def model_settings() -> dict[str, Any]:
@@ -47,7 +51,8 @@ def ship_pixart(runs: Path) -> None:
     base = trained_base(parts["base"], captions)[0]
     write_half(dict(base.transformer.state_dict()), MODEL, config=json.dumps(model_settings()))
     if "motion" in parts:
-        write_motion(trained_motion(parts["motion"], base, captions)[0].both["average"], MOTION)
+        motion = trained_motion(parts["motion"], base, captions)[0].both["average"]
+        write_half(dict(motion.state_dict()), MOTION, config=json.dumps(MOTION_SETTINGS))
     if "style" in parts:
         write_half(kohya_weights(trained_style(parts["style"], base, captions)), STYLE)
     write_log(parts, LOG)

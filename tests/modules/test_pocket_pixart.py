@@ -267,3 +267,8 @@ def test_score_that_is_shipped_reaches_its_goals():
     assert all(len(known[part]) == 8 * len(MOTIONS) for part in score.PARTS)
     assert figures["jump_ratio"] <= 0.2 and figures["right_way"] >= 0.85 and figures["covered"] >= 0.7
     assert figures["in_chalk"] >= 0.95 and figures["right_way_in_chalk"] >= 0.85
+
+
+def test_the_motion_module_says_what_clips_it_was_trained_on():
+    finding = detect(read_header(MOTION), (EASYANIMATE,)).check()
+    assert finding.config.native_size == (64, 64, 16)
