@@ -6,6 +6,7 @@ know, changed each time, makes it run while the loader stays cached with whateve
 
 import itertools
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,3 +121,22 @@ def same(first, second):
 def wait_until_free(client):
     """The queue's thread acts on the request between prompts."""
     time.sleep(1.5)
+
+
+def in_turn_with_a_cancel(client, graph_of, shape):
+    """With motion, without, cancelled in the middle, without, with: the same latents each time.
+
+    `graph_of` makes a graph that saves latents of this shape; it takes `motion` and `steps`.
+    """
+    first, plain = latents(client, graph_of()), latents(client, graph_of(motion=False))
+    assert tensors_of(first).shape == shape and not same(first, plain)
+    asked = []
+
+    def stop(event, data):
+        if event == "progress" and not asked:
+            asked.append(event)
+            threading.Thread(target=client.interrupt).start()
+
+    assert client.run(graph_of(steps=1000), stop).status == "interrupted"
+    assert same(latents(client, graph_of(motion=False)), plain)
+    assert same(latents(client, graph_of()), first)

@@ -1,7 +1,6 @@
 """Motion Module Apply in workflows on a served host, with the tiny image MODELs of `tests/packs`."""
 
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 
 from kinetograph.tests import motion_files, packs
 from kinetograph.tests.host.graphs import node
-from kinetograph.tests.host.state import NONCES, latents, same, tensors_of
+from kinetograph.tests.host.state import NONCES, in_turn_with_a_cancel, latents, tensors_of
 from kinetograph.tools.server import Server
 
 FRAMES = 6
@@ -66,19 +65,7 @@ def sampling(release="v2", kind="TinySD15", steps=2, motion=True, **changes):
 
 
 def test_a_workflow_a_cancel_in_the_middle_and_the_next_prompt(client):
-    first = latents(client, sampling())
-    plain = latents(client, sampling(motion=False))
-    assert tensors_of(first).shape == (FRAMES, 4, 8, 8) and not same(first, plain)
-    asked = []
-
-    def stop(event, data):
-        if event == "progress" and not asked:
-            asked.append(event)
-            threading.Thread(target=client.interrupt).start()
-
-    assert client.run(sampling(steps=1000), stop).status == "interrupted"
-    assert same(latents(client, sampling(motion=False)), plain)
-    assert same(latents(client, sampling()), first)
+    in_turn_with_a_cancel(client, sampling, (FRAMES, 4, 8, 8))
 
 
 @pytest.mark.newest

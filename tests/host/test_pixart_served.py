@@ -1,13 +1,11 @@
 """PixArt with EasyAnimate's module in workflows on a served host: to a file, in segments, and a wrong file at the post."""
 
-import threading
-
 import pytest
 
 from kinetograph.tests.host import continued
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.pixart_bench import FOLDER, LORA, MODULE, PORTRAIT
-from kinetograph.tests.host.state import NONCES, latents, same, tensors_of
+from kinetograph.tests.host.state import NONCES, in_turn_with_a_cancel
 from kinetograph.tests.host.workbench import OWN
 
 FRAMES, OVERLAP = 6, 2
@@ -73,19 +71,7 @@ def test_a_clip_to_a_file(server, client):
 
 
 def test_a_cancel_in_the_middle_and_pictures_in_turn(client):
-    first = latents(client, saved(sampling()))
-    plain = latents(client, saved(sampling(motion=False)))
-    assert tensors_of(first).shape == (FRAMES, 4, 8, 8) and not same(first, plain)
-    asked = []
-
-    def stop(event, data):
-        if event == "progress" and not asked:
-            asked.append(event)
-            threading.Thread(target=client.interrupt).start()
-
-    assert client.run(saved(sampling(steps=1000)), stop).status == "interrupted"
-    assert same(latents(client, saved(sampling(motion=False))), plain)
-    assert same(latents(client, saved(sampling())), first)
+    in_turn_with_a_cancel(client, lambda **told: saved(sampling(**told)), (FRAMES, 4, 8, 8))
 
 
 @pytest.mark.newest
