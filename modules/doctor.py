@@ -226,7 +226,7 @@ def examine(path: str | Path, hashed: bool = False) -> Report | LoRAReport:
     findings: list[Finding] = []
     files: list[FileRecord] = []
     headers = {component: read_header(place) for component, place in components.items()}
-    families = _network_first(headers.values())
+    families = FAMILIES if len(headers) == 1 else _network_first(headers.values())
     for component, header in headers.items():
         found = detect_all(header, families)
         findings += found

@@ -90,6 +90,16 @@ class LatentGrid:
                 )
         return width // self.stride_hw, height // self.stride_hw
 
+    def check_cells(self, label: str, height: int, width: int) -> None:
+        """ValueError for latents whose cells do not fill the tokens of the model called `label`, naming the nearest sizes."""
+        for name, cells in (("height", height), ("width", width)):
+            low = (cells - cells % self.patch_hw) * self.stride_hw
+            if cells % self.patch_hw:
+                raise ValueError(
+                    f"{label} needs sizes in multiples of {self.multiple_hw} pixels: got {name} {cells * self.stride_hw}, "
+                    f"use {' or '.join(map(str, filter(None, (low, low + self.multiple_hw))))}."
+                )
+
 
 def told_clips(total: int, told: Any) -> tuple[int, str]:
     """(frames of one clip, what was assumed) of `total` frames on the batch axis, `told` of which make a clip.

@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+# sequences times heads that every attention kernel takes at once
+MOST_SEQUENCES = 65535
+
 
 class Attention(Protocol):
     """Softmax attention over (b, heads, l, d) tensors; returns (b, l, heads * d)."""

@@ -70,6 +70,8 @@ class TemporalBlock(nn.Module):
     ):
         super().__init__()
         self.rows = sizes.rows
+        # positions of a block that holds none: every step asks for the same
+        self._made = positions.TableCache()
         self.attention_blocks = nn.ModuleList(
             TemporalAttention(channels, sizes.rows * (number < sizes.tables), ops, attention, **factory)
             for number in range(sizes.attentions)
@@ -95,7 +97,9 @@ class TemporalBlock(nn.Module):
             raise ValueError(f"This motion module has positions for {self.rows} frames: got {frames}.")
         own = [attention.pos_encoder for attention in self.attention_blocks]
         held = [ops.cast(encoder.pe, like)[0, :frames] for encoder in own if encoder is not None]  # type: ignore[union-attr]
-        held = held or [sinusoid_table(frames, like.shape[-1]).to(like)]
+        held = held or self._made.get(
+            (frames, like.device, like.dtype), lambda: (sinusoid_table(frames, like.shape[-1]).to(like),)
+        )
         return [held[0], held[-1]][: len(self.attention_blocks)]
 
 

@@ -37,13 +37,7 @@ def read_latent(latent: dict[str, Any], grid: LatentGrid, label: str) -> Tensor:
             f"{label} takes latents of shape {wanted}: got {tuple(samples.shape)}. Make the latent with "
             "Video Latent for this family, or encode frames with this model's VAE."
         )
-    for name, cells in (("height", samples.shape[-2]), ("width", samples.shape[-1])):
-        if cells % grid.patch_hw:
-            low = (cells - cells % grid.patch_hw) * grid.stride_hw
-            raise ValueError(
-                f"{label} needs sizes in multiples of {grid.multiple_hw} pixels: got {name} "
-                f"{cells * grid.stride_hw}, use {' or '.join(map(str, filter(None, (low, low + grid.multiple_hw))))}."
-            )
+    grid.check_cells(label, *samples.shape[-2:])
     return samples
 
 

@@ -44,8 +44,7 @@ def apply(
         moving.add_object_patch("clip_frames", num_frames)
         injection.set_clip_frames(moving, num_frames)
     said = describe(model, node)
-    grid = dataclasses.replace(said.grid, patch_hw=config.patch_hw)
-    told = {"label": f"{said.label} with EasyAnimate v1", "grid": grid, "noise": noise or said.noise}
+    told = {"label": f"{said.label} with EasyAnimate v1", "grid": config.grid, "noise": noise or said.noise}
     attach(moving, dataclasses.replace(said, **told, native_size=config.native_size, limits=config.limits))
     guards.guard_clips(moving, config.check_clip)
     return moving

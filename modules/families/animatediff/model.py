@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers import slabs
-from ...layers.attention import Attention
+from ...layers.attention import MOST_SEQUENCES, Attention
 from ...layers.calls import Call, call_layer, fetched, layers_of
 from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_recorded, is_taken_over
@@ -21,8 +21,6 @@ from ...layers.temporal_block import AT_ONCE, HEADS, Positions, TemporalBlock, s
 from .config import GROUPS, MotionConfig
 
 GROUP_NORM_EPS = 1e-6
-# sequences times heads that every attention kernel takes at once
-MOST_SEQUENCES = 65535
 
 
 class MotionTransformer(nn.Module):

@@ -4,9 +4,10 @@ aigc-apps/EasyAnimate, tag v1; its motion module of the kind "VanillaGrid".
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ...grid import LatentGrid
 from ...layers.temporal_block import BlockSizes
 from ...weights.part import Shapes, check_groups, count_numbered, lengths
 from ...weights.settings import whole
@@ -37,9 +38,9 @@ class GridConfig:
     block: BlockSizes = BlockSizes(ROWS)
 
     @property
-    def patch_hw(self) -> int:
-        """Latent cells on a side of what attends together: pictures are whole numbers of them."""
-        return GRID.patch_hw * self.cell
+    def grid(self) -> LatentGrid:
+        """PixArt's, for pictures of whole cells: what attends together is `cell` tokens wide and high."""
+        return replace(GRID, patch_hw=GRID.patch_hw * self.cell)
 
     @property
     def limits(self) -> Limits:
@@ -49,14 +50,7 @@ class GridConfig:
     def check_clip(self, frames: int, cells_h: int, cells_w: int) -> None:
         """ValueError for a clip, in frames and latent cells, that the grid does not divide, naming the nearest sizes."""
         self.limits.check("EasyAnimate v1", cells_w, cells_h, frames)
-        for name, cells in (("width", cells_w), ("height", cells_h)):
-            low = cells - cells % self.patch_hw
-            if low != cells:
-                fits = [size * GRID.stride_hw for size in (low, low + self.patch_hw) if size]
-                raise ValueError(
-                    f"EasyAnimate v1 needs sizes in multiples of {self.patch_hw * GRID.stride_hw} pixels: got {name} "
-                    f"{cells * GRID.stride_hw}, use {' or '.join(map(str, fits))}."
-                )
+        self.grid.check_cells("EasyAnimate v1", cells_h, cells_w)
 
 
 def read_config(shapes: Shapes, settings: Mapping[str, Any] | None = None) -> GridConfig:

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers import slabs
-from ...layers.attention import Attention
+from ...layers.attention import MOST_SEQUENCES, Attention
 from ...layers.calls import Call, calling
 from ...layers.network import Factory, Network
 from ...layers.operations import Operations, is_recorded
@@ -22,8 +22,6 @@ from ..pixart.blocks import Layout
 from .config import GROUPS, GridConfig
 
 GROUP_NORM_EPS = 1e-6
-# sequences times heads that every attention kernel takes at once
-MOST_SEQUENCES = 65535
 
 
 class GridTransformer(nn.Module):

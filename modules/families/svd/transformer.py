@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...layers import positions, slabs
-from ...layers.attention import Attention
+from ...layers.attention import MOST_SEQUENCES, Attention
 from ...layers.feed_forward import FeedForward, geglu
 from ...layers.hooks import Hooks
 from ...layers.operations import Operations, is_recorded, is_taken_over
@@ -22,7 +22,6 @@ from .temporal import GROUPS
 
 NORM_EPS = 1e-5
 GROUP_NORM_EPS = 1e-6
-MOST_SEQUENCES = 65535  # sequences times heads that every attention kernel takes at once
 
 
 class CrossAttention(nn.Module):
