@@ -34,10 +34,11 @@ class ModelFolders:
     networks: tuple[str, ...]
 
     def register(self) -> None:
-        """Tell the host about our folders, and make them; paths of extra_model_paths.yaml stay first."""
+        """Tell the host about our folders, and make them; paths of extra_model_paths.yaml stay first, the pocket's last."""
         for name in self.own:
             folder = os.path.join(folder_paths.models_dir, name)
             folder_paths.add_model_folder_path(name, folder)
+            folder_paths.add_model_folder_path(name, str(POCKET / name))
             folders, suffixes = folder_paths.folder_names_and_paths[name]
             # another pack may have made the key, with a list, or with the one set that the host has for many keys
             if not SUFFIXES <= {*suffixes}:
