@@ -78,12 +78,14 @@ def new_tab(browser, server):
 
 
 @pytest.fixture
-def tab(new_tab, request):
-    """A fresh page; what it showed last is kept for people."""
+def tab(new_tab, server, request):
+    """A fresh page; what it showed last is kept for people, and what it still has in the queue is not."""
     tab = new_tab()
     yield tab
     tab.screenshot(request.node.name)
     tab.page.context.close()
+    server.client.post("/queue", b'{"clear": true}')
+    server.client.interrupt()
 
 
 @pytest.fixture(scope="session")

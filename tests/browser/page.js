@@ -53,6 +53,15 @@ window.kinetograph = {
     return found[0];
   },
 
+  /** Where the title of a node is on the screen, with the node in the middle. */
+  titleOf(kind) {
+    const node = this.node(kind);
+    app.canvas.centerOnNode(node);
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + 60, node.pos[1] - 12]);
+    const { left, top } = app.canvas.canvas.getBoundingClientRect();
+    return [left + x, top + y];
+  },
+
   widget(kind, name) {
     return this.node(kind).widgets.find((widget) => widget.name === name);
   },

@@ -60,7 +60,8 @@ class Tab:
         return [kind for kind, _ in self.page.evaluate("() => kinetograph.events") if kind in ENDS]
 
     def playing_video(self):
-        """The one video that the page plays, once it plays: what the browser says of it."""
+        """Play the one video of the page; what the browser says of it once it moves."""
+        self.page.locator("video").evaluate("(video) => video.play()")
         self.page.wait_for_function("() => kinetograph.videos().some(({ played }) => played > 0)")
         (video,) = self.ask("videos")
         return video
