@@ -110,7 +110,9 @@ def stand_in(models):
     shutil.copytree(demo.POCKET, fun)
     network = fun / "transformer" / "diffusion_pytorch_model.safetensors"
     shutil.copy(demo.MODELS / "CogVideo" / "pocket-cogvideox-fun-inp.safetensors", network)
-    (network.parent / "config.json").unlink()
+    # a folder is in the lists by its network's settings
+    with safe_open(network, framework="pt") as file:
+        (network.parent / "config.json").write_text(file.metadata()["config"])
     shapes = loras.shapes_of(demo.POCKET / "transformer" / "diffusion_pytorch_model.safetensors")
     linears = {key: shape for key, shape in shapes.items() if len(shape) == 2 and key.endswith(".weight")}
     blocks = {key: shape for key, shape in linears.items() if "transformer_blocks" in key}
