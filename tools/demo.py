@@ -44,7 +44,7 @@ def run(host: Path, prompt: str, image: Path | None, cpu: bool) -> int:
 
 def _make(client: Client, text: str, image: Path | None) -> tuple[Path, tuple[int, int, int]]:
     """The finished file, and the frames, width and height that were asked for."""
-    name = "image_to_video" if image else "text_to_video"
+    name = "try_cogvideox_image" if image else "try_cogvideox"
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     asked = ask_native_size(graph)
     prompt_node(graph)["inputs"]["text"] = text
