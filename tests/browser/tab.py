@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from pathlib import Path
 
 HERE = Path(__file__).parent

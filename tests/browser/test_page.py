@@ -18,7 +18,9 @@ def test_a_wrong_value_shows_our_words_at_its_widget(tab, server):
     tab.page.get_by_label("Info for Video Latent - num_frames").click()
     words = "one latent frame after the first: got num_frames=10, use 9 or 13."
     assert words in tab.find("error-group-execution").inner_text().replace("\n", " ")
-    marked = tab.page.evaluate("() => app.graph._nodes.filter((node) => node.has_errors).map(({ type }) => type)")
+    marked = tab.page.evaluate(
+        "() => app.graph._nodes.filter((node) => node.has_errors).map(({ type }) => type)"
+    )
     assert marked == [LATENT] and tab.ended() == []
 
 
@@ -27,7 +29,9 @@ def test_help_is_our_page(tab):
     tab.page.mouse.click(*tab.ask("titleOf", SAMPLER))
     tab.find("info-button").click()
     tab.page.get_by_role("heading", name="Inputs").wait_for()
-    assert tab.page.get_by_text("At equal settings it gives what KSampler gives on the same MODEL").is_visible()
+    assert tab.page.get_by_text(
+        "At equal settings it gives what KSampler gives on the same MODEL"
+    ).is_visible()
     assert tab.page.get_by_text("How strongly the prompt, or SVD's picture, pulls.").count() == 1
 
 

@@ -15,7 +15,9 @@ STEPS = 4
 def test_template_runs_to_a_video_that_plays(tab, name):
     tab.open(name)
     tab.ask("set", SAMPLER, "steps", STEPS)
-    (rate,) = [node["inputs"]["frame_rate"] for node in tab.prompt().values() if node["class_type"] in WRITERS]
+    (rate,) = [
+        node["inputs"]["frame_rate"] for node in tab.prompt().values() if node["class_type"] in WRITERS
+    ]
     tab.run()
     assert len(tab.events("b_preview")) >= STEPS and min(tab.events("b_preview")) > 0
     video = tab.playing_video()

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from kinetograph.tests.browser.conftest import PROMPTS, ROOT
-from kinetograph.tests.campaigns.valid_prompts import fields_of
 from kinetograph.tests.saved.page import widgets_in
 
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
