@@ -32,7 +32,7 @@ def run(host: Path, prompt: str, image: Path | None, cpu: bool) -> int:
 
 def _make(server: Server, text: str, image: Path | None) -> tuple[Path, tuple[int, int, int]]:
     """The finished file, and the frames, width and height that were asked for."""
-    graph = prompts.read("image_to_video" if image else "text_to_video")
+    graph = prompts.read("try_cogvideox_image" if image else "try_cogvideox")
     asked = ask_native_size(graph)
     prompt_node(graph)["inputs"]["text"] = text
     only_node(graph, SAVER)["inputs"]["filename_prefix"] = "demo"

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -71,11 +71,14 @@ class Server:
         cpu: bool = True,
         models: Path | Sequence[Path] = (),
         arguments: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
     ):
         self.port = free_port()
         self.log = base / "server.log"
         self.base = base
         self._cwd = host
+        # no test and no demo goes to the hub by chance
+        self._variables = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **(variables or {})}
         self._command = [str(python), str(host / "main.py"), "--base-directory", str(base)]
         self._command += ["--extra-model-paths-config", str(lay_out(base, models))]
         self._command += ["--listen", "127.0.0.1", "--port", str(self.port)]
@@ -89,7 +92,7 @@ class Server:
         return Client(self.port)
 
     def __enter__(self) -> "Server":
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **self._variables}
         # A group of its own: Ctrl-C in the terminal reaches only us, and we stop the server in order.
         alone = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
         with self.log.open("wb") as log:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS_OF_GALLERY = json.loads((ROOT / "tests" / "easyanimate_gallery.json").read_text(encoding="utf-8"))
 SAMPLERS = {"DPM++": "dpmpp_2m", "Euler A": "euler_ancestral"}
 WORKFLOWS = {
-    "PixArt": "easyanimate",
+    "PixArt": "easyanimate_text_to_video",
     "Portrait": "easyanimate_portrait",
     "Pixart + Lora": "easyanimate_portrait_lora",
 }

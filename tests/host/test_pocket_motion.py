@@ -31,7 +31,7 @@ def pocket(host, tmp_path_factory):
         yield server
 
 
-def made(pocket, name="animatediff", texts=(), clips=CLIPS, change=lambda graph: None):
+def made(pocket, name="try_animatediff", texts=(), clips=CLIPS, change=lambda graph: None):
     """Centres (clips, f, 2) of the shapes that a template's prompt draws with the pocket SD."""
     graph = with_pocket_sd(json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text()))
     prompts = nodes_of(graph, "CLIPTextEncode")
