@@ -21,7 +21,7 @@ from tools import hosts
 from tools.client import Client
 from tools.commands import python_path
 from tools.contact_sheet import read_frames
-from tools.demo import only_node, prompt_node
+from tools.prompts import only_node, prompt_node
 from tools.server import Server
 
 from .detector import read_clip

@@ -27,7 +27,7 @@ MAKING = re.compile(
 )
 NOT_A_MODEL = re.compile(r"modules/training/|nodes/training")  # nodes that train, and what they call
 LINK = re.compile(r"\]\(([^)#\s]+)\)")
-ELSEWHERE = {"pocket/README.md"}  # how the pocket models were made: for who reads the repository
+ELSEWHERE = {"pocket/README.md", "benchmarks/results/README.md"}  # of interest to who reads the repository
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from kinetograph.tests import packs
 from kinetograph.tests.browser.tab import Tab
 from kinetograph.tests.host.conftest import host, orderly_end  # noqa: F401  as the tests of the host have them
 from kinetograph.tests.host.test_workflows import stand_in
-from kinetograph.tools import chromium, demo
+from kinetograph.tools import chromium, demo, prompts
 from kinetograph.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,9 @@ def server(host, tmp_path_factory):  # noqa: F811
 def name_checkpoints(folder):
     """Empty files by the names that CheckpointLoaderSimple has in templates: enough to be in its list."""
     for path in PROMPTS:
-        for loader in demo.nodes_of(json.loads(path.read_text(encoding="utf-8")), "CheckpointLoaderSimple"):
+        for loader in prompts.nodes_of(
+            json.loads(path.read_text(encoding="utf-8")), "CheckpointLoaderSimple"
+        ):
             (folder / loader["inputs"]["ckpt_name"]).touch()
 
 

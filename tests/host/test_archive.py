@@ -67,7 +67,7 @@ def test_every_pocket_model_can_be_chosen(bare):
 
 
 def test_a_first_video(bare):
-    graph = prompts.read("text_to_video")
+    graph = prompts.read("try_cogvideox")
     prompts.only_node(graph, "KinetographVideoSampler")["inputs"]["steps"] = 2
     prompts.only_node(graph, "KinetographVideoLatent")["inputs"]["num_frames"] = 9
     result = bare.run(graph)
