@@ -60,7 +60,9 @@ def run_doctor(wish: argparse.Namespace) -> int:
 
 def run_fetch(wish: argparse.Namespace) -> int:
     environment.prepare()
-    options = [f"--{name.replace('_', '-')}" for name in ("list", "without_needs", "check") if vars(wish)[name]]
+    options = [
+        f"--{name.replace('_', '-')}" for name in ("list", "without_needs", "check") if vars(wish)[name]
+    ]
     options += ["--models", str(wish.models.absolute())] if wish.models else []
     return _inside("tools/pack.py", "kinetograph.tools.fetch", *options, "--", *wish.names)
 
@@ -118,7 +120,9 @@ def read_wish() -> argparse.Namespace:
     command.set_defaults(run=run_doctor)
 
     command = commands.add_parser("fetch", help="fetch published models into ComfyUI's model folders")
-    command.add_argument("names", nargs="*", metavar="NAME", help="a release, such as SVD-XT; --list names all")
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="a release, such as SVD-XT; --list names all"
+    )
     command.add_argument("--models", type=Path, help="models folder; default: that of COMFYUI_PATH")
     command.add_argument("--list", action="store_true", help="name the releases, their size and their page")
     command.add_argument("--without-needs", action="store_true", help="nothing that it needs beside it")

@@ -22,13 +22,17 @@ DOWNLOADS = {release.name: release for release in RELEASES if release.folder}
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py fetch", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a release, such as SVD-XT; --list names all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="a release, such as SVD-XT; --list names all"
+    )
     parser.add_argument(
         "--models", type=Path, help="ComfyUI's models folder; default: that of the ComfyUI at COMFYUI_PATH"
     )
     parser.add_argument("--list", action="store_true", help="name the releases, their size and their page")
     parser.add_argument("--without-needs", action="store_true", help="nothing that it needs beside it")
-    parser.add_argument("--check", action="store_true", help="read what is there already and compare its hash")
+    parser.add_argument(
+        "--check", action="store_true", help="read what is there already and compare its hash"
+    )
     choice = parser.parse_args(arguments)
     if not choice.list and not choice.names:
         parser.error("name a release, such as SVD-XT, or use --list")
@@ -81,7 +85,9 @@ def list_lines() -> list[str]:
     lines = []
     for name, release in DOWNLOADS.items():
         size = release.bytes or (release.gigabytes or 0) * 1e9
-        lines.append(f"{name:{width}}  {amount(size) if size else '?':>9}  {release.folder:20}  {release.address}")
+        lines.append(
+            f"{name:{width}}  {amount(size) if size else '?':>9}  {release.folder:20}  {release.address}"
+        )
     return lines
 
 
