@@ -8,6 +8,13 @@ class DownloadError(ValueError):
     __module__ = "kinetograph"
 
 
+class WrongBytes(DownloadError):
+    """What came is not the file: none of it is kept."""
+
+    # The host shows an error with its module, whose name is the path of the pack.
+    __module__ = "kinetograph"
+
+
 class ConnectionBreak(Exception):
     """A connection failed or ended early: worth another try."""
 

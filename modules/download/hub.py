@@ -1,13 +1,12 @@
-"""The hub through huggingface_hub's own session: what a repository holds, and the bytes of its files.
+"""The hub: what a repository holds, and the bytes of its files.
 
-The one file of the pack that opens connections. Only https is followed, and http on this computer itself; a token goes
-to huggingface.co alone. Redirects are followed here, one by one, so that both hold for each of them.
+Only https is followed, and http on this computer itself; a token goes to huggingface.co alone. Redirects are followed
+here, one by one, so that both hold for each of them.
 """
 
 import json
 import os
-import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,7 +14,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..families.family import HUB
-from .errors import ConnectionBreak, DownloadError
+from .answer import Answer, own_session
+from .errors import ConnectionBreak, DownloadError, WrongBytes
 
 # the login file of huggingface_hub is never read
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -23,7 +23,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MAX_REDIRECTS = 5
 # bytes of a repository's list of files
 MAX_LIST = 2**25
-BLOCK_BYTES = 2**16
 REDIRECTS = (301, 302, 303, 307, 308)
 TAKEN = (200, 206)
 CLOSED = (401, 403, 451)
@@ -71,12 +70,12 @@ class Hub:
     pauses: tuple[float, ...] = (1, 2, 4, 8)
 
     @classmethod
-    def of_environment(cls) -> "Hub":
+    def of_environment(cls, variables: Mapping[str, str] = os.environ) -> "Hub":
         """The hub and the token that the environment names; DownloadError for an address that is not followed."""
-        address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB
+        address = variables.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB
         if not _is_followed(address):
             raise DownloadError(f"HF_ENDPOINT must be an https address: got {address}.")
-        token = next(filter(None, (os.environ.get(name, "").strip() for name in TOKENS)), "")
+        token = next(filter(None, (variables.get(name, "").strip() for name in TOKENS)), "")
         return cls(address, token)
 
     @property
@@ -89,7 +88,7 @@ class Hub:
         from huggingface_hub.hf_api import ModelInfo
 
         url = f"{self.address}/api/models/{name}/revision/main?blobs=true"
-        with closing(self._open(url, name)) as answer:
+        with closing(self.open(url, name)) as answer:
             body = b""
             for block in answer.blocks():
                 body += block
@@ -103,9 +102,14 @@ class Hub:
             ) from problem
 
     def check_access(self, repository: Repository, file: HubFile) -> Generator[None, None, None]:
-        """Asks for a file and takes none of it; DownloadError where the hub gives it to nobody, or not to us."""
-        with closing(self._open(self._url(repository, file), repository.name)):
-            yield
+        """Asks whether a file may be had; DownloadError where the hub gives it to nobody, or not to us."""
+        url = self._url(repository, file)
+        answer = Answer(own_session(), url, self._headers(url), self.timeout, "HEAD")
+        answer.close()
+        # from where its storage lies it may be had
+        if answer.status not in REDIRECTS:
+            _accept(answer, repository.name, bool(self.token))
+        yield
 
     def blocks(
         self, repository: Repository, file: HubFile, offset: int = 0
@@ -114,7 +118,7 @@ class Hub:
 
         ConnectionBreak when it breaks off; DownloadError when another file comes than was listed.
         """
-        with closing(self._open(self._url(repository, file), repository.name, offset)) as answer:
+        with closing(self.open(self._url(repository, file), repository.name, offset)) as answer:
             place = _check_answer(answer, file, offset)
             for block in answer.blocks():
                 yield place, block
@@ -125,73 +129,27 @@ class Hub:
 
         return hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self.address)
 
-    def _open(self, url: str, name: str, offset: int = 0) -> "Answer":
-        """The answer at the end of all redirects; its errors speak of the repository `name`."""
+    def open(self, url: str, name: str, offset: int = 0, session: Any = None) -> Answer:
+        """The answer at the end of all redirects; its errors speak of the repository `name`.
+
+        `session` is huggingface_hub's own unless another one is named.
+        """
         for _ in range(MAX_REDIRECTS + 1):
-            headers = {"User-Agent": "kinetograph", "Accept-Encoding": "identity"}
-            if self.token and _is_home(url):
-                headers["Authorization"] = f"Bearer {self.token}"
-            if offset:
-                headers["Range"] = f"bytes={offset}-"
-            answer = Answer(url, headers, self.timeout)
+            answer = Answer(session or own_session(), url, self._headers(url, offset), self.timeout)
             if answer.status not in REDIRECTS:
                 return _accept(answer, name, bool(self.token))
             answer.close()
             url = _next_address(url, answer.header("location"))
         raise DownloadError(f"{self.address} redirects without end when asked for {name}.")
 
-
-class Answer:
-    """One answer of a server through the session of huggingface_hub, which is of requests or of httpx by its version."""
-
-    def __init__(self, url: str, headers: dict[str, str], timeout: float):
-        from huggingface_hub import constants
-        from huggingface_hub.utils import get_session
-
-        if constants.HF_HUB_OFFLINE:
-            raise DownloadError(
-                "HF_HUB_OFFLINE is set, so nothing is fetched. Unset it and start ComfyUI again, or put the files into "
-                "the model folders yourself."
-            )
-        session: Any = get_session()
-        self._breaks = _errors_of(session)
-        self._host = urlsplit(url).netloc
-        try:
-            if hasattr(session, "build_request"):
-                request = session.build_request("GET", url, headers=headers, timeout=timeout)
-                self._response = session.send(request, stream=True, follow_redirects=False, auth=None)
-            else:
-                # an `auth` of its own keeps requests from looking into ~/.netrc
-                more = {"stream": True, "allow_redirects": False, "auth": lambda request: request}
-                self._response = session.get(url, headers=headers, timeout=timeout, **more)
-        except self._breaks as problem:
-            raise self._break(problem) from problem
-        self.status: int = self._response.status_code
-
-    def header(self, name: str) -> str:
-        """A header's value; empty where it was not sent."""
-        return self._response.headers.get(name) or ""
-
-    def blocks(self) -> Generator[bytes, None, None]:
-        """The body as it comes."""
-        is_httpx = hasattr(self._response, "iter_bytes")
-        body = self._response.iter_bytes() if is_httpx else self._response.iter_content(BLOCK_BYTES)
-        try:
-            yield from body
-        except self._breaks as problem:
-            raise self._break(problem) from problem
-
-    def close(self) -> None:
-        self._response.close()
-
-    def _break(self, problem: BaseException) -> ConnectionBreak:
-        return ConnectionBreak(f"{self._host}: {type(problem).__name__}: {str(problem)[:200]}")
-
-
-def _errors_of(session: Any) -> tuple[type[BaseException], ...]:
-    """What a session raises when a connection fails: OSErrors, and what httpx calls HTTPError."""
-    libraries = {kind.__module__.partition(".")[0] for kind in type(session).__mro__}
-    return (OSError, *(getattr(sys.modules[name], "HTTPError", OSError) for name in libraries))
+    def _headers(self, url: str, offset: int = 0) -> dict[str, str]:
+        """What a request says; the token to huggingface.co alone."""
+        headers = {"User-Agent": "kinetograph", "Accept-Encoding": "identity"}
+        if self.token and _is_home(url):
+            headers["Authorization"] = f"Bearer {self.token}"
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        return headers
 
 
 def _is_home(url: str) -> bool:
@@ -227,6 +185,10 @@ def _accept(answer: Answer, name: str, has_token: bool) -> Answer:
     if answer.status == 404:
         raise DownloadError(
             f"The hub has no such file or repository any more: {HUB}/{name} says what there is."
+        )
+    if answer.status == 416:
+        raise WrongBytes(
+            f"The hub lists a file of {name} with more bytes than it sends: nothing of it is kept."
         )
     raise DownloadError(f"The hub answers {answer.status} when asked for {HUB}/{name}.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..videofile.errors import reason
 from ..videofile.workspace import appear, flush_folder
-from .errors import ConnectionBreak, DownloadError, amount
+from .errors import ConnectionBreak, DownloadError, WrongBytes, amount
 from .hub import Hub, HubFile
 from .patience import TICK_SECONDS, Tick, patiently, rest
 from .plan import Item, size_of, taken
@@ -61,13 +61,6 @@ def digest_of(path: Path, file: HubFile, tick: Tick) -> Digest:
             tick()
             digest.update(block)
     return digest
-
-
-class WrongBytes(DownloadError):
-    """What came is not the file: none of it is kept."""
-
-    # The host shows an error with its module, whose name is the path of the pack.
-    __module__ = "kinetograph"
 
 
 class Part:
