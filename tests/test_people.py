@@ -59,8 +59,10 @@ def test_readme_names_every_family():
 
 
 def test_readme_has_one_line_for_every_workflow():
-    table = text_of(ROOT / "README.md").split("## Workflows")[1].split("##")[0]
-    assert re.findall(r"^\| (\w+) \| \w", table, re.M) == [path.stem for path in TEMPLATES]
+    """Those to try stand first."""
+    tables = text_of(ROOT / "README.md").split("## Workflows")[1].split("##")[0]
+    named = re.findall(r"^\| (\w+) \| \w", tables, re.M)
+    assert named == [path.stem for path in (*TRIES, *REAL)]
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "workflows").glob("*.jpg")), ids=lambda path: path.stem)
