@@ -128,6 +128,11 @@ def _inner_parts(name: str) -> tuple[str, ...]:
     return () if path.anchor or ".." in path.parts else path.parts
 
 
+def paths_of(key: str) -> list[Path]:
+    """Paths of a model folder, in the order in which they are searched, without that of the pack's pocket models."""
+    return [root for root in _roots(key) if not root.resolve().is_relative_to(POCKET)]
+
+
 def _roots(key: str) -> list[Path]:
     known = key in folder_paths.folder_names_and_paths
     return [Path(root) for root in folder_paths.get_folder_paths(key)] if known else []

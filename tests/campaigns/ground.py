@@ -111,6 +111,9 @@ def write_models(base):
     motion_files.write_all(models / "animatediff_models")
     if not (models / "Diffusion_Transformer" / "tiny-pixart").exists():
         tiny_pixart.write_all(models)
+    if not (path := models / "Personalized_Model" / "easyanimate_portrait_lora.safetensors").exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tiny_pixart.write_lora(path)
     if not (path := models / "controlnet" / "tiny-pocket-sparsectrl.safetensors").exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(sparse_files.of_pocket(), path)

@@ -79,6 +79,8 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
     "KinetographMotionModuleApply": {"motion_module": "animatediff_models/tiny-v2.safetensors"},
     "KinetographSparseCtrlLoader": {"sparsectrl": "tiny-pocket-sparsectrl.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
+    # it is there, and lies at no hub: nothing is asked for
+    "KinetographModelDownload": {"release": "EasyAnimate portrait LoRA", "with_needs": False},
     # a file for the MODEL that is linked; others in the list are for other ones
     "KinetographLoRAStack": {f"loras.lora_{number}": "tiny.safetensors" for number in range(1, 9)},
 }

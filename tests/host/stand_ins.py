@@ -92,7 +92,9 @@ def write(models):
         shutil.copytree(demo.POCKET, folder, ignore=shutil.ignore_patterns("text_encoder", "*.png"))
         if network:
             copy(COG / f"{network}.safetensors", folder / "transformer" / NETWORK)
-            (folder / "transformer" / "config.json").unlink()
+            # a folder is in the lists by its network's settings
+            with safe_open(folder / "transformer" / NETWORK, framework="pt") as file:
+                (folder / "transformer" / "config.json").write_text(file.metadata()["config"])
     _write_loras(models / "loras")
     _write_animatelcm_svd(models / "diffusion_models")
     motion_stand_ins.write(models)

@@ -1,14 +1,17 @@
 """The rows of published files: sizes that such a file must have, names and sizes that README and the files tell."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from kinetograph.modules.families import FAMILIES
+from kinetograph.modules.families import FAMILIES, RELEASES
 from kinetograph.modules.weights.detect import detect
 from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, header, header_bytes
 
+ROOT = Path(__file__).parents[2]
+VRAM = json.loads((ROOT / "benchmarks" / "results" / "vram.json").read_text(encoding="utf-8"))
 ROWS = [(family, release) for family in FAMILIES for release in family.releases]
 NETWORKS = [(family, release) for family, release in ROWS if release.size]
 # file -> key list, dtype, metadata
@@ -102,7 +105,7 @@ def test_sizes_are_those_of_the_networks(listed):
 
 
 def readme():
-    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 TASKS = {
@@ -126,20 +129,93 @@ def makes(family, release):
     return f"{task}; {width}x{height}, {frames} frames"
 
 
+def with_needs(release):
+    """A release and all that it needs, once each."""
+    found = {release.name: release}
+    for name in release.needs:
+        found |= {row.name: row for row in with_needs(next(row for row in RELEASES if row.name == name))}
+    return list(found.values())
+
+
+def disk(release):
+    """GB of a release with all that it needs; "?" where the size of one is not on record."""
+    sizes = [row.bytes / 1e9 if row.bytes else row.gigabytes for row in with_needs(release)]
+    return "?" if None in sizes else f"{sum(sizes):.1f} GB"
+
+
+def vram(release):
+    row = VRAM[release.name]
+    return f"8 GiB card, measured ({row['gib']})" if row["measured"] else f"{row['gib']} GiB, predicted"
+
+
+# (start of a release's name): steps and frames a second, as its authors have them; the first that fits
+SETTINGS = {
+    "CogVideoX 1.5": (50, 16),
+    "CogVideoX": (50, 8),
+    "SVD-XT": (30, 7),
+    "SVD": (25, 7),
+    "AnimateLCM-SVD": (4, 8),
+    "ExVideo-SVD": (50, 30),
+    "AnimateDiff-Lightning": (4, 8),
+    "AnimateDiff SDXL": (100, 16),
+    "AnimateDiff": (25, 8),
+    "AnimateLCM": (6, 8),
+    "PixArt-alpha": (20, None),
+    "EasyAnimate v1": (30, 12),
+}
+
+
+def settings(release):
+    return next(found for start, found in SETTINGS.items() if release.name.startswith(start))
+
+
 def test_readme_has_a_row_for_each_network():
     lines = []
     for family, release in NETWORKS:
-        over = ", on top of SVD-XT" if release.kind == "extension" else ""
         link = f"[{release.repository}](https://huggingface.co/{release.repository})"
-        if release.repository.startswith("https://"):
-            link = f"`curl -LO {release.repository}/{release.file}`"
-        lines.append(f"| {release.name}{over} | {makes(family, release)} | {link} |")
-    table = "\n".join(["| Release | Makes | Download |", "|---|---|---|", *lines, ""])
+        if not release.is_at_hub:
+            link = f"`curl -LO {release.address}`"
+        steps, rate = settings(release)
+        sampled = f"{steps} steps" + (f", {rate} a second" if rate else "")
+        name = release.name + " (gated)" * release.gated
+        cells = [name, makes(family, release), disk(release), vram(release), sampled, link]
+        lines.append(f"| {' | '.join(cells)} |")
+    head = "| Release | Makes | Disk | VRAM | Sampled | Page |\n|---|---|---|---|---|---|"
+    table = "\n".join([head, *lines, ""])
     assert len(lines) >= 9
     assert table + "\n" in readme(), f"README.md should hold this table:\n\n{table}\n"
 
 
+def templates():
+    """(name, {class: its inputs}) of each template that downloads a network's release."""
+    for path in sorted(ROOT.glob("workflows/*.json")):
+        graph = json.loads(path.read_text(encoding="utf-8"))
+        (prompt,) = [json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))]
+        chosen = [
+            node["widgets_values"][0] for node in graph["nodes"] if node["type"].endswith("ModelDownload")
+        ]
+        yield path.stem, chosen, prompt
+
+
+def test_templates_sample_as_readme_says():
+    """Those that download a release that README has a row for: its steps and its rate."""
+    known = {release.name: release for _, release in NETWORKS}
+    seen = set()
+    for name, chosen, prompt in templates():
+        for release in (known[wish] for wish in chosen if wish in known):
+            steps, rate = settings(release)
+            inputs = [node["inputs"] for node in prompt.values()]
+            found = {
+                value for each in inputs for key, value in each.items() if key in ("steps", "sampling.steps")
+            }
+            rates = {value for each in inputs for key, value in each.items() if key.endswith("frame_rate")}
+            assert found == {steps}, name
+            assert rates == ({rate} if rate else set()), name
+            seen.add(release.name)
+    assert len(seen) > 5
+
+
 def test_readme_names_published_files_alone():
-    section = readme().split("## Checkpoints")[1].split("\n## ")[0]
+    section = readme().split("## Models")[1].split("\n## ")[0]
     named = re.findall(r"`([^` ]+\.safetensors)`", section)
     assert len(named) >= 5 and {*named} <= {release.file for _, release in ROWS}

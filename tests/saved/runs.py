@@ -60,6 +60,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
     loras.write(base / "models" / "loras" / "saved", models / "CogVideo" / "pocket-cogvideox")
     write_sparse_control(base / "models" / "controlnet")
     write_pixart(base / "models" / "Diffusion_Transformer")
+    write_fetched(base / "models" / "Personalized_Model")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running
@@ -84,6 +85,12 @@ def write_pixart(folder):
     """A PixArt of no training, and another one that comes before it in a list and may be laid over it."""
     tiny_pixart.write_pipeline(folder / "saved-pixart")
     tiny_pixart.write_personalized(folder / "a-portrait.safetensors")
+
+
+def write_fetched(folder):
+    """A file of a release that lies at no hub: where it is there, Model Download has nobody to ask."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny_pixart.write_lora(folder / "easyanimate_portrait_lora.safetensors")
 
 
 def version_of(client):

@@ -17,6 +17,7 @@ def _module(
     bytes: int | None = None,
     sha256: str | None = None,
     repository: str = ORIGINALS,
+    gigabytes: float | None = None,
 ) -> Release:
     return Release(
         name,
@@ -30,6 +31,7 @@ def _module(
         folder=FOLDER,
         needs=_needs(variant),
         licence={ORIGINALS: APACHE, LIGHTNING: "CreativeML Open RAIL-M"}.get(repository, ""),
+        gigabytes=gigabytes,
     )
 
 
@@ -45,6 +47,7 @@ RELEASES = (
         "mm_sd_v14.ckpt",
         "v1",
         sha256="aa7fd8a200a89031edd84487e2a757c5315460eca528fa70d4b3885c399bffd5",
+        gigabytes=1.67,
     ),
     _module(
         "AnimateDiff v1",
@@ -52,6 +55,7 @@ RELEASES = (
         "v1",
         SD15,
         sha256="cf16ea656cb16124990c8e2c70a29c793f9841f3a2223073fac8bd89ebd9b69a",
+        gigabytes=1.67,
     ),
     _module(
         "AnimateDiff v2",
