@@ -1,7 +1,6 @@
 """One ComfyUI with the pocket models, one Chromium, and pages of it."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from playwright.sync_api import sync_playwright
 
 from kinetograph.tests import packs
 from kinetograph.tests.browser.tab import Tab
+from kinetograph.tests.host import stand_ins
 from kinetograph.tests.host.conftest import host, orderly_end  # noqa: F401  as the tests of the host have them
-from kinetograph.tests.host.test_workflows import stand_in
-from kinetograph.tools import chromium, demo, prompts
+from kinetograph.tools import chromium, prompts
 from kinetograph.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,11 +39,10 @@ def server(host, tmp_path_factory):  # noqa: F811
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(SETTINGS))
     arguments = packs.link(base)
-    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=arguments) as server:
-        for picture in (ROOT / "workflows").rglob("input/*"):
-            shutil.copy(picture, base / "input" / picture.name)
-        stand_in(base / "models")
-        name_checkpoints(base / "models" / "checkpoints")
+    stand_ins.write_samples(base / "input")
+    stand_ins.write(base / "models")
+    name_checkpoints(base / "models" / "checkpoints")
+    with Server(Path(sys.executable), host, base, arguments=arguments) as server:
         yield server
 
 

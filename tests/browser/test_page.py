@@ -11,7 +11,7 @@ LATENT, SAMPLER = "KinetographVideoLatent", "KinetographVideoSampler"
 
 
 def test_a_wrong_value_shows_our_words_at_its_widget(tab, server):
-    tab.open("text_to_video")
+    tab.open("try_cogvideox")
     tab.ask("set", LATENT, "num_frames", 10)
     tab.find("queue-button").click()
     tab.find("error-overlay-see-errors").click()
@@ -25,7 +25,7 @@ def test_a_wrong_value_shows_our_words_at_its_widget(tab, server):
 
 
 def test_help_is_our_page(tab):
-    tab.open("text_to_video")
+    tab.open("try_cogvideox")
     tab.page.mouse.click(*tab.ask("titleOf", SAMPLER))
     tab.find("info-button").click()
     tab.page.get_by_role("heading", name="Inputs").wait_for()
@@ -54,11 +54,11 @@ def test_missing_models_offers_our_download(tab, store):
     folder, address = store
     name = "svd_of_a_test.safetensors"
     (folder / name).write_bytes(b"weights")
-    graph = tab.ask("template", "svd_xt")
+    graph = tab.ask("template", "svd_xt_image_to_video")
     (loader,) = [node for node in graph["nodes"] if node["type"] == "KinetographSVDLoader"]
     loader["widgets_values"][0] = name
     loader["properties"]["models"] = [{"name": name, "url": f"{address}/{name}", "directory": "checkpoints"}]
-    tab.ask("load", graph, "svd_xt")
+    tab.ask("load", graph, "svd_xt_image_to_video")
     tab.find("error-overlay-see-errors").click()
     offer = tab.find("error-group-missing-model")
     assert name in offer.inner_text() and "Unknown" not in offer.inner_text()

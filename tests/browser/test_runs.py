@@ -5,7 +5,7 @@ import pytest
 from kinetograph.tests.browser.conftest import PROMPTS
 from kinetograph.tests.host.test_workflows import MAKES
 
-TRIED = [path.stem for path in PROMPTS if path.stem in ("text_to_video", "svd", "animatediff")]
+TRIED = [path.stem for path in PROMPTS if path.stem in ("try_cogvideox", "try_svd", "try_animatediff")]
 SAMPLER = "KinetographVideoSampler"
 WRITERS = ("KinetographVideoCombine", "KinetographVAEDecodeToVideo")
 STEPS = 4
