@@ -27,6 +27,10 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
         from .train_outlines import train_outlines
 
         train_outlines(runs / part, steps or 4000)
+    elif part == "ship_outlines":
+        from .train_outlines import ship_outlines
+
+        ship_outlines(runs / "outlines")
     elif part == "image":
         from .train_image import train_image
 

@@ -5,6 +5,7 @@ Text encoder and VAE stay as they are: the other CogVideoX models of the pocket 
 count less, and products are in bfloat16.
 """
 
+import json
 import random
 import shutil
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from .check import decode, noise_process, rate, sample_ddim
 from .detector import wholeness
-from .latents import SCALE, encode_world
+from .latents import FIRST_SEED, SCALE, encode_world
 from .optimizers import BlockOptimizer
-from .parts import TRANSFORMER_SETTINGS, build_transformer
+from .parts import MODEL_FOLDER, TRANSFORMER_SETTINGS, build_transformer
 from .pixart.parts import attend_to_words
+from .progress import read_log
 from .shapes import ShapeClip, all_subjects, draw_mask
+from .ship import WEIGHTS, draw_losses, save_log, write_part
 from .train_fun import caption_features, captions, shipped_vae, start_weights
 from .train_image import clips_of_each
 from .train_transformer import lr_at
@@ -55,8 +58,6 @@ def cell_weights(clips: list[ShapeClip]) -> Tensor:
 
 def open_clips(out: Path, vae: nn.Module) -> Clips:
     """So many clips of each subject; encoded on the first call."""
-    from .latents import FIRST_SEED
-
     file = out / "world.pt"
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -71,12 +72,12 @@ class OutlineTraining(Averaged):
     """The transformer, its running mean and the optimizer, one step at a time."""
 
     def __init__(self, features_nld: Tensor) -> None:
-        # written out and compiled, attention and all that lies between products takes a third of the time
+        # written out, attention takes half of the time in bfloat16, and a compiler can melt it with its neighbours
         self.model = build_transformer(TRANSFORMER_SETTINGS, attend_to_words)
         self.average = build_transformer(TRANSFORMER_SETTINGS)
         self.model.load_state_dict(start_weights(TRANSFORMER_SETTINGS["in_channels"]))
         super().__init__(self.model, self.average, BlockOptimizer(self.model, self.model.transformer_blocks))
-        self.velocity = torch.compile(self.model, dynamic=False) if shutil.which("g++") else self.model
+        self.velocity = self.model
         self.features, self.process = features_nld, noise_process()
         self.sigmas = self.process.sigmas().float()
 
@@ -124,9 +125,25 @@ def train_outlines(out: Path, total: int) -> None:
     vae = shipped_vae("cpu")
     clips, training = open_clips(out, vae), OutlineTraining(caption_features(out / "captions.pt"))
 
+    if shutil.which("g++"):
+        training.velocity = torch.compile(training.model, dynamic=False)
+
     def learn(step: int) -> dict[str, float]:
         lr = GENTLE * lr_at(step - 1, total)
         return {"lr": lr, **training.step(clips, lr, step)}
 
     plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
     train(out, training, plan, learn, lambda: check_outlines(training.average, vae, training.features)[0])
+
+
+def ship_outlines(out: Path, folder: Path = MODEL_FOLDER) -> None:
+    """The running mean of the last saved step to the checkpoint, its log behind those of the earlier training."""
+    training = OutlineTraining(caption_features(out / "captions.pt"))
+    step = training.open(out)
+    write_part(folder / "transformer", TRANSFORMER_SETTINGS, WEIGHTS, dict(training.average.state_dict()))
+    losses = [row for row in read_log(out / "log.jsonl") if row["step"] <= step]
+    checks = [row for row in read_log(out / "checks.jsonl") if row["step"] <= step]
+    log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    save_log(log | {"outline_step": step, "outlines": losses, "outline_checks": checks}, folder)
+    first = log["transformer"]
+    draw_losses(first + [row | {"step": log["step"] + row["step"]} for row in losses], folder / "loss.png")
