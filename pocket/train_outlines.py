@@ -8,6 +8,7 @@ count less, and products are in bfloat16.
 import json
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class OutlineTraining(Averaged):
         self.average = build_transformer(TRANSFORMER_SETTINGS)
         self.model.load_state_dict(start_weights(TRANSFORMER_SETTINGS["in_channels"]))
         super().__init__(self.model, self.average, BlockOptimizer(self.model, self.model.transformer_blocks))
-        self.velocity = self.model
+        self.velocity: Callable[..., Tensor] = self.model
         self.features, self.process = features_nld, noise_process()
         self.sigmas = self.process.sigmas().float()
 
