@@ -1,22 +1,19 @@
-"""Set-up, demo, test, doctor, bench: the developer's and the visitor's one entrance.
+"""Set-up, demo, run, test, doctor, bench: the developer's and the visitor's one entrance.
 
 Standard library only. Everything it installs lies in `.venv` and `.cache` beside it; delete both and run
 it again to start from nothing.
 """
 
 import argparse
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import FrameType
 
-from tools import checks, demo, environment, hosts
+from tools import checks, demo, environment, hosts, run, session
 from tools.commands import ROOT, Trouble, python_path
-from tools.server import Server
 
 OLDEST_PYTHON = (3, 10)
 
@@ -26,6 +23,16 @@ def run_demo(wish: argparse.Namespace) -> int:
     return demo.run(host, prompt=wish.prompt, image=wish.image, cpu=not environment.has_accelerator())
 
 
+def run_template(wish: argparse.Namespace) -> int:
+    for folder in wish.models:
+        if not folder.is_dir():
+            raise Trouble(f"There is no folder of models at {folder}.")
+    job = run.plan(wish.template, wish.set, wish.output)  # what is wrong with these is said before all else
+    host = _host()
+    models = [*hosts.own_models(host), *wish.models]
+    return run.run(host, job, cpu=not environment.has_accelerator(), models=models)
+
+
 def run_test(wish: argparse.Namespace) -> int:
     host = _host(tests=True)
     return checks.run(newest=host, oldest=hosts.find(hosts.OLDEST), only=wish.only or checks.STAGES)
@@ -33,21 +40,16 @@ def run_test(wish: argparse.Namespace) -> int:
 
 def run_comfy(wish: argparse.Namespace) -> int:
     host = _host()
-    with tempfile.TemporaryDirectory(prefix="kinetograph-") as base:
-        arguments = ["--output-directory", str(ROOT / "output")]
-        cpu = not environment.has_accelerator()
-        shutil.copytree(ROOT / "workflows" / "input", Path(base) / "input")  # what the workflows start from
-        with Server(
-            python_path(), host, Path(base), cpu=cpu, models=demo.MODELS, arguments=arguments
-        ) as server:
-            print(f"ComfyUI with Kinetograph is at {server.client.address} (Ctrl-C stops it)", flush=True)
-            try:
-                while server.is_running():
-                    time.sleep(0.5)
-            except KeyboardInterrupt:
-                print("\nStopped.")
-                return 0  # the ordinary end of this command
-            raise Trouble(f"{server.tail()}\n\nComfyUI ended by itself; these are its last words.")
+    cpu = not environment.has_accelerator()
+    with session.comfy(host, ROOT / "output", cpu=cpu, models=hosts.own_models(host)) as server:
+        print("Kinetograph is in it, its workflows are under Templates (Ctrl-C stops it)", flush=True)
+        try:
+            while server.is_running():
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            print("\nStopped.")
+            return 0  # the ordinary end of this command
+        raise Trouble(f"{server.tail()}\n\nComfyUI ended by itself; these are its last words.")
 
 
 def run_doctor(wish: argparse.Namespace) -> int:
@@ -81,6 +83,22 @@ def read_wish() -> argparse.Namespace:
     command.add_argument("--prompt", default="a red circle moving left", help="what the video shows")
     command.add_argument("--image", type=Path, help="start from this picture instead of from nothing")
     command.set_defaults(run=run_demo)
+
+    command = commands.add_parser("run", help="make what a template makes, with values of your own")
+    command.add_argument("template", help="a name from workflows/api, or the file of a prompt")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.WIDGET=VALUE",
+        help='such as "Prompt.text=a blue square"; a node by title, class or number; a picture or a video to '
+        "load may be a file or an https address",
+    )
+    command.add_argument("--output", type=Path, default=ROOT / "output", help="where results go")
+    command.add_argument(
+        "--models", action="append", type=Path, default=[], help="a models folder like ComfyUI's own"
+    )
+    command.set_defaults(run=run_template)
 
     command = commands.add_parser("test", help="lint, types, unit, parity and real-host tests")
     command.add_argument("--only", action="append", choices=checks.STAGES, help="run this stage alone")

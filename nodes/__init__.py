@@ -4,6 +4,7 @@ from . import (
     conditioning,
     continuation,
     decoding,
+    downloads,
     inpainting,
     inspection,
     latents,
@@ -30,4 +31,5 @@ NODES = (
     *decoding.NODES,
     *video.NODES,
     *inspection.NODES,
+    *downloads.NODES,
 )

@@ -1,4 +1,4 @@
-"""Pictures and clips that the CogVideoX-Fun workflows start from: `python -m pocket.inputs` writes them."""
+"""Pictures and clips that the workflows start from: `python -m pocket.inputs` writes them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from . import rocket
 from .parts import ROOT
 from .scenes import Known, Scene, cover_scenes, draw_scenes, draw_silhouettes
 from .shapes import FRAMES, GROUND, SIZE, ShapeClip, draw
@@ -63,18 +64,30 @@ INPUTS: dict[str, Callable[[], Tensor]] = {
     "kinetograph_inpaint_mask.mp4": hole,
     "kinetograph_control.mp4": control_clip,
     "kinetograph_own_clip.mp4": own_clip,
+    "kinetograph_rocket.jpg": lambda: rocket.picture(0),
+    "kinetograph_rocket_high.jpg": lambda: rocket.picture(1),
 }
+SIDES = (720, 480)
+# file: (frames, clip of so many)
+ROCKETS: dict[str, tuple[int, Callable[[int], Tensor]]] = {
+    "kinetograph_rocket.mp4": (49, lambda frames: rocket.clip(frames, *SIDES)),
+    "kinetograph_rocket_lines.mp4": (49, lambda frames: rocket.edges(rocket.clip(frames, *SIDES))),
+    "kinetograph_rocket_mask.mp4": (49, lambda frames: rocket.way(frames, *SIDES)),
+    "kinetograph_rocket_square.mp4": (32, lambda frames: rocket.clip(frames, 512, 512)),
+}
+# large, and made for eyes: need not be exact
+CRF, ROCKET_CRF = "8", "28"
 
 
 def frame_rate(name: str) -> int:
     """Frames a second of a clip."""
-    return FILM_RATE if name == "kinetograph_own_clip.mp4" else 8
+    return {"kinetograph_own_clip.mp4": FILM_RATE, "kinetograph_rocket_square.mp4": 30}.get(name, 8)
 
 
-def write_clip(file: Path, frames_fhwc: Tensor, rate: int) -> None:
+def write_clip(file: Path, frames_fhwc: Tensor, rate: int, crf: str) -> None:
     """An mp4 that is near its frames in 0..1."""
     with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", Fraction(rate), options={"crf": "8"})
+        stream = container.add_stream("libx264", Fraction(rate), options={"crf": crf})
         _, stream.height, stream.width, _ = frames_fhwc.shape
         stream.pix_fmt = "yuv420p"
         for frame in (frames_fhwc * 255).round().to(torch.uint8).numpy():
@@ -86,9 +99,11 @@ def main() -> None:
     for name, content in INPUTS.items():
         pixels = content()
         if pixels.ndim == 4:
-            write_clip(FOLDER / name, pixels, frame_rate(name))
+            write_clip(FOLDER / name, pixels, frame_rate(name), CRF)
         else:
-            Image.fromarray((pixels * 255).round().to(torch.uint8).numpy()).save(FOLDER / name)
+            Image.fromarray((pixels * 255).round().to(torch.uint8).numpy()).save(FOLDER / name, quality=88)
+    for name, (frames, draw_frames) in ROCKETS.items():
+        write_clip(FOLDER / name, draw_frames(frames), frame_rate(name), ROCKET_CRF)
 
 
 if __name__ == "__main__":

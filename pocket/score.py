@@ -29,7 +29,7 @@ from .detector import read_clip, wholeness
 from .parts import MODEL_FOLDER, ROOT, build_vae
 from .shapes import COLOURS, MOTIONS, SHAPES, SIZE, all_subjects, draw, sample_clip
 
-WORKFLOW = ROOT / "workflows" / "api" / "text_to_video.json"
+WORKFLOW = ROOT / "workflows" / "api" / "try_cogvideox.json"
 COUNT = 64
 ASPECTS = ("colour", "shape", "motion")
 GOALS = {"colour": 0.95, "shape": 0.85, "motion": 0.90, "iou": 0.90}

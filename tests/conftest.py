@@ -9,3 +9,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 runpy.run_path(str(ROOT / "tools" / "pack.py"))["register"]()
+
+from kinetograph.tests.network.watch import network  # noqa: E402, F401  a fixture of every session

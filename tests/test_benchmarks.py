@@ -1,5 +1,6 @@
 """The benchmarks' own rules: what is a miss, what is a tie, who runs beside whom, with which weights."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kinetograph.benchmarks import __main__ as command
-from kinetograph.benchmarks import cases, checkouts, harness, memory, ours, peers, report
+from kinetograph.benchmarks import cases, checkouts, harness, memory, ours, peers, report, vram
+from kinetograph.modules.families import FAMILIES
 
 BENCHMARKS = Path(command.__file__).parent
 GOAL = {"case": "svd_vae", "metric": "CPU s", "ratio": 0.8}
@@ -277,3 +279,17 @@ class TestCheckouts:
     def test_no_checkout_is_no_checkout(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no checkout"):
             ours.import_pack(tmp_path / "nothing")
+
+
+class TestMemoryOfACard:
+    FIGURES = json.loads((vram.RESULTS / "vram.json").read_text())
+
+    def test_every_network_to_choose_has_a_figure_that_says_where_it_is_from(self):
+        names = [row.name for family in FAMILIES for row in family.releases if row.size]
+        assert list(self.FIGURES) == names and len(names) > 20
+        assert {name for name, row in self.FIGURES.items() if row["measured"]} == set(vram.MEASURED)
+
+    @pytest.mark.parametrize("name", ["CogVideoX 2B", "AnimateDiff v3"])
+    def test_a_prediction_is_made_again(self, name):
+        (found,) = [(row, family) for family in FAMILIES for row in family.releases if row.name == name]
+        assert round(vram.estimate(*found), 1) == self.FIGURES[name]["gib"]

@@ -25,6 +25,8 @@ ROOMS_OPEN_TO = {
     "encoders": {*GROUND, "layers", "weights", "encoders"},
     "families": {*GROUND, "layers", "weights", "encoders", "families"},
     **{stage: {*GROUND, "layers", stage} for stage in STAGES},
+    # it shows whole files as those who write videos do
+    "download": {"families", "videofile", "download"},
 }
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "misc", "common", "new", "v2"}
 FILE_LINES, FUNCTION_LINES, EXECUTE_LINES = 300, 40, 15
@@ -268,14 +270,39 @@ def test_the_shipped_pack_leaves_pickles_to_one_reader():
     assert imports == ["modules/weights/unpickling.py"]
 
 
+NETWORKS = {"requests", "urllib", "http", "socket", "aiohttp", "huggingface_hub", "ftplib", "httpx", "httpx2"}
+
+
 def test_the_shipped_pack_opens_no_connection():
-    networks = {"requests", "urllib", "http", "socket", "aiohttp", "huggingface_hub", "ftplib"}
+    """One file does, and what leads there: one node, which asks when it runs."""
+    the_door = ROOT / "modules" / "download" / "hub.py"
 
     def forbidden(name):
-        if name[0] in networks:
+        if name[0] in NETWORKS:
             return "the pack never goes to the network"
 
-    assert complaints(SHIPPED, forbidden) == []
+    assert complaints([path for path in SHIPPED if path != the_door], forbidden) == []
+    assert {name[:2] for name, _ in imports_of(the_door) if name[0] in NETWORKS - {"huggingface_hub"}} == {
+        ("urllib", "parse")
+    }
+    inside = {
+        path.relative_to(ROOT).as_posix()
+        for path in SHIPPED
+        if path.parent != the_door.parent
+        and any("download" in name for name, _ in imports_of(path) if name[:2] == (PACK, "modules"))
+    }
+    assert inside == {"nodes/pipeline/downloads.py"}
+
+
+def test_importing_the_pack_does_not_import_what_opens_connections():
+    """huggingface_hub is imported inside the functions that use it."""
+    tops = [
+        statement
+        for path in sources("modules/download")
+        for statement in parse(path).body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+    ]
+    assert [ast.unparse(each) for each in tops if "huggingface_hub" in ast.unparse(each)] == []
 
 
 def test_names_say_what_a_file_is_about():

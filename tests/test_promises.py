@@ -9,14 +9,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAST_ROW = 79
 SHOWN = {
-    *range(1, 5),
+    *range(1, 6),
     *range(7, 11),
     *range(17, 21),
     *(22, 23, 24, 26, 27, 28, 29),
     *range(31, 34),
     35,
     *range(38, 51),
-    *(54, 55, 60, 69),
+    *(54, 55, 58, 60, 69),
     *(71, 72, 74, 75, 78),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
@@ -28,11 +28,11 @@ NATIVE = {"width": 0, "height": 0}  # the model's own size
 EASYANIMATE = {"seed": 43, "steps": 30, "guidance": "constant", "guidance.cfg": 6}
 # row: (workflow, what its nodes of a kind are told); one of several nodes is enough
 NUMBERS = {
-    3: ("exvideo_128", {CONDITIONING: {"fps": 30, "motion_bucket_id": 127}}),
-    4: ("exvideo_128", {SAMPLER: {"seed": 0}}),
-    7: ("exvideo_128", {SAVER: {"frame_rate": 30, **MP4}}),
+    3: ("exvideo_image_to_128_frames", {CONDITIONING: {"fps": 30, "motion_bucket_id": 127}}),
+    4: ("exvideo_image_to_128_frames", {SAMPLER: {"seed": 0}}),
+    7: ("exvideo_image_to_128_frames", {SAVER: {"frame_rate": 30, **MP4}}),
     8: (
-        "exvideo_cogvideox_129",
+        "exvideo_text_to_129_frames",
         {
             LATENT: {**NATIVE, "num_frames": 0},  # 720x480 and 129 frames, as the LoRA's own test says
             SAMPLER: {"seed": 6, "steps": 100, "guidance": "constant", "guidance.cfg": 7},
@@ -40,16 +40,16 @@ NUMBERS = {
         },
     ),
     10: (
-        "exvideo_cogvideox_129",
+        "exvideo_text_to_129_frames",
         {SAVER: {"frame_rate": 8, "format.crf": 25, **MP4}},
     ),  # quality=5 of imageio
-    23: ("own_clip", {SAMPLER: {"denoise": 0.7}}),
-    38: ("svd", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
+    23: ("cogvideox_fun_video_to_video", {SAMPLER: {"denoise": 0.7}}),
+    38: ("svd_image_to_video", {LATENT: {"num_frames": 14, **NATIVE}, SAVER: {"frame_rate": 7}}),
     46: ("svd_micro_conditioning", {CONDITIONING: {"motion_bucket_id": 180, "noise_aug_strength": 0.1}}),
-    47: ("svd_xt", {SAVER: {"frame_rate": 7, **MP4}}),
-    50: ("easyanimate", {STREAM: {"frame_rate": 12, **MP4}}),
+    47: ("svd_xt_image_to_video", {SAVER: {"frame_rate": 7, **MP4}}),
+    50: ("easyanimate_text_to_video", {STREAM: {"frame_rate": 12, **MP4}}),
     51: (
-        "easyanimate",
+        "easyanimate_text_to_video",
         # 512x512 and 80 frames, as the motion module was trained
         {LATENT: {**NATIVE, "num_frames": 0}, SAMPLER: {"sampler_name": "dpmpp_2m", **EASYANIMATE}},
     ),
@@ -71,7 +71,7 @@ NUMBERS = {
             SAMPLER: {"sampler_name": "euler_ancestral", **EASYANIMATE},
         },
     ),
-    59: ("easyanimate_frames", {SAVER: {"frame_rate": 12, "format": "image/gif"}}),
+    59: ("easyanimate_text_to_pictures", {SAVER: {"frame_rate": 12, "format": "image/gif"}}),
 }
 NUMBERS[3][1][SAMPLER] = {
     "steps": 50,

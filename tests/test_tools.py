@@ -11,8 +11,9 @@ import tarfile
 import threading
 
 import pytest
+import yaml
 
-from kinetograph.tools import contact_sheet, environment, hosts
+from kinetograph.tools import contact_sheet, environment, hosts, reopening
 from kinetograph.tools.client import Result
 from kinetograph.tools.commands import Trouble
 from kinetograph.tools.server import free_port, lay_out
@@ -152,6 +153,15 @@ def test_base_directory_holds_the_pack_and_names_the_models(tmp_path):
     assert (tmp_path / "base" / "custom_nodes" / "ComfyUI-Kinetograph" / "dev.py").exists()
 
 
+def test_models_may_lie_in_several_folders_or_in_none(tmp_path):
+    folders = [tmp_path / "pocket", tmp_path / 'my "own": models']
+    for folder in folders:
+        (folder / "SVD").mkdir(parents=True)
+    places = yaml.safe_load(lay_out(tmp_path / "base", folders).read_text())
+    assert places == {f"models_{i}": {"base_path": str(folders[i]), "SVD": "SVD"} for i in (0, 1)}
+    assert yaml.safe_load(lay_out(tmp_path / "other").read_text()) == {}
+
+
 def test_free_ports_are_free():
     with socket.create_server(("127.0.0.1", free_port())):
         pass
@@ -187,11 +197,33 @@ def test_contact_sheet_counts_before_it_draws(tmp_path, capsys):
     assert sheet.exists()
 
 
+def test_results_are_opened_again_and_counted(tmp_path, capsys):
+    from PIL import Image
+
+    paths = [tmp_path / name for name in ("v.mp4", "p.png", "a.gif", "notes.safetensors")]
+    write_video(paths[0], 9)
+    pictures = [Image.new("RGB", (20, 10), (i, 0, 0)) for i in range(0, 150, 50)]
+    pictures[0].save(paths[1])
+    pictures[0].save(paths[2], save_all=True, append_images=pictures[1:])
+    paths[3].write_bytes(b"12345")
+    assert reopening.main(*map(str, paths)) == 0
+    said = [line.split(": ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["9 frames of 32x16", "1 frame of 20x10", "3 frames of 20x10", "5 bytes"]
+
+
+def test_results_that_cannot_be_opened_are_told(tmp_path, capsys):
+    for name, content in (("v.mp4", b"x" * 99), ("p.png", b"\x89PNG\r\n\x1a\n"), ("w.wav", b"")):
+        (tmp_path / name).write_bytes(content)
+        assert reopening.main(str(tmp_path / name)) == 1
+        assert "cannot be read" in capsys.readouterr().out
+    assert reopening.main(str(tmp_path / "none.webp")) == 1
+
+
 def test_dev_is_standard_library_only():
-    """So that it runs before anything is installed. `contact_sheet` alone runs inside the environment."""
+    """So that it runs before anything is installed. Two files run inside the environment."""
     from kinetograph.tests.test_house import ROOT, imports_of, sources
 
     paths = [ROOT / "dev.py", *sources("tools")]
-    for path in (path for path in paths if path.name != "contact_sheet.py"):
+    for path in (path for path in paths if path.name not in ("contact_sheet.py", "reopening.py")):
         outside = {name[0] for name, _ in imports_of(path)} - sys.stdlib_module_names
         assert outside <= {"tools", "kinetograph"}, path

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .commands import CACHE, ROOT, python_path
+from . import chromium
+from .commands import CACHE, ROOT, Trouble, python_path
 
-STAGES = ("lint", "types", "unit", "host", "oldest-host")
+STAGES = ("lint", "types", "unit", "host", "browser", "oldest-host")
 WORKERS = str(max(1, min(os.cpu_count() or 1, 4)))  # of one thread each: the models in tests are tiny
 OUTCOMES = ("failed", "passed", "skipped", "error")
 
@@ -39,11 +40,26 @@ def _run_stage(name: str, newest: Path, oldest: Path, counts: Counter[str]) -> b
     if name == "types":
         return _run("-m", "pyright")
     if name == "unit":
-        return _pytest(name, newest, counts, "tests", "--ignore", "tests/host")
+        return _pytest(name, newest, counts, "tests", "--ignore", "tests/host", "--ignore", "tests/browser")
+    if name == "browser":
+        return _run_browser(newest, counts)
     by_file = ["tests/host", "--dist", "loadfile"]  # a file's tests share a server
     if name == "host":
         return _pytest(name, newest, counts, *by_file)
     return _pytest(name, oldest, counts, *by_file, "-m", "not newest")
+
+
+def _run_browser(host: Path, counts: Counter[str]) -> bool:
+    """One test after the other, for all share a server and a browser; skipped where there is no browser."""
+    try:
+        program = chromium.prepare()
+    except Trouble as trouble:
+        print(trouble, flush=True)
+        return False
+    if program is None:
+        print(f"Skipped: {chromium.MISSING}.", flush=True)
+        return True
+    return _pytest("browser", host, counts, "tests/browser", "-n", "0")
 
 
 def _run(*arguments: str, **variables: str) -> bool:

@@ -41,7 +41,7 @@ class Result:
         )
         for node in self.node_errors.values():
             said += [f"{error['message']}: {error['details']}" for error in node["errors"]]
-        return "\n".join(word for word in said if word)
+        return "\n".join(dict.fromkeys(word for word in said if word))
 
     def files(self) -> list[dict[str, str]]:
         """Every file named in the outputs, once each: filename, subfolder, type."""

@@ -1,16 +1,14 @@
 """One prompt or picture through the real ComfyUI: a video file and a contact sheet come out."""
 
 import json
-import shutil
 import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-from .client import Client, Result
+from . import prompts, session
+from .client import Result
 from .commands import ROOT, Trouble, python_path
+from .prompts import Prompt, only_node, prompt_node
+from .prompts import nodes_of as nodes_of
 from .server import Server
 
 MODELS = ROOT / "pocket" / "models"
@@ -18,9 +16,7 @@ OUTPUT = ROOT / "output"
 POCKET = MODELS / "CogVideo" / "pocket-cogvideox"
 LATENT = "KinetographVideoLatent"
 SAVER = "KinetographVideoCombine"
-BAR_WIDTH = 30
-
-Prompt = dict[str, Any]
+PATIENCE = 900.0  # seconds
 
 
 def run(host: Path, prompt: str, image: Path | None, cpu: bool) -> int:
@@ -29,32 +25,20 @@ def run(host: Path, prompt: str, image: Path | None, cpu: bool) -> int:
         raise Trouble(f"There is no picture at {image}.")
     if not (POCKET / "transformer" / "config.json").is_file():
         raise Trouble(f"The pocket model is not at {POCKET}. Is this a complete copy of the repository?")
-    OUTPUT.mkdir(exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="kinetograph-"))
-    arguments = ["--output-directory", str(OUTPUT)]
-    try:
-        print("Starting ComfyUI", flush=True)
-        with Server(python_path(), host, base, cpu=cpu, models=MODELS, arguments=arguments) as server:
-            print(f"ComfyUI is up at {server.client.address}", flush=True)
-            video, asked = _make(server.client, prompt, image)
-        return _check(video, asked)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+    with session.comfy(host, OUTPUT, cpu=cpu, models=[MODELS]) as server:
+        video, asked = _make(server, prompt, image)
+    return _check(video, asked)
 
 
-def _make(client: Client, text: str, image: Path | None) -> tuple[Path, tuple[int, int, int]]:
+def _make(server: Server, text: str, image: Path | None) -> tuple[Path, tuple[int, int, int]]:
     """The finished file, and the frames, width and height that were asked for."""
-    name = "image_to_video" if image else "text_to_video"
-    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    graph = prompts.read("try_cogvideox_image" if image else "try_cogvideox")
     asked = ask_native_size(graph)
     prompt_node(graph)["inputs"]["text"] = text
     only_node(graph, SAVER)["inputs"]["filename_prefix"] = "demo"
     if image:
-        only_node(graph, "LoadImage")["inputs"]["image"] = client.upload(image)
-    result = client.run(graph, _Progress(graph), timeout=900)
-    if result.status != "success" or result.node_errors:
-        raise Trouble(f"ComfyUI did not make the video ({result.status}):\n{result.message}")
-    return _video_of(result), asked
+        only_node(graph, "LoadImage")["inputs"]["image"] = server.client.upload(image)
+    return _video_of(session.make(server, graph, PATIENCE)), asked
 
 
 def ask_native_size(graph: Prompt) -> tuple[int, int, int]:
@@ -69,25 +53,6 @@ def ask_native_size(graph: Prompt) -> tuple[int, int, int]:
     )
     only_node(graph, LATENT)["inputs"].update(num_frames=frames, width=width, height=height)
     return frames, width, height
-
-
-def nodes_of(graph: Prompt, kind: str) -> list[Any]:
-    return [node for node in graph.values() if node["class_type"] == kind]
-
-
-def only_node(graph: Prompt, kind: str) -> Any:
-    found = nodes_of(graph, kind)
-    if len(found) != 1:
-        raise ValueError(f"The workflow holds {len(found)} nodes of the kind {kind}, one was expected.")
-    return found[0]
-
-
-def prompt_node(graph: Prompt) -> Any:
-    """The text node titled "Prompt"."""
-    titled = [node for node in nodes_of(graph, "CLIPTextEncode") if node["_meta"]["title"] == "Prompt"]
-    if len(titled) != 1:
-        raise ValueError(f'The workflow holds {len(titled)} text nodes titled "Prompt", one was expected.')
-    return titled[0]
 
 
 def _video_of(result: Result) -> Path:
@@ -106,31 +71,3 @@ def _check(video: Path, asked: tuple[int, int, int]) -> int:
         return done.returncode
     print(f"Video: {video}\nContact sheet: {sheet}", flush=True)
     return 0
-
-
-class _Progress:
-    """Draws what the event stream tells: the node at work, and a bar where it counts."""
-
-    def __init__(self, graph: Prompt):
-        self._graph = graph
-        self._started = time.monotonic()
-        self._live = sys.stdout.isatty()
-        self._last = ""
-
-    def __call__(self, kind: str, data: Any) -> None:
-        if kind == "executing" and data["node"] is not None:
-            self._say(self._title(data["node"]), end="\n")
-        elif kind == "progress" and (self._live or data["value"] == data["max"]):
-            done = BAR_WIDTH * data["value"] // max(1, data["max"])
-            bar = "#" * done + "." * (BAR_WIDTH - done)
-            self._say(f"  [{bar}] {data['value']}/{data['max']}", "\r" if self._live else "\n")
-
-    def _title(self, node: str) -> str:
-        entry = self._graph.get(node, {})
-        return entry.get("_meta", {}).get("title") or entry.get("class_type", node)
-
-    def _say(self, words: str, end: str) -> None:
-        if self._last == "\r" and end == "\n":
-            print()
-        print(f"{time.monotonic() - self._started:6.1f} s  {words}", end=end, flush=True)
-        self._last = end

@@ -25,6 +25,12 @@ def find(version: str = NEWEST) -> Path:
     return folder
 
 
+def own_models(host: Path) -> list[Path]:
+    """The models of a ComfyUI of the user's own; what was fetched has none."""
+    models = host / "models"
+    return [models] if not host.is_relative_to(CACHE) and models.is_dir() else []
+
+
 def _checked(folder: Path) -> Path:
     if (folder / "main.py").exists() and (folder / "comfy").is_dir():
         return folder

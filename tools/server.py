@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,17 +20,21 @@ STOP_SECONDS = 10
 TAIL_LINES = 30
 
 
-def lay_out(base: Path, models: Path | None = None) -> Path:
-    """Make `base` a ComfyUI base directory with the pack in it; returns the extra model paths file."""
+def lay_out(base: Path, models: Path | Sequence[Path] = ()) -> Path:
+    """Make `base` a ComfyUI base directory with the pack in it; returns the extra model paths file.
+
+    `models` are folders like ComfyUI's own: each folder in them is named after a kind of model.
+    """
     for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     _link(ROOT, base / "custom_nodes" / PACK)
     places = base / "extra_model_paths.yaml"
-    folders = sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models else []
-    lines = [f"  {name}: {name}" for name in folders]
-    places.write_text(
-        "\n".join(["pocket:", f"  base_path: {json.dumps(str(models or base))}", *lines]) + "\n"
-    )
+    lines = []
+    for i, folder in enumerate([models] if isinstance(models, Path) else models):
+        names = sorted(inner.name for inner in folder.iterdir() if inner.is_dir())
+        lines += [f"models_{i}:", f"  base_path: {json.dumps(str(folder.absolute()))}"]
+        lines += [f"  {name}: {name}" for name in names]
+    places.write_text("\n".join(lines or ["{}"]) + "\n", encoding="utf-8")
     return places
 
 
@@ -65,13 +69,16 @@ class Server:
         base: Path,
         *,
         cpu: bool = True,
-        models: Path | None = None,
+        models: Path | Sequence[Path] = (),
         arguments: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
     ):
         self.port = free_port()
         self.log = base / "server.log"
         self.base = base
         self._cwd = host
+        # no test and no demo goes to the hub by chance
+        self._variables = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", **(variables or {})}
         self._command = [str(python), str(host / "main.py"), "--base-directory", str(base)]
         self._command += ["--extra-model-paths-config", str(lay_out(base, models))]
         self._command += ["--listen", "127.0.0.1", "--port", str(self.port)]
@@ -85,7 +92,7 @@ class Server:
         return Client(self.port)
 
     def __enter__(self) -> "Server":
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **self._variables}
         # A group of its own: Ctrl-C in the terminal reaches only us, and we stop the server in order.
         alone = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
         with self.log.open("wb") as log:

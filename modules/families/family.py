@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ __all__ = [
     "Takes",
 ]
 
+HUB = "https://huggingface.co"
 # What a network takes beside noise and prompt: a picture to start from, a clip to paint into, a clip to follow.
 Takes = Literal["nothing", "image", "inpaint", "control"]
 Size = tuple[int, int, int]  # width and height in pixels, frames
@@ -201,21 +203,59 @@ class AddOn:
 
 @dataclass(frozen=True)
 class Release:
-    """One published file or folder of a family."""
+    """One published file or folder: of a family, or beside one."""
 
     # as people call it
     name: str
     # owner/name at the hub, or the address of what lies elsewhere
     repository: str
-    # the file's path there
+    # the file's or folder's path there; a pattern such as *.safetensors where its name is not on record
     file: str
-    kind: Kind
+    kind: Kind | Literal["lora", "base"]
     variant: str
     # None where no public record tells
     bytes: int | None = None
     sha256: str | None = None
     # that it was trained on, of a network for people to choose: one row of README's table
     size: Size | None = None
+    # key of the model folder that it goes into; empty where it is not for download by its name
+    folder: str = ""
+    # the name it gets there, where that is not its own
+    save_as: str = ""
+    # names of the releases that it does not run without
+    needs: tuple[str, ...] = ()
+    # as its page says; the hub's own word of the moment counts
+    licence: str = ""
+    # whether its page wants its terms accepted
+    gated: bool = False
+    # of the file or folder, as its page says; exact in `bytes` where that is known
+    gigabytes: float | None = None
+
+    @property
+    def is_at_hub(self) -> bool:
+        """Whether it lies at the hub, and not at a store of its own."""
+        return not self.repository.startswith("https://")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of files."""
+        return not PurePosixPath(self.file).suffix
+
+    @property
+    def place(self) -> str:
+        """Where it lies below its model folder: a file by its name, a folder inside that of its repository."""
+        if self.is_folder:
+            return f"{PurePosixPath(self.repository).name}/{self.file}"
+        return self.save_as or PurePosixPath(self.file).name
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it: the file itself, or the page that lists it."""
+        if not self.is_at_hub:
+            return f"{self.repository}/{self.file}"
+        if "*" in self.file:
+            return f"{HUB}/{self.repository}/tree/main"
+        return f"{HUB}/{self.repository}/{'tree' if self.is_folder else 'resolve'}/main/{self.file}"
 
 
 @dataclass(frozen=True)

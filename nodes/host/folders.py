@@ -32,12 +32,16 @@ class ModelFolders:
     keys: tuple[str, ...]
     # folders of the network inside a diffusers pipeline
     networks: tuple[str, ...]
+    # what to do for a model of this name, a sentence; empty where nothing is known of it
+    source: Callable[[str], str] = lambda name: ""
 
     def register(self) -> None:
-        """Tell the host about our folders, and make them; paths of extra_model_paths.yaml stay first."""
+        """Tell the host about our folders, and make them; paths of extra_model_paths.yaml stay first, the pocket's last."""
         for name in self.own:
             folder = os.path.join(folder_paths.models_dir, name)
             folder_paths.add_model_folder_path(name, folder)
+            if (POCKET / name).is_dir():
+                folder_paths.add_model_folder_path(name, str(POCKET / name))
             folders, suffixes = folder_paths.folder_names_and_paths[name]
             # another pack may have made the key, with a list, or with the one set that the host has for many keys
             if not SUFFIXES <= {*suffixes}:
@@ -50,19 +54,16 @@ class ModelFolders:
     def names(
         self, keys: Iterable[str], pipelines: bool = True, unless: Callable[[Path], bool] | None = None
     ) -> list[str]:
-        """Names of weight files and diffusers folders below some keys, sorted, once each.
+        """Names of weight files and diffusers folders below some keys, once each, sorted, the pocket's last.
 
         `pipelines` includes whole diffusers folders, with a network's folder inside; those for which `unless`
         holds are left out. A folder that cannot be read counts as empty.
         """
-        return sorted(
-            {
-                name
-                for key in keys
-                for name, path in self._entries(key)
-                if (pipelines or not os.path.isdir(path)) and not (unless and unless(path))
-            }
-        )
+        found: dict[str, Path] = {}
+        for name, path in (entry for key in keys for entry in self._entries(key)):
+            if (pipelines or not os.path.isdir(path)) and not (unless and unless(path)):
+                found.setdefault(name, path)
+        return sorted(found, key=lambda name: (found[name].is_relative_to(POCKET), name))
 
     def find(self, name: str, keys: tuple[str, ...]) -> Path:
         """Path of a name from any list, looked for first below some keys.
@@ -92,18 +93,11 @@ class ModelFolders:
         parts, said = _inner_parts(name), repr(str(name)[:200])
         if parts[:1] and parts[0] in self.own:
             keys = parts[:1]
-            if len(parts) > 1 and os.path.exists(POCKET.joinpath(*parts)):
-                return (
-                    f"The pocket model {said} comes with this pack and is not in the model folders yet. Copy the "
-                    f"folder pocket/models/{parts[0]} of ComfyUI-Kinetograph into ComfyUI's models folder, and refresh "
-                    "the list (press R)."
-                )
         places = " or ".join(f"models/{key}" for key in keys)
         return (
             f"There is no model {said}. Put it into {places} and refresh the list (press R), or choose another one. "
-            "Tiny models to try the workflows with lie in pocket/models of ComfyUI-Kinetograph: copy its folders into "
-            "ComfyUI's models folder."
-        )
+            f"{self.source(str(name))}"
+        ).rstrip()
 
     def _places(self, key: str, name: str) -> Iterator[Path]:
         """Where a file of this name would lie below a key."""
@@ -132,6 +126,11 @@ def _inner_parts(name: str) -> tuple[str, ...]:
     """The folders and the file that a name leads through; none when it leads out of the model folders."""
     path = Path(str(name))
     return () if path.anchor or ".." in path.parts else path.parts
+
+
+def paths_of(key: str) -> list[Path]:
+    """Paths of a model folder, in the order in which they are searched, without that of the pack's pocket models."""
+    return [root for root in _roots(key) if not root.resolve().is_relative_to(POCKET)]
 
 
 def _roots(key: str) -> list[Path]:

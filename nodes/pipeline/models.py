@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ...modules.catalogue import CATALOGUE, LORA
-from ...modules.families import FAMILIES
+from ...modules.families import FAMILIES, RELEASES
 from ...modules.families.family import Family, Kind, Part
 from ...modules.lora_origin import FOLDER
 from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
@@ -35,7 +35,21 @@ LORAS = tuple(dict.fromkeys((FOLDER, *(part.lora_folder for part in PARTS))))
 # ours, for picture models that no loader of the host takes
 PICTURES = ("SD",)
 OWN = tuple(dict.fromkeys((*(part.folders[-1] for part in PARTS), *LORAS[1:], *PICTURES)))
-MODELS = ModelFolders(OWN, (*folders_of(KINDS), *LORAS, *PICTURES), components_of("diffusion_model"))
+
+
+def source_of(name: str) -> str:
+    """Where a published model of that name comes from, a sentence; which template to try first for any other."""
+    for release in RELEASES:
+        place = PurePosixPath(release.place)
+        inner = place.parent if release.is_folder else place
+        if release.folder and name in (str(inner), f"{release.folder}/{inner}"):
+            return f'Model Download fetches it: choose the release "{release.name}" there.'
+    return "Model Download fetches published models; the templates that begin with try need none."
+
+
+MODELS = ModelFolders(
+    OWN, (*folders_of(KINDS), *LORAS, *PICTURES), components_of("diffusion_model"), source_of
+)
 
 
 def list_models(kinds: Iterable[Kind] | None = None) -> list[str]:

@@ -15,14 +15,14 @@ from kinetograph.modules.families.easyanimate.config import ROWS, GridConfig
 from kinetograph.modules.layers.temporal_block import BlockSizes
 from kinetograph.tests import packs, tiny_pixart
 from kinetograph.tests.host.graphs import node
-from kinetograph.tools import demo, hosts
+from kinetograph.tools import hosts, prompts
 from kinetograph.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS_OF_GALLERY = json.loads((ROOT / "tests" / "easyanimate_gallery.json").read_text(encoding="utf-8"))
 SAMPLERS = {"DPM++": "dpmpp_2m", "Euler A": "euler_ancestral"}
 WORKFLOWS = {
-    "PixArt": "easyanimate",
+    "PixArt": "easyanimate_text_to_video",
     "Portrait": "easyanimate_portrait",
     "Pixart + Lora": "easyanimate_portrait_lora",
 }
@@ -51,10 +51,10 @@ def workflow_of(row):
 def prompt_of(row, **sampling):
     """The workflow with a row's prompt and size, up to the latents, which are saved."""
     graph = workflow_of(row)
-    demo.prompt_node(graph)["inputs"]["text"] = row["prompt"]
+    prompts.prompt_node(graph)["inputs"]["text"] = row["prompt"]
     size = {"width": row["width"], "height": row["height"], "num_frames": row["frames"]}
-    demo.only_node(graph, LATENT)["inputs"].update(size)
-    demo.only_node(graph, SAMPLER)["inputs"].update(preview=False, **sampling)
+    prompts.only_node(graph, LATENT)["inputs"].update(size)
+    prompts.only_node(graph, SAMPLER)["inputs"].update(preview=False, **sampling)
     (decoded,) = (number for number, each in graph.items() if each["class_type"] == SAVER)
     source = graph.pop(decoded)["inputs"]["latent"]
     return graph | {"latent": node("SaveLatent", samples=source, filename_prefix="gallery")}
@@ -62,7 +62,7 @@ def prompt_of(row, **sampling):
 
 def as_video(graph, row):
     """The same with the clip decoded to a file, by a VAE that takes no time."""
-    saver = demo.only_node(workflow_of(row), SAVER)
+    saver = prompts.only_node(workflow_of(row), SAVER)
     saver["inputs"] |= {"vae": ["vae", 0], "latent": graph["latent"]["inputs"]["samples"]}
     return graph | {"vae": node("SquaresVAE"), "video": saver}
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from kinetograph.modules.families.animatediff.config import MotionConfig
 from kinetograph.tests import motion_files, sparse_files
 from kinetograph.tests.saved import loras
-from kinetograph.tools import demo
+from kinetograph.tools import demo, prompts
 
 POCKET = {"model": "SD/pocket-sd.safetensors"}
 # channels of its levels, and of its text tokens
@@ -73,7 +73,7 @@ def few_steps(models):
 def with_pocket_sd(graph):
     """A prompt with the pocket SD, for SDXL a tiny one, in the place of a checkpoint."""
     graph = with_tiny_sdxl(graph)
-    for loader in demo.nodes_of(graph, "CheckpointLoaderSimple"):
+    for loader in prompts.nodes_of(graph, "CheckpointLoaderSimple"):
         loader |= {"class_type": "KinetographPocketLoader", "inputs": dict(POCKET)}
     return graph
 

@@ -149,10 +149,13 @@ def test_what_cannot_be_opened_is_refused_at_once_and_in_words(client, base, dri
 
 
 ABSENT = {
-    "CogVideo/CogVideoX-2b": "Put it into models/CogVideo and refresh",
-    "CogVideo/pocket-cogvideox": "Copy the folder pocket/models/CogVideo of ComfyUI-Kinetograph",
-    "SVD/pocket-svd.safetensors": "Copy the folder pocket/models/SVD of ComfyUI-Kinetograph",
+    "CogVideo/CogVideoX-2b": "Put it into models/CogVideo and refresh the list (press R), or choose another one. "
+    'Model Download fetches it: choose the release "CogVideoX 2B" there.',
+    "CogVideo/mine": "Put it into models/CogVideo and refresh the list (press R), or choose another one. Model Download "
+    "fetches published models; the templates that begin with try need none.",
     "svd_xt.safetensors": "models/checkpoints",
+    "checkpoints/svd_xt.safetensors": 'the release "SVD-XT" there',
+    "CogVideoX_1_5_5b_T2V_bf16.safetensors": 'the release "CogVideoX 1.5-5B, one file" there',
     "../../../../etc/passwd": "There is no model",
     "/etc/passwd": "There is no model",
     "\x1b[2J" + "x" * 2**20: "There is no model '\\x1b[2J",
@@ -167,8 +170,23 @@ def test_a_model_that_never_was_there_is_told_where_it_goes(client, base, model)
     for name in ("KinetographCogVideoXLoader", "KinetographSVDLoader", "KinetographModelDoctor"):
         message = refusal(client, name, model=model)
         assert ABSENT[model] in message or (name.endswith("Doctor") and "models/SVD" in message)
-        assert "no longer" not in message and str(base) not in message and "pocket/models" in message
+        assert "no longer" not in message and str(base) not in message and "Model Download fetches" in message
         assert len(message) < 3_000
+
+
+def test_the_pocket_models_are_there_from_the_start_behind_all_others(client):
+    """On a server that nobody gave them to; no loader of the host lists one."""
+    pocket = "SVD/pocket-svd.safetensors"
+    names = offered(client, "KinetographSVDLoader", "model", lambda names: COGVIDEOX not in names)
+    assert names[-1] == pocket and "SVD/tiny-svd" in names
+    name, inputs = "KinetographSVDLoader", {"model": pocket, "image_encoder": "from the checkpoint"}
+    inputs |= {"vae": "from the checkpoint", "weight_dtype": "auto"}
+    graph = {"1": {"class_type": name, "inputs": inputs}}
+    graph["2"] = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
+    assert client.run(graph).status == "success"
+    known = client.get_json("/object_info")
+    mine = [key for key in known if "pocket-" in json.dumps(known[key])]
+    assert mine and [key for key in mine if not key.startswith("Kinetograph")] == []
 
 
 def test_a_list_leaves_out_what_is_surely_another_kinds_and_the_post_says_what_it_is(client, drive):

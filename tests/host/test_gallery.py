@@ -15,7 +15,7 @@ import torch
 from kinetograph.tests.host import gallery
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.workbench import relative
-from kinetograph.tools import demo
+from kinetograph.tools import prompts
 
 pytestmark = pytest.mark.newest
 GALLERY = gallery.ROWS_OF_GALLERY
@@ -63,7 +63,7 @@ def test_the_list_is_the_gallery():
 @pytest.mark.parametrize("row", GALLERY, ids=name_of)
 def test_workflows_hold_what_the_gallery_names(row):
     """But for prompt and size nothing is set: the workflow of its base has the sampler and the seed."""
-    sampler = demo.only_node(gallery.workflow_of(row), gallery.SAMPLER)["inputs"]
+    sampler = prompts.only_node(gallery.workflow_of(row), gallery.SAMPLER)["inputs"]
     assert sampler["seed"] == row["seed"] == 43
     assert sampler["sampler_name"] == gallery.SAMPLERS[row["sampler"]]
 
@@ -82,8 +82,8 @@ def test_every_clip_of_the_gallery(made, row):
 def test_the_sampler_is_the_one_that_was_chosen(served, row):
     """What KSampler makes of that name, bit for bit, and of no other: at four steps DPM++ 2M is no Euler."""
     graph = gallery.prompt_of(row, steps=4)
-    demo.only_node(graph, gallery.LATENT)["inputs"].update(FEW_FRAMES)
-    asked = demo.only_node(graph, gallery.SAMPLER)["inputs"]
+    prompts.only_node(graph, gallery.LATENT)["inputs"].update(FEW_FRAMES)
+    asked = prompts.only_node(graph, gallery.SAMPLER)["inputs"]
     usual = {name: asked[name] for name in ("model", "positive", "negative", "seed", "steps", "scheduler")}
     usual |= {"latent_image": asked["latent"], "cfg": asked["guidance.cfg"], "denoise": 1.0}
     for name in SAMPLERS:

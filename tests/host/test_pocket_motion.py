@@ -14,6 +14,7 @@ from kinetograph.pocket.shapes import MOTIONS
 from kinetograph.tests.host.motion_stand_ins import with_pocket_sd
 from kinetograph.tools import demo
 from kinetograph.tools.commands import ROOT
+from kinetograph.tools.prompts import nodes_of
 from kinetograph.tools.server import Server
 
 pytestmark = pytest.mark.newest
@@ -30,17 +31,17 @@ def pocket(host, tmp_path_factory):
         yield server
 
 
-def made(pocket, name="animatediff", texts=(), clips=CLIPS, change=lambda graph: None):
+def made(pocket, name="try_animatediff", texts=(), clips=CLIPS, change=lambda graph: None):
     """Centres (clips, f, 2) of the shapes that a template's prompt draws with the pocket SD."""
     graph = with_pocket_sd(json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text()))
-    prompts = demo.nodes_of(graph, "CLIPTextEncode")
+    prompts = nodes_of(graph, "CLIPTextEncode")
     for node, text in zip(prompts, (*texts, ""), strict=True):
         node["inputs"]["text"] = text
-    for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
+    for sampler in nodes_of(graph, "KinetographVideoSampler"):
         sampler["inputs"] |= SETTINGS
-    for latent in demo.nodes_of(graph, "KinetographVideoLatent"):
+    for latent in nodes_of(graph, "KinetographVideoLatent"):
         latent["inputs"]["batch_size"] = clips
-    for motion in demo.nodes_of(graph, "KinetographMotionModuleApply"):
+    for motion in nodes_of(graph, "KinetographMotionModuleApply"):
         motion["inputs"]["motion_module"] = "animatediff_models/pocket-motion.safetensors"
     change(graph)
     result = pocket.client.run(graph)
@@ -58,7 +59,7 @@ def ways(paths_bf2):
 
 
 def without_motion(graph):
-    (sampler,) = demo.nodes_of(graph, "KinetographVideoSampler")
+    (sampler,) = nodes_of(graph, "KinetographVideoSampler")
     sampler["inputs"]["model"] = ["1", 0]
 
 
@@ -71,7 +72,7 @@ def with_loras(**strengths):
             rows[f"loras.lora_{number}"] = f"animatediff_motion_lora/pocket-pan-{way}.safetensors"
             rows |= {f"loras.strength_{number}": strength, f"loras.text_strength_{number}": 1.0}
         (number,) = (key for key, node in graph.items() if "MotionModuleApply" in node["class_type"])
-        (sampler,) = demo.nodes_of(graph, "KinetographVideoSampler")
+        (sampler,) = nodes_of(graph, "KinetographVideoSampler")
         sampler["inputs"]["model"] = ["stack", 0]
         inputs = {"model": [number, 0], "allow_partial": False, "adapter_alpha": 0.0, **rows}
         graph["stack"] = {"class_type": "KinetographLoRAStack", "inputs": inputs}

@@ -150,17 +150,17 @@ PUBLISHED = {
         "KinetographVideoSampler": {"steps": 4, **CONSTANT, "guidance.cfg": 1, "sampler_name": "euler"},
         "KinetographMotionModuleApply": {"beta_schedule": "as trained", "strength": 1},
     },
-    "animatelcm": {
+    "animatelcm_text_to_video": {
         "KinetographVideoSampler": {"steps": 6, **CONSTANT, "guidance.cfg": 1.5, "sampler_name": "lcm"},
         "LoraLoaderModelOnly": {"strength_model": 0.8},
     },
-    "animatelcm_svd": {
+    "animatelcm_svd_image_to_video": {
         "KinetographVideoSampler": {"steps": 4, **RAMP, "guidance.min_cfg": 1, "guidance.max_cfg": 1.2},
         "KinetographSVDConditioning": {"fps": 8, "motion_bucket_id": 80, "noise_aug_strength": 0.02},
         "KinetographVAEDecodeChunked": {"chunk": 4},
         "KinetographVideoCombine": {"frame_rate": 8},
     },
-    "tdm_2b": {
+    "cogvideox_text_to_video_4_steps": {
         "KinetographVideoSampler": {"steps": 4, **CONSTANT, "guidance.cfg": 1, "seed": 8888},
         "KinetographLoRAStack": {"loras.strength_1": 1},
         "KinetographVideoCombine": {"frame_rate": 8},

@@ -5,6 +5,7 @@ from ..family import Release, Size
 ORIGINALS = "guoyww/animatediff"
 COPIES = "conrevo/AnimateDiff-A1111"
 LIGHTNING = "ByteDance/AnimateDiff-Lightning"
+FOLDER, APACHE = "animatediff_models", "Apache-2.0"
 SD15, SDXL = (512, 512, 16), (1024, 1024, 16)
 
 
@@ -17,7 +18,25 @@ def _module(
     sha256: str | None = None,
     repository: str = ORIGINALS,
 ) -> Release:
-    return Release(name, repository, file, "motion_module", variant, bytes, sha256, size)
+    return Release(
+        name,
+        repository,
+        file,
+        "motion_module",
+        variant,
+        bytes,
+        sha256,
+        size,
+        folder=FOLDER,
+        needs=_needs(variant),
+        licence={ORIGINALS: APACHE, LIGHTNING: "CreativeML Open RAIL-M"}.get(repository, ""),
+    )
+
+
+def _needs(variant: str) -> tuple[str, ...]:
+    """The base that a module goes into, and what AnimateLCM was distilled with."""
+    beside = ("AnimateLCM LoRA",) if variant == "AnimateLCM" else ()
+    return ("Stable Diffusion XL" if variant == "SDXL beta" else "Stable Diffusion 1.5", *beside)
 
 
 RELEASES = (
@@ -100,6 +119,9 @@ RELEASES = (
             f"SparseCtrl {condition}",
             bytes,
             sha256,
+            folder="controlnet",
+            needs=("AnimateDiff v3 adapter",),
+            licence=APACHE,
         )
         for condition, file, bytes, sha256 in (
             (
@@ -119,6 +141,8 @@ RELEASES = (
             "sparse_control",
             f"SparseCtrl {condition}",
             bytes,
+            folder="controlnet",
+            needs=("AnimateDiff v3 adapter",),
         )
         for condition, bytes in (("rgb", 993_974_272), ("scribble", None))
     ),

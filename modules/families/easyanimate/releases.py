@@ -15,5 +15,9 @@ RELEASES: tuple[Release, ...] = (
         variant="v1 motion module",
         # trained at 80 frames, 12 a second
         size=(512, 512, 80),
+        folder="Motion_Module",
+        needs=("PixArt-alpha 512",),
+        licence="Apache-2.0",
+        gigabytes=4.1,
     ),
 )

@@ -10,15 +10,34 @@ HUB = "PixArt-alpha"
 ORIGINALS = f"{HUB}/PixArt-alpha"
 # EasyAnimate's files lie at no hub
 EASYANIMATE = "https://pai-aigc-photog.oss-cn-hangzhou.aliyuncs.com/easyanimate"
+FOLDER, LICENCE, T5_FILE = "Diffusion_Transformer", "Open RAIL++-M", "T5 v1.1 XXL, fp16"
+# of the transformer, and of the VAE in 32 bits
+NETWORK_GB, VAE_GB = 2.45, 0.335
 SMALL, LARGE = (512, 512, 1), (1024, 1024, 1)
 
 
 def _base(variant: str, name: str, size: Size) -> tuple[Release, ...]:
     """A pipeline's transformer and VAE in folders, and the transformer as one file."""
     label = f"PixArt-alpha {variant}"
+    repository, needs = f"{HUB}/{name}", (f"{label} VAE", T5_FILE)
+    network = Release(
+        label,
+        repository,
+        "transformer",
+        "diffusion_model",
+        variant,
+        size=size,
+        folder=FOLDER,
+        needs=needs,
+        licence=LICENCE,
+        gigabytes=NETWORK_GB,
+    )
+    vae = Release(
+        f"{label} VAE", repository, "vae", "vae", "VAE", folder=FOLDER, licence=LICENCE, gigabytes=VAE_GB
+    )
     return (
-        Release(label, f"{HUB}/{name}", "transformer", "diffusion_model", variant, size=size),
-        Release(f"{label} VAE", f"{HUB}/{name}", "vae", "vae", "VAE"),
+        network,
+        vae,
         Release(f"{label}, one file", ORIGINALS, f"{name}.pth", "diffusion_model", variant),
     )
 
@@ -47,6 +66,9 @@ RELEASES: tuple[Release, ...] = (
         file="Diffusion_Transformer/PixArt-XL-2-512x512.tar",
         kind="diffusion_model",
         variant="512",
+        folder=FOLDER,
+        licence=LICENCE,
+        gigabytes=11.4,
     ),
     Release(
         name="EasyAnimate portrait",
@@ -54,5 +76,9 @@ RELEASES: tuple[Release, ...] = (
         file="Personalized_Model/easyanimate_portrait.safetensors",
         kind="diffusion_model",
         variant="512",
+        folder="Personalized_Model",
+        needs=("EasyAnimate v1",),
+        licence="Apache-2.0",
+        gigabytes=2.3,
     ),
 )

@@ -11,6 +11,7 @@ XT, XT_1_1 = f"{SVD}-xt", f"{SVD}-xt-1-1"
 EXVIDEO = "ECNU-CILab/ExVideo-SVD-128f-v1"
 ANIMATE_LCM = "wangfuyun/AnimateLCM-SVD-xt"
 CLIP = "CLIP ViT-H/14"
+COMMUNITY = "Stability AI Community License"
 
 # each holds UNet, CLIP and both autoencoders
 WHOLE = (
@@ -22,6 +23,9 @@ WHOLE = (
         variant="UNet",
         sha256="3e0994626df395a3831de024f11b2d9d241143bb6f16e2efbacced248aa18ce0",
         size=(1024, 576, 14),
+        folder="checkpoints",
+        licence=COMMUNITY,
+        gigabytes=9.56,
     ),
     Release(
         name="SVD-XT",
@@ -32,6 +36,8 @@ WHOLE = (
         bytes=9_559_625_980,
         sha256="b2652c23d64a1da5f14d55011b9b6dce55f2e72e395719f1cd1f8a079b00a451",
         size=(1024, 576, 25),
+        folder="checkpoints",
+        licence=COMMUNITY,
     ),
     Release(
         name="SVD-XT with the image decoder",
@@ -41,6 +47,8 @@ WHOLE = (
         variant="UNet",
         bytes=9_503_252_964,
         sha256="99aa889bf6d1ca28e026755b83ba37e3072ad79b45dd4c94fae14bee7482263b",
+        folder="checkpoints",
+        licence=COMMUNITY,
     ),
     Release(
         name="SVD-XT 1.1",
@@ -49,6 +57,9 @@ WHOLE = (
         kind="diffusion_model",
         variant="UNet",
         size=(1024, 576, 25),
+        folder="checkpoints",
+        licence=COMMUNITY,
+        gated=True,
     ),
 )
 COMPONENTS = (
@@ -118,6 +129,8 @@ FEW_STEPS = (
         bytes=6_098_682_464,
         sha256="6ca55e35f29437e8a65e8a1a9ce75262d5bab3d4fe137bdc3f3a94512c54b377",
         size=(1024, 576, 25),
+        folder="diffusion_models",
+        needs=("SVD-XT",),
     ),
     Release(
         name="AnimateLCM-SVD-xt 1.1",
@@ -128,6 +141,8 @@ FEW_STEPS = (
         bytes=6_098_682_464,
         sha256="94b2da1fcca8d03458ef0b07b94b4c55f94117cb0d90265c6c8452239ecc166e",
         size=(1024, 576, 25),
+        folder="diffusion_models",
+        needs=("SVD-XT",),
     ),
 )
 LONG = (
@@ -138,6 +153,9 @@ LONG = (
         kind="extension",
         variant="ExVideo",
         size=(512, 512, 128),
+        folder="diffusion_models",
+        needs=("SVD-XT",),
+        gigabytes=1.67,
     ),
     Release(
         name="ExVideo-SVD, fp32",
@@ -145,6 +163,9 @@ LONG = (
         file="model.safetensors",
         kind="extension",
         variant="ExVideo",
+        folder="diffusion_models",
+        needs=("SVD-XT",),
+        gigabytes=3.33,
     ),
 )
 RELEASES = (*WHOLE, *COMPONENTS, *FEW_STEPS, *LONG)
