@@ -143,3 +143,12 @@ def test_frames_that_show_nothing_are_not_whole():
     frames[1] = torch.tensor(GROUND)
     assert wholeness(frames, "circle") == pytest.approx(0.5, abs=0.01)
     assert wholeness(torch.full((1, SIZE, SIZE, 3), 0.1), "circle") == 0
+
+
+@pytest.mark.parametrize(("dimmed", "whole"), [(0.6, True), (0.4, False)])
+def test_what_is_drawn_less_than_half_is_not_drawn(dimmed, whole):
+    ground, colour = torch.tensor(GROUND), torch.tensor(COLOURS["yellow"])
+    cover = solid("circle", 11.4).float()
+    cover[:, :26] *= dimmed
+    iou = wholeness((ground + cover[..., None] * (colour - ground))[None], "circle")
+    assert iou > 0.985 if whole else iou < 0.9
