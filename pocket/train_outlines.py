@@ -109,12 +109,12 @@ class Told:
 
 @torch.no_grad()
 def check_outlines(
-    transformer: nn.Module, vae: nn.Module, features_nld: Tensor, count: int = CHECKED
+    transformer: nn.Module, vae: nn.Module, features_nld: Tensor, count: int = CHECKED, steps: int = STEPS
 ) -> tuple[dict[str, float], Tensor]:
     """What the detector reads from clips of `count` subjects, always the same ones, their IoU, and their frames."""
     subjects = random.Random(5).sample(all_subjects(), count)
     told = features_nld[[all_subjects().index(subject) for subject in subjects]]
-    z = sample_ddim(Told(transformer), told, features_nld[-1:], GUIDANCE, STEPS, seed=1)
+    z = sample_ddim(Told(transformer), told, features_nld[-1:], GUIDANCE, steps, seed=1)
     frames = decode(vae, z)
     whole = [wholeness(clip, subject[1]) for clip, subject in zip(frames, subjects, strict=True)]
     figures = rate(frames, subjects) | {"iou": sum(whole) / count, "least_iou": min(whole)}
