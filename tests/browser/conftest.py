@@ -1,6 +1,7 @@
 """One ComfyUI with the pocket models, one Chromium, and pages of it."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from kinetograph.tests import packs
 from kinetograph.tests.browser.tab import Tab
 from kinetograph.tests.host.conftest import host, orderly_end  # noqa: F401  as the tests of the host have them
 from kinetograph.tests.host.test_workflows import stand_in
+from kinetograph.tests.hub import Hub
 from kinetograph.tools import chromium, demo
 from kinetograph.tools.server import Server
 
@@ -27,20 +29,29 @@ ARGUMENTS = [
     "--autoplay-policy=no-user-gesture-required",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
+MOTION_LORAS = "guoyww/animatediff"
+PUBLISHED = ("v2_lora_TiltUp.ckpt", "v2_lora_TiltDown.ckpt", "v2_lora_ZoomOut.ckpt")
 WINDOW = {"width": 1600, "height": 1000}
 # the page neither greets a newcomer nor asks anything
 SETTINGS = {"Comfy.TutorialCompleted": True}
 
 
 @pytest.fixture(scope="session")
-def server(host, tmp_path_factory):  # noqa: F811
+def hub():
+    """Where published files come from: one of every name that the tests ask for."""
+    with Hub({MOTION_LORAS: {name: os.urandom(400_000) for name in PUBLISHED}}) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def server(host, hub, tmp_path_factory):  # noqa: F811
     """ComfyUI with the pocket models, and with stand-ins for every file that a template names."""
     base = tmp_path_factory.mktemp("page")
     settings = base / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(SETTINGS))
-    arguments = packs.link(base)
-    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=arguments) as server:
+    variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address}
+    with Server(Path(sys.executable), host, base, arguments=packs.link(base), variables=variables) as server:
         for picture in (ROOT / "workflows").rglob("input/*"):
             shutil.copy(picture, base / "input" / picture.name)
         stand_in(base / "models")

@@ -59,11 +59,9 @@ class Tab:
         return [kind for kind, _ in self.page.evaluate("() => kinetograph.events") if kind in ENDS]
 
     def playing_video(self):
-        """Play the one video of the page; what the browser says of it once it moves."""
-        self.page.locator("video").evaluate("(video) => video.play()")
-        self.page.wait_for_function("() => kinetograph.videos().some(({ played }) => played > 0)")
-        (video,) = self.ask("videos")
-        return video
+        """Play the largest video of the page; what the browser says of it once it moves."""
+        self.page.wait_for_function("() => kinetograph.largestVideo()?.readyState >= 2")
+        return self.ask("play")
 
     def drop(self, name, content, kind):
         """Drop a file on the canvas; `kind` is its media type."""
