@@ -42,7 +42,7 @@ def listed(tab):
 
 
 def test_the_button_fetches_a_release_and_the_lists_have_it(tab, server, hub, faults):
-    open_with_download(tab, "animatediff_motion_loras", "MotionLoRA TiltDown")
+    open_with_download(tab, "animatediff_adapter", "MotionLoRA TiltDown")
     saved = "([kind]) => kinetograph.node(kind).serialize().widgets_values"
     assert f"{LORAS}/{DOWN}" not in listed(tab)
     with tab.page.expect_request("**/prompt") as posted:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from kinetograph.tests.browser.conftest import MOTION_LORAS, PUBLISHED
+import pytest
+
+from kinetograph.tests.browser.conftest import PUBLISHED, SVD_XT
 
 LATENT, SAMPLER = "KinetographVideoLatent", "KinetographVideoSampler"
 
@@ -32,19 +34,25 @@ def test_help_is_our_page(tab):
     assert tab.page.get_by_text("How strongly the prompt, or SVD's picture, pulls.").count() == 1
 
 
-def test_missing_models_offers_our_download(tab, hub):
-    """A template with its model at an address of this machine, which is one of those that the page allows."""
-    name = PUBLISHED[0]
+@pytest.fixture
+def absent(server):
+    """A published file that a template names and that this machine does not have."""
+    place = server.base / "models" / "checkpoints" / PUBLISHED[SVD_XT][0]
+    moved = place.rename(place.with_suffix(".away"))
+    yield place.name
+    moved.rename(place)
+
+
+def test_missing_models_offers_our_download(absent, tab, hub):
+    """The template as it is, but for the hub: it is on this machine, at an address that the page takes."""
     graph = tab.ask("template", "svd_xt_image_to_video")
-    (loader,) = [node for node in graph["nodes"] if node["type"] == "KinetographSVDLoader"]
-    address = f"{hub.address}/{MOTION_LORAS}/resolve/main/{name}"
-    loader["widgets_values"][0] = name
-    loader["properties"]["models"] = [{"name": name, "url": address, "directory": "checkpoints"}]
-    tab.ask("load", graph, "svd_xt")
+    (model,) = [model for node in graph["nodes"] for model in node["properties"].get("models", ())]
+    model["url"] = model["url"].replace("https://huggingface.co", hub.address)
+    tab.ask("load", graph, "svd_xt_image_to_video")
     tab.find("error-overlay-see-errors").click()
     offer = tab.find("error-group-missing-model")
-    assert name in offer.inner_text() and "Unknown" not in offer.inner_text()
+    assert absent in offer.inner_text() and "Unknown" not in offer.inner_text()
     with tab.page.expect_download() as started:
         tab.find("missing-model-download").click()
-    assert started.value.suggested_filename == name
-    assert Path(started.value.path()).read_bytes() == hub.repositories[MOTION_LORAS][name]
+    assert started.value.suggested_filename == absent == model["name"]
+    assert Path(started.value.path()).read_bytes() == hub.repositories[SVD_XT][absent]

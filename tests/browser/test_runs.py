@@ -23,6 +23,7 @@ def test_it_runs_to_a_video_that_plays(tab, name):
     (rate,) = [
         node["inputs"]["frame_rate"] for node in tab.prompt().values() if node["class_type"] in WRITERS
     ]
+    tab.fit()
     tab.run()
     assert len(tab.events("b_preview")) >= STEPS and min(tab.events("b_preview")) > 0
     video = tab.playing_video()
