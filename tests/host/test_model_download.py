@@ -115,7 +115,8 @@ def test_the_plan_is_on_the_node_before_the_first_byte(served, hub, faults):
     before = hub.sent
     result = served.client.run(ask(PAN), listen)
     assert result.status == "success", result.message
-    ((then, plan), *_) = sent
+    (then, plan), (_, report) = sent[0], (0, result.previews[-1].decode(errors="replace"))
+    assert result.outputs["download"]["text"][0] in report
     assert then < before + 1_000_000
     for word in (
         "download",

@@ -14,8 +14,8 @@ from kinetograph.modules.download.errors import DownloadError
 from kinetograph.modules.download.fetch import download
 from kinetograph.modules.download.hub import Hub
 from kinetograph.modules.families.family import Release
+from kinetograph.tests.hub import Fault, blob_of, sha256_of
 from kinetograph.tests.hub import Hub as Server
-from kinetograph.tests.hub import blob_of, sha256_of
 
 NAME, SOURCE = "model.safetensors", "owner/model"
 CONTENT = os.urandom(300_000)
@@ -214,12 +214,24 @@ class TestFaults:
     @pytest.mark.parametrize("sends", [CONTENT + b"more", CONTENT[:-5]], ids=["too long", "too short"])
     def test_sends_another_size_than_it_lists(self, bench, sends, says_length):
         bench.faults.sends, bench.faults.says_length = sends, says_length
-        # its storage tells the hash of what it lists
         words = bench.refused(ROW)
-        assert re.search(
-            "lists .*300,000 bytes and sends|More than 300,000 bytes|with more bytes than it sends", words
-        ), words
-        assert bench.files == {} and CONTENT + b"more" not in bench.parts
+        if says_length:
+            # before any of it is taken
+            assert f"300,000 bytes and sends {len(sends)} bytes" in words
+        else:
+            assert re.search("More than 300,000 bytes|with more bytes than it sends", words), words
+        assert bench.files == {} and bench.parts == []
+
+    @pytest.mark.parametrize(
+        "change, told",
+        [({"sends": CONTENT + b"more"}, "100000-300003 of 300004"), ({"range_from": 99_000}, "99000-")],
+    )
+    def test_goes_on_with_another_file_or_from_another_place(self, bench, change, told):
+        bench.faults.breaks_at = 100_000
+        bench.refused(ROW)
+        bench.server.faults[NAME] = Fault(**change)
+        assert f"sends bytes {told}" in bench.refused(ROW)
+        assert bench.files == {} and bench.parts == [CONTENT[:100_000]]
 
     def test_lists_a_wrong_hash(self, bench):
         bench.faults.lists_sha256 = "0" * 64
