@@ -50,6 +50,8 @@ class Bench:
     def __init__(self, server, models):
         self.server, self.models, self.said, self.steps = server, models, [], []
         self.faults = server.faults[NAME]
+        # seconds
+        self.timeout = 0.4
 
     def fetch(self, *rows, names=None, progress=None, address=None, token="", **wishes):
         def step(done, total):
@@ -57,7 +59,7 @@ class Bench:
             if progress:
                 progress(done, total)
 
-        hub = Hub(address or self.server.address, token, timeout=0.4, pauses=(0.01, 0.01, 0.01))
+        hub = Hub(address or self.server.address, token, timeout=self.timeout, pauses=(0.01, 0.01, 0.01))
         rows = {row.name: row for row in rows or (ROW,)}
         roots = lambda key: [self.models / key]  # noqa: E731
         return download(names or [next(iter(rows))], rows, roots, hub, self.said.append, step, **wishes)
@@ -315,7 +317,7 @@ class TestFaults:
         path.write_bytes(b"mine")
         words = bench.refused(ROW)
         assert "4 bytes" in words and "300,000 bytes" in words and sha256_of(CONTENT) in words
-        assert bench.files == {f"loras/{NAME}": b"mine"} and bench.server.sent == 0
+        assert bench.files == {f"loras/{NAME}": b"mine"} and bench.said == [] and bench.server.sent == 0
 
     @pytest.mark.parametrize("content", [b"mine", bytes(300_000)])
     def test_another_file_gets_the_name_meanwhile(self, bench, content):
@@ -349,7 +351,7 @@ class TestFaults:
         assert bench.files == {} and CONTENT.startswith(bench.parts[0])
 
     def test_cancel_does_not_wait_for_a_stalled_connection(self, bench):
-        bench.faults.stalls_at, bench.faults.stalls = 100_000, 2.0
+        bench.faults.stalls_at, bench.faults.stalls, bench.timeout = 100_000, 3.0, 5.0
         began = []
 
         def cancel(done, total):
