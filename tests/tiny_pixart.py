@@ -5,6 +5,7 @@ module, a personalised checkpoint, and a kohya LoRA of transformer and text enco
 """
 
 import json
+import shutil
 
 import torch
 from safetensors.torch import save_file
@@ -139,7 +140,12 @@ def write_all(models):
 def write_published(models, config=GRID, **changes):
     """The files that the workflows of EasyAnimate v1 name, of these sizes, where they lie."""
     personal = models / "Personalized_Model"
-    write_pipeline(models / "Diffusion_Transformer" / "PixArt-XL-2-512x512", **changes)
+    base = write_pipeline(models / "Diffusion_Transformer" / "PixArt-XL-2-512x512", **changes)
+    # not in the folder that Model Download makes
+    text = (base / "text_encoder").rename(base.with_name("text_encoder"))
+    (models / "text_encoders").mkdir(exist_ok=True)
+    shutil.copy(text / "model.safetensors", models / "text_encoders" / "t5xxl_fp16.safetensors")
+    shutil.rmtree(text)
     write_modules(models / "Motion_Module" / "easyanimate_v1_mm.safetensors", config=config)
     write_personalized(personal / "easyanimate_portrait.safetensors", **changes)
     write_lora(personal / "easyanimate_portrait_lora.safetensors", **changes)

@@ -1,8 +1,11 @@
-"""Where results go, asked of the host."""
+"""Where results go and samples lie, asked of the host."""
 
+import logging
 from pathlib import Path
 
 import folder_paths
+
+SAMPLES = Path(__file__).resolve().parents[2] / "workflows" / "input"
 
 
 def save_path(prefix: str, width: int, height: int, temporary: bool) -> tuple[Path, str, int, str]:
@@ -25,3 +28,34 @@ def output_directory() -> Path:
 def result_directories() -> list[Path]:
     """The host's folders for results: output and temporary."""
     return [result_root(temporary) for temporary in (False, True)]
+
+
+def supply_samples() -> None:
+    """Put the pictures and clips that the templates start from into the host's input folder.
+
+    What has such a name there stays as it is. A folder that cannot be written to is no fault of ours: a word in the log.
+    """
+    folder = Path(folder_paths.get_input_directory())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for sample in sorted(SAMPLES.iterdir()):
+            _copy_if_absent(sample, folder / sample.name)
+    except OSError as error:
+        logging.warning(
+            f"Kinetograph: the sample pictures of the templates could not be laid into {folder}: {error}"
+        )
+
+
+def _copy_if_absent(sample: Path, place: Path) -> None:
+    """Copy a small file; OSError when it cannot be written, and then no part of it is left."""
+    content = sample.read_bytes()
+    try:
+        file = open(place, "xb")
+    except FileExistsError:
+        return
+    try:
+        with file:
+            file.write(content)
+    except OSError:
+        place.unlink(missing_ok=True)
+        raise

@@ -9,7 +9,7 @@ from kinetograph.tests.browser.conftest import ROOT
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.test_video_combine import combine
 
-TEMPLATE = "text_to_video"
+TEMPLATE = "try_cogvideox"
 # what the page takes for the files' kinds; gif and mkv keep their graph for other tools
 KINDS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm", ".webp": "image/webp"}
 # others need hardware

@@ -3,7 +3,6 @@
 ComfyUI's checkpoint loader takes SD1.5 and SDXL at their published width alone, 2 and 7 GB: prompts get another loader.
 """
 
-import shutil
 from itertools import product
 
 import torch
@@ -30,8 +29,8 @@ def write(models):
     """Motion modules, MotionLoRAs, the adapter and SparseCtrl, by their published names."""
     folder = models / "animatediff_models"
     folder.mkdir(exist_ok=True)
-    for name in ("mm_sd15_v3.safetensors", "mm_sd15_v2.safetensors"):
-        shutil.copy(demo.MODELS / folder.name / MOTION, folder / name)
+    for name in ("v3_sd15_mm.ckpt", "mm_sd_v15_v2.ckpt"):
+        torch.save(load_file(demo.MODELS / folder.name / MOTION), folder / name)
     torch.save(motion_files.tensors(motion_files.CONFIGS["SDXL beta"]), folder / "mm_sdxl_v10_beta.ckpt")
     folder = models / "animatediff_motion_lora"
     folder.mkdir(exist_ok=True)

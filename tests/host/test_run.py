@@ -47,7 +47,7 @@ def test_a_template_with_values_of_ones_own(host, tmp_path, connect, capfd):
     mine.mkdir(parents=True)
     shutil.copy(run.session.ROOT / "pocket/models/CogVideo/pocket-cogvideox-i2v.safetensors", mine)
     output = tmp_path / "results"
-    job = run.plan("image_to_video", WISHES, output, connect)
+    job = run.plan("try_cogvideox_image", WISHES, output, connect)
     assert run.run(host, job, cpu=True, models=[mine.parents[1]]) == 0
     (clip,) = (output / "mine").iterdir()
     words = capfd.readouterr().out
@@ -65,6 +65,6 @@ def test_a_template_with_values_of_ones_own(host, tmp_path, connect, capfd):
 
 
 def test_words_of_the_server_reach_the_person(server, client, tmp_path):
-    job = run.plan("image_to_video", ["CogVideoX Loader.model=CogVideo/none"], tmp_path)
+    job = run.plan("try_cogvideox_image", ["CogVideoX Loader.model=CogVideo/none"], tmp_path)
     with pytest.raises(Trouble, match="(?s)did not make the video .refused.*CogVideo/none"):
         run.session.make(server, job.graph, 60)

@@ -2,25 +2,20 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from kinetograph.modules.families.svd import keys
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
 from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
 from kinetograph.tests import packs, tiny_pixart
-from kinetograph.tests.host import motion_stand_ins
-from kinetograph.tests.saved import loras
-from kinetograph.tools import demo
+from kinetograph.tests.host import motion_stand_ins, stand_ins
+from kinetograph.tools import demo, prompts
 from kinetograph.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +25,7 @@ STEPS = 2  # enough to go through every node; the demo runs them all
 FEW = 4  # the steps of a distilled model are run as they are
 SEGMENTS = 2  # of the 8 and 3 that workflows with Video Continue have
 NOTES = ("MarkdownNote",)
+BYPASSED = 4
 BESIDE_A_SEED = ("fixed", "increment", "decrement", "randomize")  # a widget of the browser's own
 # (frames, width, height) of every video and picture that a task makes with the pocket models, or with tiny ones.
 MAKES = {
@@ -83,10 +79,11 @@ SEAMS = {  # how the seam report of a task starts
     "exvideo_image_to_128_frames": "3 chunks of up to 14 frames, 4 blended: ",
     "exvideo_second_pass": "3 chunks of up to 8 frames, 2 blended: ",
     "svd_xt_image_to_video": "Decoded in one piece: ",
+    "cogvideox_fun_long_video": "Segment 1: ",
+    "cogvideox_fun_loop": "Segment 1: ",
     "cogvideox_fun_reward_lora": "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors: Fun, rank 4, alpha 2\n  model at 0.7: 45 modules: ",
     "cogvideox_text_to_video_4_steps": "TDM_CogVideoX-2B_LoRA.safetensors: PEFT, rank 4, no alpha (scale 1)\n  model at 1: 45 modules: ",
 }
-UNET = "model.diffusion_model."
 # Templates of files that have no pocket model: tiny ones lie under their names. Where the size is typed, a smaller one.
 TINY_CLIP = {"width": tiny_pixart.SIZE, "height": tiny_pixart.SIZE, "num_frames": tiny_pixart.FRAMES}
 SMALLER = {
@@ -96,12 +93,14 @@ SMALLER = {
     "easyanimate_text_to_pictures": TINY_CLIP,
     "easyanimate_portrait": TINY_CLIP,
     "easyanimate_portrait_lora": TINY_CLIP,
+    "cogvideox_fun_video_to_video": {"width": 64, "height": 64, "num_frames": 17},
+    "cogvideox_long_clip": {"num_frames": 65},
     "pixart_text_to_picture": {**TINY_CLIP, "num_frames": 0},
     "cogvideox_fun_reward_lora": {"width": 64, "height": 64, "num_frames": 9},
 }
 TYPED = {
     "animatediff_loop": [0, 0, 64],
-    "cogvideox_long_clip": [0, 0, 65],
+    "cogvideox_long_clip": [0, 0, 169],
     # sizes of EasyAnimate's gallery: width, height, frames
     "easyanimate_text_to_pictures": [448, 640, 0],
     "easyanimate_portrait": [576, 448, 0],
@@ -112,63 +111,20 @@ TYPED = {
 }
 
 
-def stand_in(models):
-    """The pocket models, and LoRAs of no training, under the names that templates of published files have."""
-    for release in ("CogVideoX-5b", "CogVideoX-2b"):
-        shutil.copytree(demo.POCKET, models / "CogVideo" / release)
-    fun = models / "CogVideo" / "CogVideoX-Fun-V1.1-5b-InP"
-    shutil.copytree(demo.POCKET, fun)
-    network = fun / "transformer" / "diffusion_pytorch_model.safetensors"
-    shutil.copy(demo.MODELS / "CogVideo" / "pocket-cogvideox-fun-inp.safetensors", network)
-    # a folder is in the lists by its network's settings
-    with safe_open(network, framework="pt") as file:
-        (network.parent / "config.json").write_text(file.metadata()["config"])
-    shapes = loras.shapes_of(demo.POCKET / "transformer" / "diffusion_pytorch_model.safetensors")
-    linears = {key: shape for key, shape in shapes.items() if len(shape) == 2 and key.endswith(".weight")}
-    blocks = {key: shape for key, shape in linears.items() if "transformer_blocks" in key}
-    folder = models / "loras"
-    folder.mkdir(exist_ok=True)
-    size = {"config": json.dumps({"sample_width": 8, "sample_height": 8, "sample_frames": 33})}
-    exvideo = loras.pairs(blocks, "transformer.", ("lora_A", "lora_B"), 1)
-    save_file(exvideo, folder / "ExVideo-CogVideoX-LoRA-129f-v1.safetensors", size)
-    reward = loras.pairs(linears, "lora_unet__", ("lora_down", "lora_up"), 2)
-    save_file(reward, folder / "CogVideoX-Fun-V1.1-5b-InP-HPS2.1.safetensors")
-    tdm = loras.pairs(linears, "transformer.", ("lora_A", "lora_B"), 3)
-    save_file(tdm, folder / "TDM_CogVideoX-2B_LoRA.safetensors")
-    stand_in_for_animatelcm_svd(models)
-    motion_stand_ins.write(models)
-    tiny_pixart.write_published(models)
-
-
-def stand_in_for_animatelcm_svd(models):
-    """The pocket SVD as svd_xt.safetensors, and its UNet alone with diffusers' keys, as AnimateLCM-SVD's file is."""
-    whole = demo.MODELS / "SVD" / "pocket-svd.safetensors"
-    (models / "checkpoints").mkdir(exist_ok=True)
-    shutil.copy(whole, models / "checkpoints" / "svd_xt.safetensors")
-    with safe_open(whole, framework="pt") as file:
-        metadata = file.metadata()
-        names = {key.removeprefix(UNET): key for key in file.keys() if key.startswith(UNET)}  # noqa: SIM118
-        renames = keys.DIFFUSERS.reverse().rename(names)
-        tensors = {renames[name]: file.get_tensor(key) for name, key in names.items()}
-    (models / "diffusion_models").mkdir(exist_ok=True)
-    save_file(tensors, models / "diffusion_models" / "AnimateLCM-SVD-xt-1.1.safetensors", metadata)
-
-
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def pocket(host, tmp_path_factory):
-    """A client of a server with the pocket models, and the pictures the workflows start from."""
+    """A server with what takes the place of published files; the pocket models are the pack's own."""
     import sys
 
     base = tmp_path_factory.mktemp("pocket")
     arguments = packs.link(base)
-    with Server(Path(sys.executable), host, base, models=demo.MODELS, arguments=arguments) as server:
-        for picture in (ROOT / "workflows").rglob("input/*"):
-            shutil.copy(picture, base / "input" / picture.name)
-        stand_in(base / "models")
+    stand_ins.write_samples(base / "input")
+    stand_ins.write(base / "models")
+    with Server(Path(sys.executable), host, base, arguments=arguments) as server:
         yield server
 
 
@@ -198,13 +154,14 @@ LONG = {
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
     graph = motion_stand_ins.with_pocket_sd(read(path))
-    for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
+    for sampler in prompts.nodes_of(graph, "KinetographVideoSampler"):
         if sampler["inputs"]["steps"] > FEW:
             sampler["inputs"]["steps"] = STEPS
-    for long in demo.nodes_of(graph, "KinetographVideoContinue"):
+    for long in prompts.nodes_of(graph, "KinetographVideoContinue"):
         long["inputs"] |= {"sampling.steps": STEPS, "plan.segments": SEGMENTS}
-    for latent in demo.nodes_of(graph, "KinetographVideoLatent"):
-        latent["inputs"].update(SMALLER.get(path.stem, {}))
+    for kind in ("KinetographVideoLatent", "KinetographFitVideo"):
+        for sized in prompts.nodes_of(graph, kind):
+            sized["inputs"].update(SMALLER.get(path.stem, {}))
     client = pocket.client
     result = client.run(graph)
     assert result.status == "success" and not result.node_errors, result.message
@@ -232,9 +189,9 @@ def size_of(file):
     return frames, width, height
 
 
-def made_by(pocket, name):
-    """Frames (f, h, w, 3) in 0..1 of a workflow as it is, with all its steps."""
-    result = pocket.client.run(read(ROOT / "workflows" / "api" / f"{name}.json"))
+def made_by(pocket, name, change=lambda graph, name: graph):
+    """Frames (f, h, w, 3) in 0..1 of a workflow with all its steps, as it is or changed."""
+    result = pocket.client.run(change(read(ROOT / "workflows" / "api" / f"{name}.json"), name))
     assert result.status == "success", result.message
     (file,) = result.files()
     frames = frames_of(pocket.base / "output" / file["subfolder"] / file["filename"])
@@ -243,7 +200,7 @@ def made_by(pocket, name):
 
 def test_text_to_video_draws_a_clean_circle(pocket):
     """As it is, with all its steps: what a newcomer sees first. 0.086 and 0.116; dynamic guidance 6: 0.12, 0.17."""
-    frames = made_by(pocket, "cogvideox_text_to_video")
+    frames = made_by(pocket, "try_cogvideox")
     assert detector.read_clip(frames) == detector.Reading("red", "circle", "moving left")
     off = [away_from_circle(cover) for cover in detector.foreground(frames)]
     assert sum(off) / len(off) < 0.1 and max(off) < 0.135
@@ -253,7 +210,7 @@ def test_text_to_video_draws_a_clean_circle(pocket):
 DRAWS = {
     "cogvideox_fun_text_to_video": (("blue", "square", "moving up"), None),
     "cogvideox_fun_image_to_video": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
-    "cogvideox_fun_first_to_last_frame": (("red", "circle", "moving right"), inputs.NEAR.centres()),
+    "try_cogvideox_fun": (("red", "circle", "moving right"), inputs.NEAR.centres()),
     "cogvideox_fun_inpaint_video": (("red", "circle", "moving right"), inputs.RIGHT.centres()),
     "cogvideox_fun_control_video": (("yellow", "triangle", None), inputs.CORNER.centres()),
     # filmed at 24 frames a second, redrawn at 8
@@ -268,16 +225,16 @@ DRAWS = {
 @pytest.mark.newest
 @pytest.mark.parametrize("name", DRAWS)
 def test_fun_workflows_draw_what_they_are_for(pocket, name):
-    """As they are, with all their steps. A clip that stands still is off its way."""
-    frames, (shown, way) = made_by(pocket, name), DRAWS[name]
+    """With what the pocket models draw well, and all its steps. A clip that stands still is off its way."""
+    frames, (shown, way) = made_by(pocket, name, stand_ins.as_drawn), DRAWS[name]
     assert detector.read_clip(frames) == detector.Reading(*shown)
     if way is not None:
         off = (centres(frames) - way).norm(dim=-1)
         assert off.mean() < 1.5 and off.max() < 2.5
     first, *_, last = draw_scenes([inputs.NEAR])[0]
-    if name in ("cogvideox_fun_image_to_video", "cogvideox_fun_first_to_last_frame"):
+    if name in ("cogvideox_fun_image_to_video", "try_cogvideox_fun"):
         assert psnr(frames[:1], first[None]) > 25
-    if name == "cogvideox_fun_first_to_last_frame":
+    if name == "try_cogvideox_fun":
         assert psnr(frames[-1:], last[None]) > 22
     if name == "cogvideox_fun_inpaint_video":
         kept = inputs.HOLE.mask() < 0.5
@@ -290,8 +247,8 @@ PARTS = {"red": (0, 13), "green": (22, 29), "blue": (38, 45), "yellow": (52, 65)
 
 @pytest.mark.newest
 def test_every_part_of_a_long_clip_follows_its_prompt(pocket):
-    """As it is, with all its steps: the circle goes to and fro, and no jump shows where windows meet."""
-    frames = made_by(pocket, "cogvideox_long_clip")
+    """With all its steps: the circle goes to and fro, and no jump shows where windows meet."""
+    frames = made_by(pocket, "cogvideox_long_clip", stand_ins.as_drawn)
     for number, (colour, (first, end)) in enumerate(PARTS.items()):
         motion = f"moving {('right', 'left')[number % 2]}"
         assert detector.read_clip(frames[first:end]) == detector.Reading(colour, "circle", motion)
@@ -312,7 +269,7 @@ def away_from_circle(cover_hw):
 def test_another_checkpoint_needs_another_name_alone(path):
     """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, what a LoRA was
     made at, and the length of a clip that is longer than the model's."""
-    for node in demo.nodes_of(read(path), "KinetographVideoLatent"):
+    for node in prompts.nodes_of(read(path), "KinetographVideoLatent"):
         sizes = [node["inputs"][name] for name in ("width", "height", "num_frames")]
         assert sizes == TYPED.get(path.stem, [0, 0, 0])
         assert "model" in node["inputs"]
@@ -329,12 +286,13 @@ def test_template_and_what_it_needs_are_served(pocket, path):
 
 
 def to_prompt(template):
-    """A saved graph as an API prompt: {node id: (class, title, inputs)}, as the browser converts it."""
+    """A saved graph as an API prompt: {node id: (class, title, inputs)}, as the browser converts it: without notes, and
+    without what is bypassed."""
     sources = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
     return {
         str(node["id"]): (node["type"], node.get("title"), dict(inputs_of(node, sources)))
         for node in template["nodes"]
-        if node["type"] not in NOTES
+        if node["type"] not in NOTES and node["mode"] != BYPASSED
     }
 
 

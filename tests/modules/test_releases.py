@@ -256,6 +256,11 @@ SETTINGS = {
 }
 
 
+# diffusers' example of micro-conditioning, where svd_xt's authors have 30
+OTHER_STEPS = {"svd_micro_conditioning": 25}
+STEPS = ("steps", "sampling.steps")
+
+
 def settings(release):
     return next(found for start, found in SETTINGS.items() if release.name.startswith(start))
 
@@ -295,12 +300,12 @@ def test_templates_sample_as_readme_says():
     for name, chosen, prompt in templates():
         for release in (known[wish] for wish in chosen if wish in known):
             steps, rate = settings(release)
+            steps = OTHER_STEPS.get(name, steps)
             inputs = [node["inputs"] for node in prompt.values()]
-            found = {
-                value for each in inputs for key, value in each.items() if key in ("steps", "sampling.steps")
-            }
+            found = {(each[key], each.get("denoise", 1.0)) for each in inputs for key in STEPS if key in each}
             rates = {value for each in inputs for key, value in each.items() if key.endswith("frame_rate")}
-            assert found == {steps}, name
+            # a clip that is redrawn in part takes that part of the steps
+            assert found and all(taken == round(steps * part) for taken, part in found), name
             assert rates == ({rate} if rate else set()), name
             seen.add(release.name)
     assert len(seen) > 5
