@@ -58,6 +58,15 @@ def run_doctor(wish: argparse.Namespace) -> int:
     return _inside("tools/pack.py", "kinetograph.modules.doctor", str(wish.file.absolute()), *options)
 
 
+def run_fetch(wish: argparse.Namespace) -> int:
+    environment.prepare()
+    options = [
+        f"--{name.replace('_', '-')}" for name in ("list", "without_needs", "check") if vars(wish)[name]
+    ]
+    options += ["--models", str(wish.models.absolute())] if wish.models else []
+    return _inside("tools/pack.py", "kinetograph.tools.fetch", *options, "--", *wish.names)
+
+
 def run_bench(wish: argparse.Namespace) -> int:
     _host(tests=True)
     return _inside("-m", "benchmarks", *wish.arguments)
@@ -109,6 +118,16 @@ def read_wish() -> argparse.Namespace:
     command.add_argument("--json", action="store_true", help="answer in JSON")
     command.add_argument("--hash", action="store_true", help="read all of it and compare its SHA-256, too")
     command.set_defaults(run=run_doctor)
+
+    command = commands.add_parser("fetch", help="fetch published models into ComfyUI's model folders")
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="a release, such as SVD-XT; --list names all"
+    )
+    command.add_argument("--models", type=Path, help="models folder; default: that of COMFYUI_PATH")
+    command.add_argument("--list", action="store_true", help="name the releases, their size and their page")
+    command.add_argument("--without-needs", action="store_true", help="nothing that it needs beside it")
+    command.add_argument("--check", action="store_true", help="read what is there already, compare its hash")
+    command.set_defaults(run=run_fetch)
 
     command = commands.add_parser("comfy", help="start ComfyUI with the pack and the pocket models")
     command.set_defaults(run=run_comfy)

@@ -24,6 +24,7 @@ class VideoContinue(io.ComfyNode):
             node_id="KinetographVideoContinue",
             display_name="Video Continue",
             category="kinetograph/sampling",
+            essentials_category="Video Tools",
             description="A video of any length, written as it comes. Finished segments are kept beside it: the same "
             "prompt goes on from them after a stop.",
             search_aliases=["long video", "unlimited length", "extend video", "seamless loop", "infinite"],

@@ -69,6 +69,7 @@ class VAEDecodeToVideo(io.ComfyNode):
             node_id="KinetographVAEDecodeToVideo",
             display_name="VAE Decode To Video",
             category="kinetograph/video",
+            essentials_category="Video Tools",
             description="Decode a clip and write it to a file as it comes; memory does not grow with its length.",
             search_aliases=["stream decode", "long video", "save video"],
             inputs=[

@@ -24,6 +24,7 @@ class LoRAStack(io.ComfyNode):
             node_id="KinetographLoRAStack",
             display_name="LoRA Stack",
             category="kinetograph/loaders",
+            essentials_category="Image Generation",
             description="Put up to eight LoRA files on a model, its text encoder and its motion modules, whoever wrote them. "
             "Says what each changes; a file that changes nothing, or only a part, is an error.",
             search_aliases=[

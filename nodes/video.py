@@ -18,6 +18,7 @@ class VideoCombine(io.ComfyNode):
             node_id="KinetographVideoCombine",
             display_name="Video Combine",
             category="kinetograph/video",
+            essentials_category="Video Tools",
             description="Combine frames, and sound if there is any, into a video file that was read back and "
             "counted.",
             search_aliases=["save video", "vhs video combine", "gif", "webm", "mp4", "export video"],
@@ -79,6 +80,7 @@ class FitVideo(io.ComfyNode):
             node_id="KinetographFitVideo",
             display_name="Fit Video",
             category="kinetograph/video",
+            essentials_category="Video Tools",
             description="Cut a clip out of a video at the rate, length and size that a model takes. The file is read "
             "as a stream: an hour of film needs no more memory than the clip.",
             search_aliases=["load video frames", "video to video", "resize video", "frame rate", "every nth"],

@@ -10,6 +10,10 @@ from .shapes import COLOURS, GROUND, MOTIONS, SHAPES, outline_distance
 PRESENT = 0.25  # distance from the ground, in units of RGB 0..1, from which a pixel is not ground
 SMALLEST = 60.0  # pixels a shape must cover to count as one
 STILL = 5.0  # pixels; a shorter way from the first frames to the last is no motion
+AREAS = {"circle": torch.pi, "square": 3.24, "triangle": 0.65**2 * 3 * 3**0.5}  # of radius 1
+SHARES = torch.linspace(-0.12, 0.12, 5)  # first steps of the search for a fit: of the radius
+SHIFTS = torch.linspace(-3, 3, 7)  # and of the centre, in pixels
+FINER = (1.0, 1 / 3, 1 / 9)  # each step of the search is so much of the first
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,45 @@ def silhouette(shape: str, area: float, centre: Tensor, size: int) -> Tensor:
     """A shape of that area whose centre of mass is `centre`: (h, w) in 0..1."""
     at = torch.arange(size) + 0.5
     x, y = at[None, :] - centre[0], at[:, None] - centre[1]
-    unit = {"circle": torch.pi, "square": 3.24, "triangle": 0.65**2 * 3 * 3**0.5}[shape]
-    distance = outline_distance(shape, x, y, torch.tensor((area / unit) ** 0.5))
+    distance = outline_distance(shape, x, y, torch.tensor((area / AREAS[shape]) ** 0.5))
     return (0.5 - distance).clamp(0, 1)
+
+
+def overlaps(solid_hw: Tensor, shape: str, fits_n3: Tensor) -> Tensor:
+    """IoU of a drawn shape with ideal ones of centre x, y and radius: (n,)."""
+    at = torch.arange(solid_hw.shape[-1]) + 0.5
+    centre_x, centre_y, radius = fits_n3[:, :, None, None].unbind(1)
+    ideal = outline_distance(shape, at - centre_x, at[:, None] - centre_y, radius) < 0
+    return (ideal & solid_hw).sum((1, 2)) / (ideal | solid_hw).sum((1, 2)).clamp_min(1)
+
+
+def best_overlap(solid_hw: Tensor, shape: str) -> float:
+    """IoU of a drawn shape with the best fitting ideal one, 0 where nothing is drawn.
+
+    The search starts at the drawn one's area and centre of mass and becomes finer in three steps.
+    """
+    area = float(solid_hw.sum())
+    if not area:
+        return 0.0
+    centre = centroids(solid_hw[None].float())[0]
+    fit = torch.tensor([*centre, (area / AREAS[shape]) ** 0.5])
+    steps = torch.cartesian_prod(SHIFTS, SHIFTS, SHARES * fit[2])
+    best = 0.0
+    for finer in FINER:
+        fits = fit + finer * steps
+        found = overlaps(solid_hw, shape, fits)
+        best, fit = float(found.max()), fits[found.argmax()]
+    return best
+
+
+def wholeness(frames_fhwc: Tensor, shape: str) -> float:
+    """Mean over a clip's frames of the IoU of what is drawn with the best fitting ideal `shape`, 0..1.
+
+    Both are cut hard at half cover of a pixel: a soft IoU would also take off for a blurred edge around a
+    perfect outline, and would give part of the mass back for a bite that is only dim.
+    """
+    solid = foreground(frames_fhwc.float()) > 0.5
+    return sum(best_overlap(frame, shape) for frame in solid) / len(solid)
 
 
 def read_shape(cover_fhw: Tensor, centres: Tensor) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import T5EncoderModel
 
+    from ..modules.layers.attention import Attention
+
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_FOLDER = Path(__file__).resolve().parent / "models" / "CogVideo" / "pocket-cogvideox"
 INPAINT_MODEL = MODEL_FOLDER.with_name("pocket-cogvideox-fun-inp.safetensors")
@@ -153,11 +155,14 @@ def build_vae() -> nn.Module:
     return CogVideoXVAE(config, dtype=torch.float32)
 
 
-def build_transformer(settings: dict[str, Any] = TRANSFORMER_SETTINGS) -> nn.Module:
-    """The pack's own transformer at pocket size, weights unset."""
+def build_transformer(
+    settings: dict[str, Any] = TRANSFORMER_SETTINGS, attention: "Attention | None" = None
+) -> nn.Module:
+    """The pack's own transformer at pocket size, weights unset; with the pack's own attention if none is told."""
     pack()
     from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
     from kinetograph.modules.families.cogvideox.model import CogVideoXTransformer
+    from kinetograph.modules.layers.attention import attend
 
     config = CogVideoXConfig(
         num_layers=settings["num_layers"],
@@ -171,7 +176,7 @@ def build_transformer(settings: dict[str, Any] = TRANSFORMER_SETTINGS) -> nn.Mod
         sample_height=settings["sample_height"],
         sample_frames=settings["sample_frames"],
     )
-    return CogVideoXTransformer(config, dtype=torch.float32)
+    return CogVideoXTransformer(config, attention=attention or attend, dtype=torch.float32)
 
 
 def build_text_encoder(vocabulary: int) -> "T5EncoderModel":

@@ -1,7 +1,8 @@
-"""`python -m pocket.score`: what the real ComfyUI makes of 64 captions, as the detector reads it.
+"""`python -m pocket.score`: what the real ComfyUI makes of 64 captions, as the detector reads it, and how whole the
+drawn shapes are: their IoU with the best fitting ideal one.
 
-Beside it: chance, and the detector's ceiling, which is what it reads from the VAE's reconstructions of true
-clips. Writes score.json and a contact sheet beside the model.
+Beside it: chance, which for the IoU is a true clip under the two shapes that it does not show, and two ceilings: true
+clips, and the VAE's reconstructions of those. Writes score.json and a contact sheet beside the model.
 """
 
 import argparse
@@ -21,18 +22,18 @@ from tools import hosts
 from tools.client import Client
 from tools.commands import python_path
 from tools.contact_sheet import read_frames
-from tools.demo import only_node, prompt_node
+from tools.prompts import only_node, prompt_node
 from tools.server import Server
 
-from .detector import read_clip
+from .detector import read_clip, wholeness
 from .parts import MODEL_FOLDER, ROOT, build_vae
-from .shapes import COLOURS, MOTIONS, SHAPES, SIZE, all_subjects, draw_batch, sample_clip
+from .shapes import COLOURS, MOTIONS, SHAPES, SIZE, all_subjects, draw, sample_clip
 
 WORKFLOW = ROOT / "workflows" / "api" / "try_cogvideox.json"
 COUNT = 64
 ASPECTS = ("colour", "shape", "motion")
-GOALS = {"colour": 0.95, "shape": 0.85, "motion": 0.90}
-CEILING_GOAL = {"shape": 0.95}
+GOALS = {"colour": 0.95, "shape": 0.85, "motion": 0.90, "iou": 0.90}
+CEILING_GOAL = {"shape": 0.95, "iou": 0.95}
 CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "motion": 1 / len(MOTIONS)}
 TILE_FRAMES = (0, 8, 16)
 COLUMNS = 8
@@ -94,32 +95,61 @@ def generate(subjects: list[Subject], host: Path, settings: Settings) -> list[Te
     return clips
 
 
+def true_clips(subjects: list[Subject]) -> list[Tensor]:
+    """One clip a subject as the world draws it: frames (f, h, w, 3) in 0..1."""
+    return [draw(sample_clip(500_000 + i, subject)) for i, subject in enumerate(subjects)]
+
+
 @torch.no_grad()
-def reconstruct(subjects: list[Subject], batch: int = 4) -> list[Tensor]:
-    """True clips through the shipped VAE and back: frames (f, h, w, 3) in 0..1."""
+def reconstruct(clips: list[Tensor], batch: int = 4) -> list[Tensor]:
+    """Clips through the shipped VAE and back: frames (f, h, w, 3) in 0..1."""
     vae = build_vae()
     weights = load_file(MODEL_FOLDER / "vae" / "diffusion_pytorch_model.safetensors")
     vae.load_state_dict({key: value.float() for key, value in weights.items()})
-    clips = [sample_clip(500_000 + i, subject) for i, subject in enumerate(subjects)]
     frames = []
     for start in range(0, len(clips), batch):
-        x = draw_batch(clips[start : start + batch])
+        x = torch.stack(clips[start : start + batch]).permute(0, 4, 1, 2, 3) * 2 - 1
         frames.extend((vae.decode(vae.encode(x)).permute(0, 2, 3, 4, 1) / 2 + 0.5).clamp(0, 1))
     return frames
 
 
 def read_all(clips: list[Tensor], subjects: list[Subject]) -> list[dict[str, Any]]:
-    """Caption, reading and verdict of every clip."""
+    """Caption, reading, verdict and IoU of every clip."""
     rows = []
     for frames, subject in zip(clips, subjects, strict=True):
         seen = asdict(read_clip(frames))
         right = {name: seen[name] == wanted for name, wanted in zip(ASPECTS, subject, strict=True)}
-        rows.append({"caption": sample_clip(0, subject).caption, "seen": seen, "right": right})
+        iou = round(wholeness(frames, subject[1]), 4)
+        rows.append({"caption": sample_clip(0, subject).caption, "seen": seen, "right": right, "iou": iou})
     return rows
 
 
 def rates(rows: list[dict[str, Any]]) -> dict[str, float]:
-    return {name: round(sum(row["right"][name] for row in rows) / len(rows), 4) for name in ASPECTS}
+    """Parts of the clips that are read right, and their mean IoU."""
+    right = {name: sum(row["right"][name] for row in rows) / len(rows) for name in ASPECTS}
+    return {name: round(value, 4) for name, value in (right | {"iou": mean_iou(rows)}).items()}
+
+
+def mean_iou(rows: list[dict[str, Any]]) -> float:
+    return sum(row["iou"] for row in rows) / len(rows)
+
+
+def least_ious(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the clip that is drawn worst, and the mean of each shape."""
+    of_shape = {shape: [row for row in rows if shape in row["caption"]] for shape in SHAPES}
+    means = {shape: round(mean_iou(own), 4) for shape, own in of_shape.items() if own}
+    return {"least": min(row["iou"] for row in rows), **means}
+
+
+def misread_iou(clips: list[Tensor], subjects: list[Subject]) -> float:
+    """Mean IoU of clips with the best fitting shapes of another kind than theirs."""
+    found = [
+        wholeness(clip, other)
+        for clip, subject in zip(clips, subjects, strict=True)
+        for other in SHAPES
+        if other != subject[1]
+    ]
+    return sum(found) / len(found)
 
 
 def draw_sheet(clips: list[Tensor], rows: list[dict[str, Any]], path: Path) -> None:
@@ -139,13 +169,18 @@ def draw_sheet(clips: list[Tensor], rows: list[dict[str, Any]], path: Path) -> N
 def score(host: Path, settings: Settings, folder: Path, count: int = COUNT) -> bool:
     """Measure, write, print; whether every goal is reached."""
     subjects = chosen_subjects(count)
-    ceiling = rates(read_all(reconstruct(subjects), subjects))
+    true = true_clips(subjects)
+    perfect, ceiling = (rates(read_all(clips, subjects)) for clips in (true, reconstruct(true)))
     clips = generate(subjects, host, settings)
     rows = read_all(clips, subjects)
     reached = rates(rows)
-    good = all(reached[k] >= v for k, v in GOALS.items()) and ceiling["shape"] >= CEILING_GOAL["shape"]
+    good = all(reached[k] >= v for k, v in GOALS.items()) and all(
+        ceiling[k] >= v for k, v in CEILING_GOAL.items()
+    )
     figures = {"reached": reached, "goals": GOALS, "ceiling": ceiling, "ceiling_goal": CEILING_GOAL}
-    figures |= {"chance": {k: round(v, 4) for k, v in CHANCE.items()}, "all_goals_reached": good}
+    chance = CHANCE | {"iou": misread_iou(true, subjects)}
+    figures |= {"true_clips": perfect, "chance": {k: round(v, 4) for k, v in chance.items()}}
+    figures |= {"iou": least_ious(rows), "all_goals_reached": good}
     print(json.dumps(figures, indent=2))
     settings_and_clips = {"clips": len(rows), "settings": asdict(settings) | guidance(), "rows": rows}
     (folder / "score.json").write_text(

@@ -83,11 +83,16 @@ def write_log(vae_run: Path, transformer_run: Path, folder: Path, step: int) -> 
         "transformer": losses,
         "checks": read_log(transformer_run / "checks.jsonl"),
     }
+    save_log(log, folder)
+    draw_losses(losses, folder / "loss.png")
+
+
+def save_log(log: dict[str, Any], folder: Path) -> None:
+    """Numbers, and rows of them, to `training.json`."""
     lines = [
         f'  "{k}": ' + (json.dumps(v) if not isinstance(v, list) else rows_of(v)) for k, v in log.items()
     ]
     (folder / "training.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    draw_losses(losses, folder / "loss.png")
 
 
 def rows_of(rows: list[dict[str, float]]) -> str:

@@ -1,6 +1,6 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
-CogVideoX: vae, transformer, ship, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
 PixArt: pixart_base, pixart_motion, pixart_style, ship_pixart.
 """
@@ -23,6 +23,14 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
         from .train_transformer import train_transformer
 
         train_transformer(transformer_run, vae_run, steps or 3000)
+    elif part == "outlines":
+        from .train_outlines import train_outlines
+
+        train_outlines(runs / part, steps or 4000)
+    elif part == "ship_outlines":
+        from .train_outlines import ship_outlines
+
+        ship_outlines(runs / "outlines")
     elif part == "image":
         from .train_image import train_image
 
@@ -129,6 +137,8 @@ COGVIDEOX = (
     "vae",
     "transformer",
     "ship",
+    "outlines",
+    "ship_outlines",
     "image",
     "ship_image",
     "inpaint",

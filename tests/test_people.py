@@ -39,6 +39,14 @@ def test_pages_that_help_pages_name_are_there():
     assert len(named) > 5 and named <= titles
 
 
+def test_help_says_where_the_other_hub_has_the_files():
+    """ModelScope is named with the form of its addresses, and never followed."""
+    page = text_of(ROOT / "web" / "docs" / "KinetographModelDownload.md")
+    assert "https://modelscope.cn/models/OWNER/NAME/resolve/master/FILE" in page
+    shipped = [path for wing in ("modules", "nodes") for path in (ROOT / wing).rglob("*.py")]
+    assert [path for path in shipped if "modelscope.cn" in text_of(path)] == []
+
+
 def text_of(path):
     return path.read_text(encoding="utf-8")
 

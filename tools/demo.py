@@ -8,7 +8,6 @@ from . import prompts, session
 from .client import Result
 from .commands import ROOT, Trouble, python_path
 from .prompts import Prompt, only_node, prompt_node
-from .prompts import nodes_of as nodes_of
 from .server import Server
 
 MODELS = ROOT / "pocket" / "models"

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from .errors import ConnectionBreak, DownloadError
 
-BLOCK_BYTES = 2**16
+# for requests, which drops what came of a block when a connection breaks
+BLOCK_BYTES = 2**14
 
 
 class Answer:
@@ -55,8 +56,8 @@ def own_session() -> Any:
 
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(
-            "HF_HUB_OFFLINE is set, so nothing is fetched. Unset it and start ComfyUI again, or put the files into the "
-            "model folders yourself."
+            "HF_HUB_OFFLINE is set, so nothing is fetched. Unset it and start ComfyUI again; where python dev.py comfy "
+            "started it, whose folders are gone afterwards, use python dev.py fetch instead."
         )
     return get_session()
 

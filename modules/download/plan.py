@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from ..families.family import Release
@@ -113,9 +114,10 @@ def with_all_needs(
         if name in found:
             continue
         if name not in releases:
-            known = ", ".join(releases)
+            near = get_close_matches(str(name), releases, 3, 0.3) or [*releases][:3]
             raise DownloadError(
-                f"There is no release {str(name)[:100]!r} to download. Choose one of these: {known}."
+                f"There is no release {str(name)[:100]!r} to download. Choose one of the list of Model Download (python "
+                f"dev.py fetch --list), such as {'; '.join(near)}."
             )
         found[name] = releases[name]
         waiting += releases[name].needs if with_needs else ()

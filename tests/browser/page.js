@@ -42,6 +42,14 @@ window.kinetograph = {
     });
   },
 
+  /** [node, widget] of every control of App mode that is not in the graph. */
+  lostControls() {
+    const { inputs = [], outputs = [] } = app.graph.extra.linearData ?? {};
+    const widgets = (id) => app.graph.getNodeById(id)?.widgets ?? [];
+    const lost = inputs.filter(([id, name]) => !widgets(id).some((widget) => widget.name === name));
+    return [...lost, ...outputs.filter((id) => !app.graph.getNodeById(id))];
+  },
+
   absent({ name, value, options }) {
     const values = typeof options.values === "function" ? options.values() : options.values;
     return values.includes(value) ? [] : [`${name} has no choice ${JSON.stringify(value)}`];
@@ -53,11 +61,33 @@ window.kinetograph = {
     return found[0];
   },
 
+  /** One more node, which the graph passes over, with values of its widgets. */
+  addBypassed(kind, values) {
+    const node = LiteGraph.createNode(kind);
+    node.pos = [0, -600];
+    node.mode = 4;
+    app.graph.add(node);
+    for (const [name, value] of Object.entries(values)) this.set(kind, name, value);
+  },
+
+  /** Where the button of a node is on the screen, with the node in the middle. */
+  buttonOf(kind) {
+    const node = this.node(kind);
+    const button = node.widgets.find(({ type }) => type === "button");
+    app.canvas.centerOnNode(node);
+    app.canvas.draw(true, true);
+    return this.onScreen(node.pos[0] + node.size[0] / 2, node.pos[1] + button.last_y + 10);
+  },
+
   /** Where the title of a node is on the screen, with the node in the middle. */
   titleOf(kind) {
     const node = this.node(kind);
     app.canvas.centerOnNode(node);
-    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + 60, node.pos[1] - 12]);
+    return this.onScreen(node.pos[0] + 60, node.pos[1] - 12);
+  },
+
+  onScreen(...place) {
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas(place);
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [left + x, top + y];
   },
@@ -79,14 +109,18 @@ window.kinetograph = {
     );
   },
 
-  videos() {
-    return [...document.querySelectorAll("video")].map((video) => ({
-      width: video.videoWidth,
-      height: video.videoHeight,
-      duration: video.duration,
-      ready: video.readyState,
-      played: video.currentTime,
-      error: video.error?.message ?? null,
-    }));
+  largestVideo() {
+    const area = (video) => video.clientWidth * video.clientHeight;
+    return [...document.querySelectorAll("video")].sort((one, other) => area(other) - area(one))[0];
+  },
+
+  /** Play it until it moves, and say what the browser says of it. */
+  async play() {
+    const video = this.largestVideo();
+    const moves = new Promise((done) => video.addEventListener("timeupdate", () => video.currentTime > 0 && done()));
+    await video.play();
+    await moves;
+    const { videoWidth: width, videoHeight: height, duration, readyState: ready } = video;
+    return { width, height, duration, ready, error: video.error?.message ?? null };
   },
 };

@@ -8,6 +8,14 @@ import pytest
 IDS = json.loads((Path(__file__).parents[1] / "node_ids.json").read_text())
 MOST_INPUTS = 12
 BOUNDED = ("INT", "FLOAT")
+# What the page shows under Essentials, beside nodes of the host's own that do alike.
+ESSENTIAL = {
+    "KinetographFitVideo": "Video Tools",
+    "KinetographLoRAStack": "Image Generation",
+    "KinetographVAEDecodeToVideo": "Video Tools",
+    "KinetographVideoCombine": "Video Tools",
+    "KinetographVideoContinue": "Video Tools",
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +42,14 @@ def walk(inputs, prefix=""):
 
 def test_ids_are_the_frozen_ones(ours):
     assert sorted(ours) == sorted(IDS)
+
+
+def test_essential_nodes_stand_in_categories_of_the_host(server, ours):
+    said = {name: info["essentials_category"] for name, info in ours.items() if info["essentials_category"]}
+    assert said == ESSENTIAL
+    everything = server.client.get_json("/object_info")
+    known = {info.get("essentials_category") for name, info in everything.items() if name not in ours}
+    assert set(ESSENTIAL.values()) <= known
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -15,7 +15,7 @@ from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
 from kinetograph.tests import packs, tiny_pixart
 from kinetograph.tests.host import motion_stand_ins, stand_ins
-from kinetograph.tools import demo
+from kinetograph.tools import demo, prompts
 from kinetograph.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,13 +156,13 @@ LONG = {
 @pytest.mark.parametrize("path", [pytest.param(path, marks=LONG.get(path, ()), id=path.stem) for path in API])
 def test_api_prompt_runs_as_it_is(pocket, path):
     graph = motion_stand_ins.with_pocket_sd(read(path))
-    for sampler in demo.nodes_of(graph, "KinetographVideoSampler"):
+    for sampler in prompts.nodes_of(graph, "KinetographVideoSampler"):
         if sampler["inputs"]["steps"] > FEW:
             sampler["inputs"]["steps"] = STEPS
-    for long in demo.nodes_of(graph, "KinetographVideoContinue"):
+    for long in prompts.nodes_of(graph, "KinetographVideoContinue"):
         long["inputs"] |= {"sampling.steps": STEPS, "plan.segments": SEGMENTS}
     for kind in ("KinetographVideoLatent", "KinetographFitVideo"):
-        for sized in demo.nodes_of(graph, kind):
+        for sized in prompts.nodes_of(graph, kind):
             sized["inputs"].update(SMALLER.get(path.stem, {}))
     client = pocket.client
     result = client.run(graph)
@@ -271,7 +271,7 @@ def away_from_circle(cover_hw):
 def test_another_checkpoint_needs_another_name_alone(path):
     """Sizes are the model's own: 0. Typed are SVD's 14 frames, which its file does not tell, what a LoRA was
     made at, and the length of a clip that is longer than the model's."""
-    for node in demo.nodes_of(read(path), "KinetographVideoLatent"):
+    for node in prompts.nodes_of(read(path), "KinetographVideoLatent"):
         sizes = [node["inputs"][name] for name in ("width", "height", "num_frames")]
         assert sizes == TYPED.get(path.stem, [0, 0, 0])
         assert "model" in node["inputs"]

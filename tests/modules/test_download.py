@@ -184,7 +184,7 @@ def test_a_pattern_fits_one_file(bench, pattern, fits):
 
 def test_an_unknown_name_is_told_with_the_known_ones(bench):
     words = bench.refused(ROW, names=["Modell"])
-    assert "'Modell'" in words and "Choose one of these: Model" in words and bench.server.requests == []
+    assert "'Modell'" in words and words.endswith("such as Model.") and bench.server.requests == []
 
 
 class TestFaults:
@@ -322,6 +322,7 @@ class TestFaults:
             if done > 100_000:
                 raise Cancelled
 
+        bench.faults.slow = 0.02
         with pytest.raises(Cancelled):
             bench.fetch(ROW, progress=cancel)
         (part,) = bench.parts
@@ -332,7 +333,7 @@ class TestFaults:
     def test_stalls(self, bench):
         bench.faults.stalls_at, bench.faults.stalls = 100_000, 2.0
         words = bench.refused(ROW)
-        assert "again and again" in words and "imeout" in words
+        assert "again and again" in words and re.search("[Tt]ime(d )?out", words)
         assert bench.files == {} and CONTENT.startswith(bench.parts[0])
 
     def test_cancel_does_not_wait_for_a_stalled_connection(self, bench):

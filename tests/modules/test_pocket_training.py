@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from kinetograph.pocket import check, train_transformer, train_vae
+from kinetograph.pocket import check, train_outlines, train_transformer, train_vae
 from kinetograph.pocket.latents import World
 from kinetograph.pocket.optimizers import BlockOptimizer
+from kinetograph.pocket.shapes import sample_clip
 from kinetograph.pocket.svd import sampling, train_unet
 from kinetograph.pocket.svd.latents import latents_of
 from kinetograph.pocket.svd.world import draw_frames
@@ -249,6 +250,50 @@ def test_a_run_writes_when_it_is_due_and_goes_on_after_a_stop(tmp_path):
 def test_checking_changes_nothing_that_is_learned(tmp_path):
     often, rarely = (Learner(tmp_path / str(every)).run(6, every) for every in (1, 6))
     assert torch.equal(often, rarely)
+
+
+def test_cells_near_the_shape_in_any_of_their_frames_count_fully():
+    still, left = (sample_clip(5, ("red", "circle", way)) for way in ("standing still", "moving left"))
+    weights = train_outlines.cell_weights([still, left])
+    assert weights.shape == (2, 1, 5, 8, 8)
+    # pixels from a cell's nearest point to the circle's rim, in the first frame of each clip
+    for clip, first in zip((still, left), weights[:, 0, 0], strict=True):
+        x, y = clip.centres()[0]
+        low = torch.arange(8.0) * 8
+        off_x, off_y = (torch.maximum(low - at, at - low - 8).clamp_min(0) for at in (x, y))
+        off = torch.hypot(off_x[None, :], off_y[:, None]) - clip.radius
+        assert (first[off < 3] == 1).all() and (first[off > 7] == train_outlines.FAR).all()
+    # four frames of a moving shape touch more than its first one
+    assert weights[1, 0, 2].sum() > weights[1, 0, 0].sum()
+    assert torch.equal(weights[0, 0, 0], weights[0, 0, 4])
+
+
+def test_outlines_learn_from_errors_near_the_shape():
+    torch.manual_seed(0)
+    training = train_outlines.OutlineTraining(torch.randn(91, 16, 32))
+    x0, weights = torch.randn(12, 16, 5, 8, 8), torch.rand(12, 1, 5, 8, 8)
+    clips, asked = train_outlines.Clips(x0, weights, torch.arange(12)), []
+
+    def silent(x_bcthw, t_b, context_bld):
+        asked.append((x_bcthw, t_b, context_bld))
+        return torch.zeros_like(x_bcthw) * training.model.proj_out.bias.sum()
+
+    training.velocity = silent
+    state = torch.get_rng_state()
+    figures = training.step(clips, 1e-3, 1)
+    torch.set_rng_state(state)
+    n = train_outlines.BATCH
+    pick, dropped = torch.randint(12, (n,)), torch.rand(n) < 0.15
+    t = ((1 - torch.rand(n) ** 0.75) * 1000).long().clamp(0, 999)
+    noise, bars = torch.randn(n, 16, 5, 8, 8), beside(alpha_bars()[t], x0)
+    ((x, told_t, context),) = asked
+    assert torch.equal(told_t, t)
+    torch.testing.assert_close(x, (bars.sqrt() * x0[pick] + (1 - bars).sqrt() * noise).float(), **NEAR)
+    assert torch.equal(context, training.features[torch.where(dropped, 90, pick)])
+    v, w = bars.sqrt() * noise - (1 - bars).sqrt() * x0[pick], weights[pick].expand(-1, 16, -1, -1, -1)
+    errors = (w * v.square()).flatten(1).sum(1) / w.flatten(1).sum(1)
+    assert figures["loss"] == pytest.approx(errors.mean().item(), rel=1e-4)
+    assert figures["low"] == pytest.approx(errors[t < 300].mean().item(), rel=1e-4)
 
 
 def test_gradients_are_cut_to_norm_one():

@@ -1,5 +1,6 @@
 """The shape world is seeded and captioned, and the detector reads true clips without fault."""
 
+import math
 from collections import Counter
 from itertools import product
 
@@ -7,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinetograph.pocket.detector import Reading, read_clip
+from kinetograph.pocket.detector import Reading, best_overlap, read_clip, wholeness
 from kinetograph.pocket.shapes import (
     COLOURS,
     FRAMES,
+    GROUND,
     MOTIONS,
     SHAPES,
     SIZE,
@@ -18,6 +20,7 @@ from kinetograph.pocket.shapes import (
     draw,
     draw_batch,
     draw_mask,
+    outline_distance,
     sample_clip,
 )
 
@@ -93,3 +96,59 @@ def test_detector_calls_no_slanting_way_a_motion():
     left = draw(sample_clip(0, ("red", "circle", "moving left")))
     slanting = torch.stack([frame.roll(i, 0) for i, frame in enumerate(left)])
     assert read_clip(slanting).motion is None
+
+
+def solid(shape, radius, x=31.3, y=33.8):
+    """A shape of any size and place, cut at half cover."""
+    at = torch.arange(SIZE) + 0.5
+    return outline_distance(shape, at - x, at[:, None] - y, torch.tensor(radius)) < 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("radius", [9.0, 11.4])
+def test_a_whole_shape_of_any_size_overlaps_fully(shape, radius):
+    assert best_overlap(solid(shape, radius), shape) > 0.985
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_bite_costs_about_what_it_takes_away(shape):
+    whole = solid(shape, 11.4)
+    # left of the centre at the height of its middle: every shape has its outline there
+    left = 31.3 - {"circle": 11.4, "square": 0.9 * 11.4, "triangle": 0.75 * 11.4}[shape]
+    bitten = whole & ~solid("circle", 5.0, x=left)
+    kept = float(bitten.sum() / whole.sum())
+    assert 0.8 < kept < 0.95
+    # the whole shape is one of those that are tried, or near one
+    assert kept - 0.005 < best_overlap(bitten, shape) < (1 + kept) / 2
+
+
+def test_a_circle_fits_a_square_as_far_as_geometry_allows():
+    # side by area, pi ** 0.5, of a circle of radius 1: four segments stand out, as much is missing at the corners
+    half = math.pi**0.5 / 2
+    outside = 4 * (math.acos(half) - half * math.sqrt(1 - half**2))
+    expected = (math.pi - outside) / (math.pi + outside)
+    assert best_overlap(solid("circle", 12.0), "square") == pytest.approx(expected, abs=0.015)
+    assert best_overlap(solid("circle", 12.0), "triangle") < expected - 0.05
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_true_clip_is_whole_and_a_wrong_shape_is_not(colour):
+    clip = sample_clip(4, (colour, "square", "moving up"))
+    assert wholeness(draw(clip)[::8], "square") > 0.985
+    assert wholeness(draw(clip)[::8], "circle") < 0.9
+
+
+def test_frames_that_show_nothing_are_not_whole():
+    frames = draw(sample_clip(4, ("red", "circle", "standing still")))[:2]
+    frames[1] = torch.tensor(GROUND)
+    assert wholeness(frames, "circle") == pytest.approx(0.5, abs=0.01)
+    assert wholeness(torch.full((1, SIZE, SIZE, 3), 0.1), "circle") == 0
+
+
+@pytest.mark.parametrize(("dimmed", "whole"), [(0.6, True), (0.4, False)])
+def test_what_is_drawn_less_than_half_is_not_drawn(dimmed, whole):
+    ground, colour = torch.tensor(GROUND), torch.tensor(COLOURS["yellow"])
+    cover = solid("circle", 11.4).float()
+    cover[:, :26] *= dimmed
+    iou = wholeness((ground + cover[..., None] * (colour - ground))[None], "circle")
+    assert iou > 0.985 if whole else iou < 0.9

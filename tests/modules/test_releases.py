@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kinetograph.modules.download.plan import with_all_needs
 from kinetograph.modules.families import FAMILIES, RELEASES
 from kinetograph.modules.weights.detect import detect
 from kinetograph.tests.checkpoints import BY_NAME, KEY_LISTS, header, header_bytes
@@ -88,6 +89,96 @@ def test_rows_are_each_of_one_file():
     assert [each for each in hashes if not re.fullmatch("[0-9a-f]{64}", each)] == []
 
 
+BY_RELEASE = {release.name: release for release in RELEASES}
+TO_FETCH = {name: release for name, release in BY_RELEASE.items() if release.folder}
+# of the host's model folders; those of the pack are the last folders of its parts, and of LoRA files
+HOST_FOLDERS = {"checkpoints", "diffusion_models", "vae", "text_encoders", "loras", "controlnet"}
+OWN_FOLDERS = {part.folders[-1] for family in FAMILIES for part in family.parts.values()}
+OWN_FOLDERS |= {part.lora_folder for family in FAMILIES for part in family.parts.values()}
+STORE = "https://pai-aigc-photog.oss-cn-hangzhou.aliyuncs.com/easyanimate"
+
+
+def test_names_are_each_of_one_release():
+    assert len(BY_RELEASE) == len(RELEASES) > 90
+
+
+@pytest.mark.parametrize("release", TO_FETCH.values(), ids=TO_FETCH)
+def test_what_is_to_be_fetched_can_be(release):
+    """By the hub or by a line to type, into a folder that is there, under a name that a loader takes; its needs too."""
+    assert release.folder in HOST_FOLDERS | OWN_FOLDERS
+    assert [need for need in release.needs if need not in TO_FETCH] == []
+    names = [each.name for each in with_all_needs([release.name], True, TO_FETCH)]
+    assert names[0] == release.name and len(names) == len({*names})
+    if release.is_folder:
+        assert release.is_at_hub and release.place == f"{release.repository.split('/')[1]}/{release.file}"
+    else:
+        suffixes = (".safetensors", ".ckpt", ".pth") if release.is_at_hub else (".safetensors", ".tar")
+        assert release.place.endswith(suffixes) and "/" not in release.place and "*" not in release.place
+    if release.is_at_hub:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", release.repository)
+    else:
+        assert release.address.startswith(f"{STORE}/")
+
+
+def test_places_are_each_of_one_release():
+    places = [(release.folder, release.place.lower()) for release in TO_FETCH.values()]
+    assert len({*places}) == len(places)
+
+
+def test_networks_are_all_to_be_fetched():
+    """But for those that are known by their numbers alone."""
+    assert [release.name for _, release in NETWORKS if not release.folder] == []
+
+
+def files_of(name):
+    """{(folder, place): address} of a release and what it needs."""
+    found = with_all_needs([name], True, TO_FETCH)
+    return {(each.folder, each.place): each.address for each in found}
+
+
+def test_animatediff_sdxl_comes_with_its_base():
+    assert files_of("AnimateDiff SDXL beta") == {
+        ("animatediff_models", "mm_sdxl_v10_beta.ckpt"): (
+            "https://huggingface.co/guoyww/animatediff/resolve/main/mm_sdxl_v10_beta.ckpt"
+        ),
+        ("checkpoints", "sd_xl_base_1.0.safetensors"): (
+            "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name, repository", [("ExVideo-SVD", "ExVideo-SVD-128f-v1"), ("ExVideo-CogVideoX LoRA", "CogVideoX-5b")]
+)
+def test_exvideo_comes_with_what_it_extends(name, repository):
+    """What `download_models` was told to bring: both models of the seed, each with its base."""
+    addresses = files_of(name).values()
+    assert any(repository in address for address in addresses)
+    base = "svd_xt.safetensors" if "SVD" in name else "zai-org/CogVideoX-5b/tree/main/transformer"
+    assert any(address.endswith(base) for address in addresses)
+
+
+def test_easyanimate_has_the_addresses_of_its_own_page():
+    found = {**files_of("EasyAnimate portrait LoRA"), **files_of("EasyAnimate portrait")}
+    found |= files_of("PixArt-alpha 512, folders in one archive")
+    ours = {key: address for key, address in found.items() if address.startswith(STORE)}
+    assert ours == {
+        (
+            "Motion_Module",
+            "easyanimate_v1_mm.safetensors",
+        ): f"{STORE}/Motion_Module/easyanimate_v1_mm.safetensors",
+        ("Personalized_Model", "easyanimate_portrait.safetensors"): (
+            f"{STORE}/Personalized_Model/easyanimate_portrait.safetensors"
+        ),
+        ("Personalized_Model", "easyanimate_portrait_lora.safetensors"): (
+            f"{STORE}/Personalized_Model/easyanimate_portrait_lora.safetensors"
+        ),
+        ("Diffusion_Transformer", "PixArt-XL-2-512x512.tar"): (
+            f"{STORE}/Diffusion_Transformer/PixArt-XL-2-512x512.tar"
+        ),
+    }
+
+
 def config_of(family, listed):
     return detect(header(listed.shapes), (family,)).check().config
 
@@ -165,6 +256,11 @@ SETTINGS = {
 }
 
 
+# diffusers' example of micro-conditioning, where svd_xt's authors have 30
+OTHER_STEPS = {"svd_micro_conditioning": 25}
+STEPS = ("steps", "sampling.steps")
+
+
 def settings(release):
     return next(found for start, found in SETTINGS.items() if release.name.startswith(start))
 
@@ -204,12 +300,12 @@ def test_templates_sample_as_readme_says():
     for name, chosen, prompt in templates():
         for release in (known[wish] for wish in chosen if wish in known):
             steps, rate = settings(release)
+            steps = OTHER_STEPS.get(name, steps)
             inputs = [node["inputs"] for node in prompt.values()]
-            found = {
-                value for each in inputs for key, value in each.items() if key in ("steps", "sampling.steps")
-            }
+            found = {(each[key], each.get("denoise", 1.0)) for each in inputs for key in STEPS if key in each}
             rates = {value for each in inputs for key, value in each.items() if key.endswith("frame_rate")}
-            assert found == {steps}, name
+            # a clip that is redrawn in part takes that part of the steps
+            assert found and all(taken == round(steps * part) for taken, part in found), name
             assert rates == ({rate} if rate else set()), name
             seen.add(release.name)
     assert len(seen) > 5
