@@ -6,8 +6,7 @@ here, one by one, so that both hold for each of them.
 
 import json
 import os
-import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,8 +21,6 @@ from .errors import ConnectionBreak, DownloadError, WrongBytes
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MAX_REDIRECTS = 5
-# what is handed on at once: so much, or what came in so long
-HEAP_BYTES, HEAP_SECONDS = 2**20, 0.1
 # bytes of a repository's list of files
 MAX_LIST = 2**25
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -123,7 +120,7 @@ class Hub:
         """
         with closing(self.open(self._url(repository, file), repository.name, offset)) as answer:
             place = _check_answer(answer, file, offset)
-            for block in _in_heaps(answer.blocks()):
+            for block in answer.blocks():
                 yield place, block
                 place += len(block)
 
@@ -153,23 +150,6 @@ class Hub:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         return headers
-
-
-def _in_heaps(blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """The same bytes in fewer pieces; when they break off, what came is handed on first."""
-    heap, begun = bytearray(), time.monotonic()
-    try:
-        for block in blocks:
-            heap += block
-            if len(heap) >= HEAP_BYTES or time.monotonic() - begun > HEAP_SECONDS:
-                yield bytes(heap)
-                heap, begun = bytearray(), time.monotonic()
-    except ConnectionBreak:
-        if heap:
-            yield bytes(heap)
-        raise
-    if heap:
-        yield bytes(heap)
 
 
 def _is_home(url: str) -> bool:

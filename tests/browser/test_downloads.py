@@ -1,6 +1,9 @@
 """The button of Model Download: this node alone, also while it is bypassed; what came is in the lists at once."""
 
+import io
+
 import pytest
+from PIL import Image
 
 from kinetograph.tests.browser.conftest import MOTION_LORAS
 
@@ -78,10 +81,20 @@ def test_the_button_cancels_its_own_prompt_alone(tab, server, faults):
     assert not (server.base / "models" / LORAS / UP).exists()
 
 
+def brightest(tab):
+    """Of the pixels where the button reads, 0 to 255."""
+    x, y = tab.ask("buttonOf", NODE)
+    tab.page.wait_for_timeout(200)
+    clip = {"x": x - 60, "y": y - 6, "width": 120, "height": 12}
+    with Image.open(io.BytesIO(tab.page.screenshot(clip=clip, timeout=40_000))) as picture:
+        return picture.convert("L").getextrema()[1]
+
+
 def test_what_goes_wrong_stands_on_the_node(tab, faults):
-    """An error of the run, and a refusal at the post."""
+    """An error of the run, and a refusal at the post; the button reads as any other, though the node is bypassed."""
     faults[OUT].status = 404
     open_with_download(tab, "try_cogvideox", "MotionLoRA ZoomOut")
+    assert brightest(tab) > 180
     press(tab, "Cancel download")
     tab.find("error-overlay-see-errors").click()
     tab.page.get_by_text("The hub has no such file or repository any more").first.wait_for()
