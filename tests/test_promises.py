@@ -14,7 +14,7 @@ SHOWN = {
     *(22, 23, 24, 26, 27, 28, 29),
     *range(31, 36),
     *range(38, 51),
-    *(54, 55, 58, 60, 61, 69),
+    *(54, 55, 57, 58, 60, 61, 69),
     *(70, 71, 72, 73, 74, 75, 78, 79),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"

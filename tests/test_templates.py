@@ -104,6 +104,36 @@ def test_every_rule_is_seen_to_fail():
     assert {rule for rule, _, _ in SPOILED} == {*RULES}
 
 
+SIZES = {("KinetographVideoLatent", name) for name in ("width", "height", "num_frames")}
+PAGES = {
+    # rows 31 and 57 of the list of promises: what stood on these systems' own web pages
+    "cogvideox_fun_text_to_video": {
+        ("KinetographCogVideoXLoader", "model"),
+        ("CLIPTextEncode", "text"),
+        *SIZES,
+    },
+    "easyanimate_portrait_lora": {
+        ("KinetographPixArtLoader", "model"),
+        ("KinetographMotionModuleApply", "motion_module"),
+        ("KinetographPixArtLoader", "personalized"),
+        ("KinetographLoRAStack", "loras.lora_1"),
+        ("CLIPTextEncode", "text"),
+        ("KinetographVideoSampler", "guidance.cfg"),
+        ("KinetographVideoSampler", "seed"),
+        *SIZES,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_apps_of_web_pages_have_their_controls(name):
+    """Prompt and negative prompt are two text nodes."""
+    kinds = {str(node["id"]): node["type"] for node in nodes_of(TEMPLATES[name])}
+    shown = [(kinds[node], widget) for node, widget in TEMPLATES[name]["extra"]["linearData"]["inputs"]]
+    assert set(shown) >= PAGES[name]
+    assert shown.count(("CLIPTextEncode", "text")) == 2
+
+
 # loader's checkpoint: what its own authors sample it with
 SETTINGS = {
     "CogVideo/CogVideoX-5b": ("dynamic cosine", 6, "cogvideox_dpm", "trailing"),
