@@ -4,8 +4,7 @@ import os
 import re
 from pathlib import Path
 
-HERE = Path(__file__).parent
-SCRIPT = HERE / "page.js"
+SCRIPT = Path(__file__).with_name("page.js")
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 SCREENSHOTS = "KINETOGRAPH_SCREENSHOTS"
 RUN_SECONDS = 90
@@ -39,7 +38,7 @@ class Tab:
         """{node id: class and inputs}, what Run would post."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
-    def events(self, kind=None):
+    def events(self, kind):
         """Details of every event of a kind that the page got."""
         seen = self.page.evaluate("() => kinetograph.events")
         return [detail for name, detail in seen if name == kind]
