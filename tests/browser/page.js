@@ -29,7 +29,7 @@ window.kinetograph = {
   async load(graph, name) {
     await app.loadGraphData(graph, true, true, name);
     // the page looks for what is missing and draws once more
-    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    await this.twoFrames();
   },
 
   /** What would make a node red, in words: nothing when a graph is well. */
@@ -71,19 +71,28 @@ window.kinetograph = {
   },
 
   /** Where the button of a node is on the screen, with the node in the middle. */
-  buttonOf(kind) {
+  async buttonOf(kind) {
     const node = this.node(kind);
     const button = node.widgets.find(({ type }) => type === "button");
-    app.canvas.centerOnNode(node);
-    app.canvas.draw(true, true);
+    await this.center(node);
     return this.onScreen(node.pos[0] + node.size[0] / 2, node.pos[1] + button.last_y + 10);
   },
 
   /** Where the title of a node is on the screen, with the node in the middle. */
-  titleOf(kind) {
+  async titleOf(kind) {
     const node = this.node(kind);
-    app.canvas.centerOnNode(node);
+    await this.center(node);
     return this.onScreen(node.pos[0] + 60, node.pos[1] - 12);
+  },
+
+  async center(node) {
+    app.canvas.centerOnNode(node);
+    app.canvas.draw(true, true);
+    await this.twoFrames();
+  },
+
+  twoFrames() {
+    return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   },
 
   onScreen(...place) {

@@ -43,6 +43,15 @@ class Tab:
         seen = self.page.evaluate("() => kinetograph.events")
         return [detail for name, detail in seen if name == kind]
 
+    def select(self, kind):
+        """Click the title of a node, once more where the page was still busy with another thing."""
+        for _ in range(5):
+            self.page.mouse.click(*self.ask("titleOf", kind))
+            self.page.wait_for_timeout(500)
+            if self.find("info-button").is_visible():
+                return
+        raise AssertionError(f"{kind} could not be selected")
+
     def fit(self):
         """Show the whole graph, as the page's own command does: what is outside of the window shows no video."""
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")

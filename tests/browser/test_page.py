@@ -25,7 +25,7 @@ def test_a_wrong_value_shows_our_words_at_its_widget(tab):
 
 def test_help_is_our_page(tab):
     tab.open("try_cogvideox")
-    tab.page.mouse.click(*tab.ask("titleOf", SAMPLER))
+    tab.select(SAMPLER)
     tab.find("info-button").click()
     tab.page.get_by_role("heading", name="Inputs").wait_for()
     assert tab.page.get_by_text(
