@@ -109,7 +109,7 @@ def read_wish() -> argparse.Namespace:
     )
     command.set_defaults(run=run_template)
 
-    command = commands.add_parser("test", help="lint, types, unit, parity and real-host tests")
+    command = commands.add_parser("test", help="lint, types, unit, parity, real-host and browser tests")
     command.add_argument("--only", action="append", choices=checks.STAGES, help="run this stage alone")
     command.set_defaults(run=run_test)
 

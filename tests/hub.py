@@ -41,6 +41,8 @@ class Fault:
     # answers this in place of the file
     status: int | None = None
     redirects_to: str | None = None
+    # begins a range here, wherever it was asked to begin
+    range_from: int | None = None
     # knows no ranges
     whole_only: bool = False
 
@@ -162,6 +164,8 @@ class Answers(BaseHTTPRequestHandler):
         start, wish = 0, self.headers.get("Range", "")
         if wish and not fault.whole_only:
             start = int(wish.removeprefix("bytes=").partition("-")[0])
+        if start and fault.range_from:
+            start = fault.range_from
         if start and start >= len(content):
             return self.say(416, b"")
         self.send_response(206 if start else 200)

@@ -39,6 +39,16 @@ def test_pages_that_help_pages_name_are_there():
     assert len(named) > 5 and named <= titles
 
 
+def test_security_names_what_connects_and_promises_no_time():
+    text = text_of(ROOT / "SECURITY.md")
+    assert [
+        word
+        for word in ("Model Download", "dev.py fetch", "dev.py run", "HF_TOKEN", "pip")
+        if word not in text
+    ] == []
+    assert not re.search(r"\b(with)?in (a|one|\w+) (day|week|month)s?\b|\bhours\b", text)
+
+
 def test_help_says_where_the_other_hub_has_the_files():
     """ModelScope is named with the form of its addresses, and never followed."""
     page = text_of(ROOT / "web" / "docs" / "KinetographModelDownload.md")

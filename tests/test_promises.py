@@ -14,8 +14,8 @@ SHOWN = {
     *(22, 23, 24, 26, 27, 28, 29),
     *range(31, 36),
     *range(38, 51),
-    *(54, 55, 58, 60, 61, 69),
-    *(71, 72, 74, 75, 78, 79),
+    *(54, 55, 57, 58, 60, 61, 69),
+    *(70, 71, 72, 73, 74, 75, 78, 79),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"
 LATENT, SAVER = "KinetographVideoLatent", "KinetographVideoCombine"
@@ -70,6 +70,16 @@ NUMBERS = {
         },
     ),
     59: ("easyanimate_text_to_pictures", {SAVER: {"frame_rate": 12, "format": "image/gif"}}),
+    73: (
+        "animatediff_sdxl",
+        {
+            # 1024x1024 and 16 frames are the module's own
+            LATENT: {**NATIVE, "num_frames": 0},
+            SAMPLER: {"seed": 0, "steps": 100, "guidance": "constant", "guidance.cfg": 8.5},
+            "CLIPTextEncode": {"text": ""},
+            SAVER: {"frame_rate": 16, **MP4},
+        },
+    ),
 }
 NUMBERS[3][1][SAMPLER] = {
     "steps": 50,

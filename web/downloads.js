@@ -82,6 +82,19 @@ class Job {
   }
 }
 
+/** The page draws a node that the graph passes over faintly, its widgets too; this button works and looks like it. */
+function drawPlainly(node, button) {
+  const { onDrawForeground } = node;
+  node.onDrawForeground = function (context, { low_quality }) {
+    onDrawForeground?.apply(this, arguments);
+    if (this.flags.collapsed) return;
+    context.save();
+    context.globalAlpha = 1;
+    button.drawWidget?.(context, { width: this.size[0], showText: !low_quality });
+    context.restore();
+  };
+}
+
 app.registerExtension({
   name: "kinetograph.downloads",
   nodeCreated(node) {
@@ -100,6 +113,7 @@ app.registerExtension({
     const button = node.addWidget("button", "download", null, press, { serialize: false });
     // nothing of it is saved: values of widgets are saved by their place
     button.serialize = false;
+    drawPlainly(node, button);
     const show = (words) => {
       button.label = words;
       node.setDirtyCanvas(true, true);

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from .errors import ConnectionBreak, DownloadError
 
-BLOCK_BYTES = 2**16
+# for requests, which drops what came of a block when a connection breaks
+BLOCK_BYTES = 2**14
 
 
 class Answer:

@@ -39,8 +39,14 @@ class Bar:
 
 
 def fetch_release(name: str, with_needs: bool) -> str:
-    """Bring a release by its name; the report on every file. The plan is on the node before the first byte."""
-    return download([name], DOWNLOADS, paths_of, Hub.of_environment(), _tell, Bar().move, with_needs)
+    """Bring a release by its name; the report on every file.
+
+    The plan is on the node before the first byte, and the report at the end.
+    """
+    hub = Hub.of_environment()
+    report = download([name], DOWNLOADS, paths_of, hub, _tell, Bar().move, with_needs)
+    _tell(report)
+    return report
 
 
 def _tell(text: str) -> None:
@@ -58,14 +64,18 @@ def problem_of(name: str) -> str | None:
 
 
 def identities(name: str, with_needs: bool) -> list[FileIdentity] | list[int]:
-    """What the files of a release are now; a new number each time while something is not there."""
+    """What the files of a release are now; a new number each time while something is not there.
+
+    A name that comes over a link is not known yet: that is a new number, too.
+    """
     found: list[FileIdentity] = []
-    for release in with_all_needs([name], with_needs, DOWNLOADS):
+    known = [name] if name in DOWNLOADS else []
+    for release in with_all_needs(known, with_needs, DOWNLOADS):
         files = [file for place in places_of(release, paths_of(release.folder)) for file in _inside(place)]
         if not files:
             return [time.monotonic_ns()]
         found += map(file_identity, files)
-    return found
+    return found or [time.monotonic_ns()]
 
 
 def _inside(place: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """One ComfyUI with the pocket models, one Chromium, and pages of it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kinetograph.tests import packs
 from kinetograph.tests.browser.tab import Tab
 from kinetograph.tests.host import stand_ins
 from kinetograph.tests.host.conftest import host, orderly_end  # noqa: F401  as the tests of the host have them
+from kinetograph.tests.hub import Hub
 from kinetograph.tools import chromium, prompts
 from kinetograph.tools.server import Server
 
@@ -26,23 +28,33 @@ ARGUMENTS = [
     "--autoplay-policy=no-user-gesture-required",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
+MOTION_LORAS, SVD_XT = "guoyww/animatediff", "stabilityai/stable-video-diffusion-img2vid-xt"
+PUBLISHED = {
+    MOTION_LORAS: ("v2_lora_TiltUp.ckpt", "v2_lora_TiltDown.ckpt", "v2_lora_ZoomOut.ckpt"),
+    SVD_XT: ("svd_xt.safetensors",),
+}
 WINDOW = {"width": 1600, "height": 1000}
-# the page neither greets a newcomer nor asks anything
-SETTINGS = {"Comfy.TutorialCompleted": True}
+# the page greets no newcomer, and has no panel open that an earlier page opened
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.RightSidePanel.IsOpen": False}
 
 
 @pytest.fixture(scope="session")
-def server(host, tmp_path_factory):  # noqa: F811
+def hub():
+    """Where published files come from: something under every name that the tests ask for."""
+    files = {source: {name: os.urandom(400_000) for name in names} for source, names in PUBLISHED.items()}
+    with Hub(files) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def server(host, hub, tmp_path_factory):  # noqa: F811
     """ComfyUI with the pocket models, and with stand-ins for every file that a template names."""
     base = tmp_path_factory.mktemp("page")
-    settings = base / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps(SETTINGS))
-    arguments = packs.link(base)
     stand_ins.write_samples(base / "input")
     stand_ins.write(base / "models")
     name_checkpoints(base / "models" / "checkpoints")
-    with Server(Path(sys.executable), host, base, arguments=arguments) as server:
+    variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address}
+    with Server(Path(sys.executable), host, base, arguments=packs.link(base), variables=variables) as server:
         yield server
 
 
@@ -71,7 +83,8 @@ def new_tab(browser, server):
     """A function that opens the page with nothing in its memory: ids of nodes collide over tabs."""
 
     def open_page():
-        context = browser.new_context(viewport=WINDOW, accept_downloads=True)
+        server.client.post("/settings", json.dumps(SETTINGS).encode())
+        context = browser.new_context(viewport=WINDOW)
         return Tab(context.new_page(), server.client.address)
 
     return open_page

@@ -29,7 +29,7 @@ window.kinetograph = {
   async load(graph, name) {
     await app.loadGraphData(graph, true, true, name);
     // the page looks for what is missing and draws once more
-    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    await this.twoFrames();
   },
 
   /** What would make a node red, in words: nothing when a graph is well. */
@@ -40,6 +40,14 @@ window.kinetograph = {
       if (node.has_errors) found.push("the page marks it");
       return found.map((words) => `${node.id} ${node.type}: ${words}`);
     });
+  },
+
+  /** [node, widget] of every control of App mode that is not in the graph. */
+  lostControls() {
+    const { inputs = [], outputs = [] } = app.graph.extra.linearData ?? {};
+    const widgets = (id) => app.graph.getNodeById(id)?.widgets ?? [];
+    const lost = inputs.filter(([id, name]) => !widgets(id).some((widget) => widget.name === name));
+    return [...lost, ...outputs.filter((id) => !app.graph.getNodeById(id))];
   },
 
   absent({ name, value, options }) {
@@ -53,11 +61,42 @@ window.kinetograph = {
     return found[0];
   },
 
-  /** Where the title of a node is on the screen, with the node in the middle. */
-  titleOf(kind) {
+  /** One more node, which the graph passes over, with values of its widgets. */
+  addBypassed(kind, values) {
+    const node = LiteGraph.createNode(kind);
+    node.pos = [0, -600];
+    node.mode = 4;
+    app.graph.add(node);
+    for (const [name, value] of Object.entries(values)) this.set(kind, name, value);
+  },
+
+  /** Where the button of a node is on the screen, with the node in the middle. */
+  async buttonOf(kind) {
     const node = this.node(kind);
+    const button = node.widgets.find(({ type }) => type === "button");
+    await this.center(node);
+    return this.onScreen(node.pos[0] + node.size[0] / 2, node.pos[1] + button.last_y + 10);
+  },
+
+  /** Where the title of a node is on the screen, with the node in the middle. */
+  async titleOf(kind) {
+    const node = this.node(kind);
+    await this.center(node);
+    return this.onScreen(node.pos[0] + 60, node.pos[1] - 12);
+  },
+
+  async center(node) {
     app.canvas.centerOnNode(node);
-    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + 60, node.pos[1] - 12]);
+    app.canvas.draw(true, true);
+    await this.twoFrames();
+  },
+
+  twoFrames() {
+    return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  },
+
+  onScreen(...place) {
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas(place);
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [left + x, top + y];
   },
@@ -79,14 +118,18 @@ window.kinetograph = {
     );
   },
 
-  videos() {
-    return [...document.querySelectorAll("video")].map((video) => ({
-      width: video.videoWidth,
-      height: video.videoHeight,
-      duration: video.duration,
-      ready: video.readyState,
-      played: video.currentTime,
-      error: video.error?.message ?? null,
-    }));
+  largestVideo() {
+    const area = (video) => video.clientWidth * video.clientHeight;
+    return [...document.querySelectorAll("video")].sort((one, other) => area(other) - area(one))[0];
+  },
+
+  /** Play it until it moves, and say what the browser says of it. */
+  async play() {
+    const video = this.largestVideo();
+    const moves = new Promise((done) => video.addEventListener("timeupdate", () => video.currentTime > 0 && done()));
+    await video.play();
+    await moves;
+    const { videoWidth: width, videoHeight: height, duration, readyState: ready } = video;
+    return { width, height, duration, ready, error: video.error?.message ?? null };
   },
 };

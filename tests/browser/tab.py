@@ -4,8 +4,7 @@ import os
 import re
 from pathlib import Path
 
-HERE = Path(__file__).parent
-SCRIPT = HERE / "page.js"
+SCRIPT = Path(__file__).with_name("page.js")
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 SCREENSHOTS = "KINETOGRAPH_SCREENSHOTS"
 RUN_SECONDS = 90
@@ -39,10 +38,25 @@ class Tab:
         """{node id: class and inputs}, what Run would post."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
-    def events(self, kind=None):
+    def events(self, kind):
         """Details of every event of a kind that the page got."""
         seen = self.page.evaluate("() => kinetograph.events")
         return [detail for name, detail in seen if name == kind]
+
+    def select(self, kind):
+        """Click the title of a node, once more where the page was still busy with another thing."""
+        for _ in range(5):
+            self.page.mouse.click(*self.ask("titleOf", kind))
+            self.page.wait_for_timeout(500)
+            if self.find("info-button").is_visible():
+                return
+        raise AssertionError(f"{kind} could not be selected")
+
+    def fit(self):
+        """Show the whole graph, as the page's own command does: what is outside of the window shows no video."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        # it glides there
+        self.page.wait_for_timeout(500)
 
     def run(self, button="queue-button"):
         """Press Run and wait for the end; fails with the server's words unless that is a success."""
@@ -59,11 +73,9 @@ class Tab:
         return [kind for kind, _ in self.page.evaluate("() => kinetograph.events") if kind in ENDS]
 
     def playing_video(self):
-        """Play the one video of the page; what the browser says of it once it moves."""
-        self.page.locator("video").evaluate("(video) => video.play()")
-        self.page.wait_for_function("() => kinetograph.videos().some(({ played }) => played > 0)")
-        (video,) = self.ask("videos")
-        return video
+        """Play the largest video of the page; what the browser says of it once it moves."""
+        self.page.wait_for_function("() => kinetograph.largestVideo()?.readyState >= 2")
+        return self.ask("play")
 
     def drop(self, name, content, kind):
         """Drop a file on the canvas; `kind` is its media type."""
@@ -79,9 +91,11 @@ class Tab:
             place = {"dataTransfer": transfer, "clientX": 800, "clientY": 500}
             self.page.dispatch_event("#graph-canvas", event, place)
 
-    def screenshot(self, name):
-        """Keep a picture for people, where the variable names a folder."""
+    def screenshot(self, name, fit=False):
+        """Keep a picture for people, where the variable names a folder; `fit` shows the whole graph in it."""
         if folder := os.environ.get(SCREENSHOTS):
+            if fit:
+                self.fit()
             path = Path(folder) / (re.sub(r"[^\w.-]+", "-", name) + ".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             # a busy machine draws slowly

@@ -1,16 +1,15 @@
 """What the page makes of our words: errors, missing models, help."""
 
-import http.server
-import threading
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from kinetograph.tests.browser.conftest import PUBLISHED, SVD_XT
+
 LATENT, SAMPLER = "KinetographVideoLatent", "KinetographVideoSampler"
 
 
-def test_a_wrong_value_shows_our_words_at_its_widget(tab, server):
+def test_a_wrong_value_shows_our_words_at_its_widget(tab):
     tab.open("try_cogvideox")
     tab.ask("set", LATENT, "num_frames", 10)
     tab.find("queue-button").click()
@@ -26,7 +25,7 @@ def test_a_wrong_value_shows_our_words_at_its_widget(tab, server):
 
 def test_help_is_our_page(tab):
     tab.open("try_cogvideox")
-    tab.page.mouse.click(*tab.ask("titleOf", SAMPLER))
+    tab.select(SAMPLER)
     tab.find("info-button").click()
     tab.page.get_by_role("heading", name="Inputs").wait_for()
     assert tab.page.get_by_text(
@@ -36,33 +35,24 @@ def test_help_is_our_page(tab):
 
 
 @pytest.fixture
-def store(tmp_path):
-    """A folder and the address at which this machine gives it away, as the page allows one."""
-
-    class Files(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *words):
-            pass
-
-    with http.server.ThreadingHTTPServer(("localhost", 0), partial(Files, directory=tmp_path)) as files:
-        threading.Thread(target=files.serve_forever, daemon=True).start()
-        yield tmp_path, f"http://localhost:{files.server_port}"
-        files.shutdown()
+def absent(server):
+    """A published file that a template names and that this machine does not have."""
+    place = server.base / "models" / "checkpoints" / PUBLISHED[SVD_XT][0]
+    moved = place.rename(place.with_suffix(".away"))
+    yield place.name
+    moved.rename(place)
 
 
-def test_missing_models_offers_our_download(tab, store):
-    """A template with its model at an address of this machine, which is one of those that the page allows."""
-    folder, address = store
-    name = "svd_of_a_test.safetensors"
-    (folder / name).write_bytes(b"weights")
+def test_missing_models_offers_our_download(absent, tab, hub):
+    """The template as it is, but for the hub: it is on this machine, at an address that the page takes."""
     graph = tab.ask("template", "svd_xt_image_to_video")
-    (loader,) = [node for node in graph["nodes"] if node["type"] == "KinetographSVDLoader"]
-    loader["widgets_values"][0] = name
-    loader["properties"]["models"] = [{"name": name, "url": f"{address}/{name}", "directory": "checkpoints"}]
+    (model,) = [model for node in graph["nodes"] for model in node["properties"].get("models", ())]
+    model["url"] = model["url"].replace("https://huggingface.co", hub.address)
     tab.ask("load", graph, "svd_xt_image_to_video")
     tab.find("error-overlay-see-errors").click()
     offer = tab.find("error-group-missing-model")
-    assert name in offer.inner_text() and "Unknown" not in offer.inner_text()
+    assert absent in offer.inner_text() and "Unknown" not in offer.inner_text()
     with tab.page.expect_download() as started:
         tab.find("missing-model-download").click()
-    assert started.value.suggested_filename == name
-    assert Path(started.value.path()).read_bytes() == b"weights"
+    assert started.value.suggested_filename == absent == model["name"]
+    assert Path(started.value.path()).read_bytes() == hub.repositories[SVD_XT][absent]

@@ -5,19 +5,26 @@ import pytest
 from kinetograph.tests.browser.conftest import PROMPTS
 from kinetograph.tests.host.test_workflows import MAKES
 
-TRIED = [path.stem for path in PROMPTS if path.stem in ("try_cogvideox", "try_svd", "try_animatediff")]
+TRIED = [path.stem for path in PROMPTS if path.stem.startswith("try_")]
+FAMILIES = ("animatediff", "cogvideox", "cogvideox_fun", "easyanimate", "exvideo", "svd")
 SAMPLER = "KinetographVideoSampler"
 WRITERS = ("KinetographVideoCombine", "KinetographVAEDecodeToVideo")
-STEPS = 4
+# each shows a preview
+STEPS = 3
 
 
-@pytest.mark.parametrize("name", TRIED)
-def test_template_runs_to_a_video_that_plays(tab, name):
+def test_every_family_has_one_to_try_now():
+    assert {f"try_{family}" for family in FAMILIES} <= set(TRIED)
+
+
+@pytest.mark.parametrize("name", [f"try_{family}" for family in FAMILIES])
+def test_it_runs_to_a_video_that_plays(tab, name):
     tab.open(name)
     tab.ask("set", SAMPLER, "steps", STEPS)
     (rate,) = [
         node["inputs"]["frame_rate"] for node in tab.prompt().values() if node["class_type"] in WRITERS
     ]
+    tab.fit()
     tab.run()
     assert len(tab.events("b_preview")) >= STEPS and min(tab.events("b_preview")) > 0
     video = tab.playing_video()

@@ -27,8 +27,9 @@ def test_there_is_a_prompt_for_every_template():
 @pytest.mark.parametrize("path", PROMPTS, ids=lambda path: path.stem)
 def test_template_opens_and_becomes_its_api_prompt(one_tab, schemas, path):
     template = one_tab.open(path.stem)
-    one_tab.screenshot(f"template-{path.stem}")
+    one_tab.screenshot(f"template-{path.stem}", fit=True)
     assert one_tab.ask("complaints") == []
+    assert one_tab.ask("lostControls") == []
     assert not one_tab.find("error-overlay").is_visible()
     assert sorted(map(int, one_tab.ask("drawn"))) == sorted(node["id"] for node in template["nodes"])
     made = one_tab.prompt()

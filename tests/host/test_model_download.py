@@ -15,6 +15,8 @@ LORA, SOURCE = "ExVideo-CogVideoX LoRA", "ECNU-CILab/ExVideo-CogVideoX-LoRA-129f
 FILE = "ExVideo-CogVideoX-LoRA-129f-v1.safetensors"
 PAN, ORIGINALS = "MotionLoRA PanLeft", "guoyww/animatediff"
 VAE, COG = "CogVideoX 5B VAE", "zai-org/CogVideoX-5b"
+# seconds; Cancel ends in less than one on a quiet machine
+STALL = 15.0
 FILES = {
     SOURCE: {FILE: os.urandom(400_000), "README.md": b"# words"},
     ORIGINALS: {"v2_lora_PanLeft.ckpt": os.urandom(3_000_000)},
@@ -115,7 +117,8 @@ def test_the_plan_is_on_the_node_before_the_first_byte(served, hub, faults):
     before = hub.sent
     result = served.client.run(ask(PAN), listen)
     assert result.status == "success", result.message
-    ((then, plan), *_) = sent
+    (then, plan), (_, report) = sent[0], (0, result.previews[-1].decode(errors="replace"))
+    assert result.outputs["download"]["text"][0] in report
     assert then < before + 1_000_000
     for word in (
         "download",
@@ -139,7 +142,8 @@ def test_a_folder_is_one_entry_of_the_loader(served):
 
 
 def test_a_second_run_is_quick_and_a_removed_file_comes_again(served, hub):
-    for _ in range(2):
+    # one that may fetch it, one that finds it there, one that the host answers by itself
+    for _ in range(3):
         result = served.client.run(ask(LORA))
         assert result.status == "success", result.message
     assert "download" in result.cached
@@ -152,11 +156,11 @@ def test_a_second_run_is_quick_and_a_removed_file_comes_again(served, hub):
     assert place.exists()
 
 
-def test_cancel_ends_within_a_second_and_keeps_the_part(served, faults):
+def test_cancel_waits_for_no_stalled_connection_and_keeps_the_part(served, faults):
     place = served.base / "models" / "animatediff_motion_lora" / "v2_lora_PanLeft.ckpt"
     place.unlink(missing_ok=True)
     # the connection stands and brings nothing more
-    faults[place.name].stalls_at, faults[place.name].stalls = 1_000_000, 5.0
+    faults[place.name].stalls_at, faults[place.name].stalls = 1_000_000, STALL
     pressed = []
 
     def cancel(kind, data):
@@ -165,7 +169,7 @@ def test_cancel_ends_within_a_second_and_keeps_the_part(served, faults):
             served.client.interrupt()
 
     result = served.client.run(ask(PAN), cancel)
-    assert result.status == "interrupted" and time.monotonic() - pressed[0] < 1.0
+    assert result.status == "interrupted" and time.monotonic() - pressed[0] < STALL / 2
     (part,) = parts(served)
     assert FILES[ORIGINALS][place.name].startswith(part) and not place.exists()
     faults.clear()

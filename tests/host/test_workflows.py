@@ -57,7 +57,7 @@ MAKES = {
     "easyanimate_portrait_lora": [(6, 64, 64)],
     "easyanimate_text_to_pictures": [(6, 64, 64), *[(1, 64, 64)] * 6],
     "easyanimate_text_to_video": [(6, 64, 64)],
-    "exvideo_image_to_128_frames": [(32, 128, 128)],
+    "exvideo_image_to_128_frames": [(16, 128, 128)],
     "exvideo_second_pass": [(16, 256, 256)],
     "exvideo_text_to_129_frames": [(33, 64, 64)],
     "pixart_text_to_picture": [(1, 64, 64)],
@@ -76,7 +76,7 @@ SEAMS = {  # how the seam report of a task starts
     "animatelcm_svd_image_to_video": "3 chunks of 4 frames, 2 blended: ",
     "try_exvideo": "3 chunks of up to 14 frames, 4 blended: ",
     "try_svd": "Decoded in one piece: ",
-    "exvideo_image_to_128_frames": "3 chunks of up to 14 frames, 4 blended: ",
+    "exvideo_image_to_128_frames": "2 chunks of up to 14 frames, 4 blended: ",
     "exvideo_second_pass": "3 chunks of up to 8 frames, 2 blended: ",
     "svd_xt_image_to_video": "Decoded in one piece: ",
     "cogvideox_fun_long_video": "Segment 1: ",
@@ -95,6 +95,8 @@ SMALLER = {
     "easyanimate_portrait_lora": TINY_CLIP,
     "cogvideox_fun_video_to_video": {"width": 64, "height": 64, "num_frames": 17},
     "cogvideox_long_clip": {"num_frames": 65},
+    # the same graph as try_exvideo's, which has all 32
+    "exvideo_image_to_128_frames": {"num_frames": 16},
     "pixart_text_to_picture": {**TINY_CLIP, "num_frames": 0},
     "cogvideox_fun_reward_lora": {"width": 64, "height": 64, "num_frames": 9},
 }

@@ -51,8 +51,11 @@ def main(arguments):
 def write_hashes(choice):
     """{version: {"shipped/NAME" or "saved/NAME": hash}}"""
     supplies = choice.supplies or choice.pack
+    # those of published files want a download first
     prompts = {
-        f"shipped/{name}": prompt for name, prompt in read_folder(supplies / "workflows" / "api").items()
+        f"shipped/{name}": prompt
+        for name, prompt in read_folder(supplies / "workflows" / "api").items()
+        if name.startswith("try_")
     }
     prompts |= {f"saved/{name}": prompt for name, prompt in read_folder(HERE / "api").items()}
     if choice.only:

@@ -6,12 +6,14 @@
 from kinetograph.tests.campaigns.valid_prompts import AUTOGROW, DYNAMIC, WIDGETS, fields_of
 
 OURS = "Kinetograph"
+SWITCHED_OFF = (2, 4)  # modes of a node
 SEEDS = ("seed", "noise_seed")  # the page puts a widget of its own behind them, outside a DynamicCombo
 UPLOADS = ("image_upload", "video_upload", "audio_upload")  # and a button behind a list that takes files
 
 
 def to_prompt(graph, schemas):
-    """A saved graph as the API prompt that the page posts; notes and other things without a schema are left out."""
+    """A saved graph as the API prompt that the page posts; notes and other things without a schema are left out, and so
+    is what is muted or bypassed."""
     links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
     return {
         str(node["id"]): {
@@ -20,7 +22,7 @@ def to_prompt(graph, schemas):
             "_meta": {"title": node.get("title") or node["type"]},
         }
         for node in graph["nodes"]
-        if node["type"] in schemas
+        if node["type"] in schemas and node.get("mode", 0) not in SWITCHED_OFF
     }
 
 
