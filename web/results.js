@@ -8,7 +8,7 @@
 import { ANIM_PREVIEW_WIDGET, app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
-const WRITERS = ["KinetographVideoCombine", "KinetographVAEDecodeToVideo"];
+const WRITERS = ["KinetographVideoCombine", "KinetographVAEDecodeToVideo", "KinetographVideoContinue"];
 const SHOWN = ["video-preview", "$$canvas-image-preview", ANIM_PREVIEW_WIDGET];
 const SAID = "kinetograph-said";
 const PICTURE_HEIGHT = 220;
@@ -23,6 +23,9 @@ function removeWidgets(node, names) {
 /** Forget what was shown; the page then loads the new result as its kind asks for. */
 function clear(node) {
   removeWidgets(node, SHOWN);
+  // a node that samples and writes has previews, which the page would load in the place of its video
+  const { graph, id } = node;
+  delete app.nodePreviewImages?.[graph?.isRootGraph === false ? `${graph.id}:${id}` : id];
   node.imgs = node.images = node.videoContainer = node.previewMediaType = undefined;
 }
 

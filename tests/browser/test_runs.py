@@ -31,3 +31,16 @@ def test_it_runs_to_a_video_that_plays(tab, name):
     ((frames, width, height),) = MAKES[name]
     assert (video["width"], video["height"], video["error"]) == (width, height, None)
     assert video["ready"] >= 2 and abs(video["duration"] - frames / rate) < 0.5 / rate
+
+
+def test_a_node_that_samples_and_writes_shows_its_video_in_the_end(tab):
+    """Video Continue has previews, which the page would load in the video's place."""
+    tab.open("cogvideox_fun_loop")
+    for name in ("sampling.steps", "plan.segments"):
+        tab.ask("set", "KinetographVideoContinue", name, 2)
+    tab.fit()
+    tab.run()
+    assert tab.events("b_preview")
+    video = tab.playing_video()
+    ((_, width, height),) = MAKES["cogvideox_fun_loop"]
+    assert (video["width"], video["height"], video["error"]) == (width, height, None)
