@@ -43,7 +43,8 @@ def source_of(name: str) -> str:
         place = PurePosixPath(release.place)
         inner = place.parent if release.is_folder else place
         if release.folder and name in (str(inner), f"{release.folder}/{inner}"):
-            return f'Model Download fetches it: choose the release "{release.name}" there.'
+            act = "fetches it" if release.is_at_hub else "says how to fetch it"
+            return f'Model Download {act}: choose the release "{release.name}" there.'
     return "Model Download fetches published models; the templates that begin with try need none."
 
 
