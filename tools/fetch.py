@@ -10,14 +10,13 @@ from pathlib import Path
 from kinetograph.modules.download.errors import DownloadError, amount
 from kinetograph.modules.download.fetch import download
 from kinetograph.modules.download.hub import Hub
-from kinetograph.modules.families import RELEASES
+from kinetograph.modules.families import DOWNLOADS
 
 WIDTH = 30
 # between two looks of the bar
 SECONDS = 0.2
 # names that ComfyUI had for folders before, in which files may still lie
 FORMER = {"text_encoders": "clip", "diffusion_models": "unet"}
-DOWNLOADS = {release.name: release for release in RELEASES if release.folder}
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -16,3 +16,5 @@ FAMILIES: tuple[Family, ...] = (COGVIDEOX, SVD, ANIMATEDIFF, PIXART, EASYANIMATE
 ADD_ONS: tuple[AddOn, ...] = (EXVIDEO, MODULES, SPARSE, GRID_MODULES)
 # every published file on record
 RELEASES: tuple[Release, ...] = (*(row for family in FAMILIES for row in family.releases), *BESIDE)
+# those that may be asked for by their names
+DOWNLOADS: dict[str, Release] = {row.name: row for row in RELEASES if row.folder}

@@ -8,14 +8,11 @@ from ...modules.download.errors import DownloadError
 from ...modules.download.fetch import download
 from ...modules.download.hub import Hub
 from ...modules.download.plan import places_of, with_all_needs
-from ...modules.families import RELEASES
-from ...modules.families.family import Release
+from ...modules.families import DOWNLOADS
 from ...modules.weights.files import FileIdentity, file_identity
 from ..host import progress
 from ..host.folders import paths_of
 
-# what may be asked for, by its name
-DOWNLOADS: dict[str, Release] = {release.name: release for release in RELEASES if release.folder}
 # between two moves of the bar, which are messages to the page
 BAR_SECONDS = 0.2
 

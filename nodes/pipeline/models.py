@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ...modules.catalogue import CATALOGUE, LORA
-from ...modules.families import FAMILIES, RELEASES
+from ...modules.families import DOWNLOADS, FAMILIES
 from ...modules.families.family import Family, Kind, Part
 from ...modules.lora_origin import FOLDER
 from ...modules.weights.checkpoint import Checkpoint, OpenCheckpoints, part_identity
@@ -39,10 +39,10 @@ OWN = tuple(dict.fromkeys((*(part.folders[-1] for part in PARTS), *LORAS[1:], *P
 
 def source_of(name: str) -> str:
     """Where a published model of that name comes from, a sentence; which template to try first for any other."""
-    for release in RELEASES:
+    for release in DOWNLOADS.values():
         place = PurePosixPath(release.place)
         inner = place.parent if release.is_folder else place
-        if release.folder and name in (str(inner), f"{release.folder}/{inner}"):
+        if name in (str(inner), f"{release.folder}/{inner}"):
             act = "fetches it" if release.is_at_hub else "says how to fetch it"
             return f'Model Download {act}: choose the release "{release.name}" there.'
     return "Model Download fetches published models; the templates that begin with try need none."
