@@ -11,8 +11,8 @@ from torch import Tensor
 
 def generator(purpose: str, *numbers: int) -> torch.Generator:
     """A CPU generator of its own for a purpose, such as "noise", and numbers such as sample, step and seed."""
-    digest = hashlib.blake2b(repr((purpose, *numbers)).encode()).digest()
-    seed = int.from_bytes(digest[:8], "little") & (2**63 - 1)
+    digest = hashlib.blake2b(repr((purpose, *numbers)).encode(), digest_size=8).digest()
+    seed = int.from_bytes(digest, "little") & (2**63 - 1)
     return torch.Generator().manual_seed(seed)
 
 
