@@ -85,6 +85,11 @@ class Noisy:
         """Latent frames."""
         return self.x0.shape[self.time_axis]
 
+    @property
+    def channel_axis(self) -> int:
+        """The other one."""
+        return 3 - self.time_axis
+
 
 def sample_latent(example: Example, seed: int) -> Tensor:
     """The latent of an example: a draw from the posterior, or its mean where there is none."""
