@@ -54,6 +54,8 @@ class Example:
     control: Tensor | None = None
     # of the family's own names: fps, motion_bucket_id, noise_aug_strength, width, height
     numbers: Mapping[str, float] = field(default_factory=dict)
+    # how often it was seen before: each visit draws anew
+    visit: int = 0
 
     @property
     def shapes(self) -> tuple[Any, ...]:
@@ -82,9 +84,9 @@ class Noisy:
         return self.x0.shape[self.time_axis]
 
 
-def sample_latent(example: Example, step: int, seed: int) -> Tensor:
+def sample_latent(example: Example, seed: int) -> Tensor:
     """The latent of an example: a draw from the posterior, or its mean where there is none."""
     if example.log_variance is None:
         return example.mean.float()
-    noise = normal(tuple(example.mean.shape), "posterior", example.index, step, seed)
+    noise = normal(tuple(example.mean.shape), "posterior", example.index, example.visit, seed)
     return example.mean.float() + noise * (0.5 * example.log_variance.float()).exp()

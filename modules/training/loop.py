@@ -1,0 +1,201 @@
+"""The one loop: clips in, gradients, an update, the next."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import batch, optimizers, schedules
+from .average import Average
+from .draws import order
+from .loss import losses
+from .processes import Alone, Processes, share_of
+from .recipe import Recipe
+from .state import State
+from .subject import Example, Subject
+
+MODEL, OPTIMIZER, AVERAGE = "model.", "optimizer.", "ema."
+
+
+class Examples(Protocol):
+    """The encoded clips of a training."""
+
+    # text features (l, d) of no caption; None where there are none
+    empty: Tensor | None
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One update."""
+
+    step: int
+    loss: float
+    # of the gradients, before they were cut
+    norm: float
+    lr: float
+    seconds: float
+
+
+class Training:
+    """A subject, what is trained of it, and how far that has come."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        trained: Mapping[str, nn.Parameter],
+        examples: Examples,
+        recipe: Recipe,
+        processes: Processes | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not len(examples):
+            raise ValueError("There is nothing to train on: the data set holds no clip.")
+        self.subject, self.trained, self.examples, self.recipe = subject, dict(trained), examples, recipe
+        self.processes, self.dtype = processes or Alone(), dtype
+        self.optimizer = optimizers.build(self.trained, recipe.steps)
+        self.average = Average(self.trained, recipe.steps.ema) if recipe.steps.ema else None
+        # fp16 gradients would be lost below its smallest number
+        self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=dtype == torch.float16)
+        self.done = 0
+        share_of(self._clips_of(1), self.processes)
+
+    def step(self) -> Progress:
+        """The next update. ArithmeticError when the loss is no number: nothing is changed then."""
+        start, number, steps = time.perf_counter(), self.done + 1, self.recipe.steps
+        loss = self.processes.mean(self._gradients(share_of(self._clips_of(number), self.processes))).item()
+        self.processes.share_gradients(self.trained.values())
+        self._check(loss, number)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._cut(number)
+        lr = steps.lr * schedules.rate(number, steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("share", 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.follow()
+        self.done = number
+        return Progress(number, loss, norm, lr, time.perf_counter() - start)
+
+    def result(self) -> dict[str, Tensor]:
+        """What was trained: the running mean of the weights where there is one."""
+        return (
+            dict(self.average.weights) if self.average else {k: p.detach() for k, p in self.trained.items()}
+        )
+
+    def state(self) -> State:
+        """All that going on needs."""
+        tensors: dict[str, Tensor] = {MODEL + name: p.detach() for name, p in self.trained.items()}
+        tensors |= _below(OPTIMIZER, optimizers.state_tensors(self.optimizer, self.trained))
+        if self.average:
+            tensors |= _below(AVERAGE, self.average.state())
+        return State(self.done, tensors, {"scale": self.scaler.state_dict()})
+
+    @torch.no_grad()
+    def go_on(self, state: State) -> None:
+        """Take over a state; ValueError where it is that of another training."""
+        stored = _of(MODEL, state.tensors)
+        if {k: v.shape for k, v in stored.items()} != {k: p.shape for k, p in self.trained.items()}:
+            raise ValueError(
+                f"The state of step {state.step} is that of another training: it holds {len(stored)} tensors, this one "
+                f"trains {len(self.trained)}. Give this one a name of its own, or delete the folder."
+            )
+        for name, parameter in self.trained.items():
+            parameter.copy_(stored[name])
+        optimizers.load_state_tensors(self.optimizer, self.trained, _of(OPTIMIZER, state.tensors))
+        if self.average:
+            self.average.load(_of(AVERAGE, state.tensors))
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state.facts["scale"])
+        self.done = state.step
+
+    def _clips_of(self, number: int) -> list[int]:
+        """Places in the stream of samples that an update takes: epoch after epoch, each in its own order."""
+        size = self.recipe.steps.batch
+        return list(range((number - 1) * size, number * size))
+
+    def _example(self, place: int) -> Example:
+        epoch, rest = divmod(place, len(self.examples))
+        number = order(len(self.examples), epoch, self.recipe.steps.seed)[rest]
+        example = replace(self.examples[number], visit=epoch)
+        return batch.drop(example, self.examples.empty, self.recipe.data, self.recipe.steps.seed)
+
+    def _gradients(self, places: list[int]) -> Tensor:
+        """Backward of this process's clips; returns their mean loss."""
+        steps, total = self.recipe.steps, torch.zeros((), device=self.processes.device)
+        for examples in batch.alike(map(self._example, places), steps.at_once):
+            loss = self.losses_of(examples).sum() / len(places)
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def losses_of(self, examples: list[Example]) -> Tensor:
+        """The losses (b,) of clips of equal shapes."""
+        recipe, subject, device = self.recipe, self.subject, self.processes.device
+        noisy = batch.add_noise(subject, examples, recipe.levels, recipe.steps.seed, device)
+        arguments = batch.tell(subject, examples, device, self.dtype)
+        with self.autocast():
+            output = batch.answer(subject, noisy, arguments, self.dtype)
+        if recipe.loss.kind != "learned_range":
+            # what PixArt learned of its variance
+            output = output.narrow(
+                -3 if subject.frames_on_batch else 1, 0, subject_channels(noisy.x0, subject)
+            )
+        return losses(output, noisy, subject.noise, recipe.loss)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Products in the training's dtype."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.processes.device.type, self.dtype)
+
+    def _cut(self, number: int) -> float:
+        """Cut the gradients to the recipe's norm; returns what it was."""
+        parameters = [p for p in self.trained.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        most = schedules.clip_norm(number, norm.item(), self.recipe.steps)
+        if most:
+            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        return norm.item()
+
+    def _check(self, loss: float, number: int) -> None:
+        if loss != loss or abs(loss) == float("inf"):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise ArithmeticError(
+                f"The loss of step {number} is {loss}: nothing was learned from it. Lower lr, or choose precision "
+                "bf16 or fp32."
+            )
+
+
+def subject_channels(x0: Tensor, subject: Subject) -> int:
+    """Latent channels of clips."""
+    return x0.shape[-3] if subject.frames_on_batch else x0.shape[1]
+
+
+def run(training: Training, after: Callable[[Progress], None]) -> None:
+    """Every step that is left; `after` each may save, show and interrupt by raising."""
+    while training.done < training.recipe.steps.total:
+        after(training.step())
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def frozen(modules: Iterable[nn.Module]) -> None:
+    """Take every weight out of the training."""
+    for module in modules:
+        module.requires_grad_(False)
