@@ -71,7 +71,10 @@ def answer(subject: Subject, noisy: Noisy, arguments: Arguments, dtype: torch.dt
 
 def tell(subject: Subject, examples: Sequence[Example], device: Any, dtype: torch.dtype) -> Arguments:
     """What the network is told of clips of equal shapes: of each by itself, then side by side."""
-    clips = [subject.conditions(request_of(subject, example)) for example in examples]
+    clips = [dict(subject.conditions(request_of(subject, example))) for example in examples]
+    for clip, example in zip(clips, examples, strict=True):
+        if example.pooled is not None:
+            clip["pooled"] = example.pooled
     return {name: _beside([clip[name] for clip in clips], subject, device, dtype) for name in clips[0]}
 
 

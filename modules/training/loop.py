@@ -150,7 +150,8 @@ class Training:
             output = output.narrow(
                 -3 if subject.frames_on_batch else 1, 0, subject_channels(noisy.x0, subject)
             )
-        return losses(output, noisy, subject.noise, recipe.loss)
+        keys = [(example.index, example.visit, recipe.steps.seed) for example in examples]
+        return losses(output, noisy, subject.noise, recipe.loss, keys)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Products in the training's dtype."""

@@ -52,6 +52,8 @@ class Example:
     mask: Tensor | None = None
     # latents of a clip to follow, unscaled
     control: Tensor | None = None
+    # SDXL's text as one row (1, d)
+    pooled: Tensor | None = None
     # of the family's own names: fps, motion_bucket_id, noise_aug_strength, width, height
     numbers: Mapping[str, float] = field(default_factory=dict)
     # how often it was seen before: each visit draws anew
@@ -82,6 +84,11 @@ class Noisy:
     def timesteps(self) -> int:
         """Latent frames."""
         return self.x0.shape[self.time_axis]
+
+    @property
+    def channel_axis(self) -> int:
+        """The other one."""
+        return 3 - self.time_axis
 
 
 def sample_latent(example: Example, seed: int) -> Tensor:
