@@ -86,6 +86,11 @@ class Data:
     dropout: float = 0.1
     # part of SVD's pictures left out, latents and tokens each and both
     image_dropout: float = 0.0
+    # noise on the picture that a clip starts from, of ln sigma N(-3, 0.5) (SVD, arXiv 2311.15127; CogVideoX-I2V)
+    image_noise: bool = True
+    # what SVD is told of every clip instead of its own; 0: its own
+    told_fps: float = 0.0
+    told_bucket: float = 0.0
 
 
 @dataclass(frozen=True)

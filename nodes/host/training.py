@@ -158,3 +158,12 @@ def labels(model: Any, pooled: Tensor, width: int, height: int) -> Tensor | None
         return None
     told = {"width": width, "height": height, "target_width": width, "target_height": height}
     return model.model.encode_adm(pooled_output=pooled, device="cpu", **told)
+
+
+def text_features(clip: Any, text: str) -> dict[str, Tensor | None]:
+    """The features (l, d) of a caption as the host's CLIP Text Encode gives them, and those of all of it (1, d)."""
+    features, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+    return {
+        "context": features[0].float().cpu(),
+        "pooled": None if pooled is None else pooled[:1].float().cpu(),
+    }
