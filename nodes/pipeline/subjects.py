@@ -23,6 +23,8 @@ from ..host import training as host
 from ..host.description import describe
 
 NODE = "Train Video Model"
+# pixels a latent cell of Stable Diffusion
+STRIDE = 8
 
 
 def subject_of(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
@@ -151,7 +153,8 @@ def _of_pictures(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
         scale=said.latents.scale,
         frames_on_batch=True,
         conditions=partial(_picture_conditions, model),
-        predict=partial(_predict_pictures, network),
+        predict=partial(_predict_pictures, network, model),
+        takes_pooled=host.takes_labels(model),
         blocks=tuple(host.unet_blocks(network)),
     )
 
@@ -193,8 +196,15 @@ def _picture_conditions(model: Any, request: Request) -> Arguments:
     return {"context": request.context.repeat_interleave(frames, 0), "frames": frames}
 
 
-def _predict_pictures(network: nn.Module, x: Tensor, timestep: Tensor, arguments: Arguments) -> Tensor:
-    return network(x, timestep, arguments["context"], arguments["frames"], arguments.get("y"))
+def _predict_pictures(
+    network: nn.Module, model: Any, x: Tensor, timestep: Tensor, arguments: Arguments
+) -> Tensor:
+    """Epsilon of the frames of clips; SDXL is told their size beside the text."""
+    frames, y = arguments["frames"], None
+    if "pooled" in arguments:
+        height, width = (cells * STRIDE for cells in x.shape[-2:])
+        y = host.labels(model, arguments["pooled"].cpu(), width, height).to(x).repeat_interleave(frames, 0)
+    return network(x, timestep, arguments["context"], frames, y)
 
 
 def blocks_of(network: nn.Module) -> tuple[nn.Module, ...]:
