@@ -16,8 +16,8 @@ from ...modules.conditioning.inpaint import KnownClip, latent_mask, noise_known
 from ...modules.training import draws
 from ...modules.training.cache import Cache, CachedExamples, Place, digest_of, key_of
 from ...modules.training.data.cuts import Cut, PlannedCut, cut
-from ...modules.training.data.masks import draw_mask
-from ...modules.training.data.motion import bucket_of, own_quantiles
+from ...modules.training.data.masks import item_mask
+from ...modules.training.data.motion import motion_bucket, motion_score, own_thresholds
 from ...modules.training.recipe import Data
 from ..host import clip_vision as vision
 from ..host import progress
@@ -63,12 +63,14 @@ def encode(
         places.append((key, None if said.takes == "image" and encoders.clip is None else plan.caption))
         bar.advance()
     texts = _texts(encoders, {text for _, text in places if text is not None} | {""}, cache, mark)
-    numbers = _buckets(cache, [key for key, _ in places], data)
+    keys = [key for key, _ in places]
+    facts: dict[str, Any] = {"data": key_of(keys, sorted(texts))}
+    numbers = _buckets(cache, keys, data, facts)
     examples = [
         Place(key, None if text is None else texts[text], told)
         for (key, text), told in zip(places, numbers, strict=True)
     ]
-    return CachedExamples(cache, examples, texts.get(""))
+    return CachedExamples(cache, examples, texts.get(""), facts)
 
 
 def _check(said: VideoModel, encoders: Encoders) -> None:
@@ -130,7 +132,11 @@ def _clip(said: VideoModel, encoders: Encoders, clip: Cut, data: Data, key: tupl
         image, spread = _moments(encoders.vae, first.movedim(1, -1))
         if said.grid.frames_on_batch:
             tensors["image"], tensors["context"] = image, _token(encoders.clip_vision, clip.frames[:1])
-            numbers = {"fps": data.told_fps or clip.rate, "noise_aug_strength": sigma, SCORE: clip.motion}
+            numbers = {
+                "fps": data.told_fps or clip.rate,
+                "noise_aug_strength": sigma,
+                SCORE: motion_score(clip.frames),
+            }
         else:
             latent = _draw(image, spread, "picture", key)
             tensors["image"] = pad_frames(latent[None], mean.shape[1])[0]
@@ -157,7 +163,7 @@ def _known(
     vae: Any, frames: Tensor, mean: Tensor, said: VideoModel, key: tuple[int, int, int]
 ) -> dict[str, Tensor | None]:
     """What is known of a clip under a mask (CogVideoX-Fun); nothing of one that is all made anew, mostly."""
-    mask = draw_mask(tuple(frames.shape[:3]), *key).float()
+    mask = item_mask(*frames.shape[:3], *key).float()
     clip = KnownClip(frames, mask)
     if clip.is_unknown and draws.uniform("untold", *key) < UNTOLD:
         return {}
@@ -197,10 +203,11 @@ def _texts(encoders: Encoders, texts: Iterable[str], cache: Cache, mark: Mapping
     return keys
 
 
-def _buckets(cache: Cache, keys: Sequence[str], data: Data) -> list[dict[str, float]]:
+def _buckets(cache: Cache, keys: Sequence[str], data: Data, facts: dict[str, Any]) -> list[dict[str, float]]:
     """What SVD is told of each clip's motion: its rank among the data set's own, or the same for all."""
     scores = [cache.numbers(key).get(SCORE) for key in keys]
     if data.told_bucket or any(score is None for score in scores):
         return [{} if score is None else {"motion_bucket_id": data.told_bucket} for score in scores]
-    quantiles = own_quantiles([score for score in scores if score is not None])
-    return [{"motion_bucket_id": float(bucket_of(score or 0.0, quantiles))} for score in scores]
+    thresholds = own_thresholds([score for score in scores if score is not None])
+    facts["motion_quantiles"] = thresholds
+    return [{"motion_bucket_id": float(motion_bucket(score or 0.0, thresholds))} for score in scores]
