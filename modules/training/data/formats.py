@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Format
-from .items import BadItem, DataSet, Item, Kind, Problem, Report, check_left
+from .items import IMAGES, VIDEOS, BadItem, DataSet, Item, Kind, Problem, Report, check_left, kind_of
 
-VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
 
 
@@ -83,16 +81,6 @@ def _item(root: Path, index: int, line: Line) -> Item:
     text = line.text.strip() if isinstance(line.text, str) else ""
     name = path.relative_to(root.resolve()).as_posix()
     return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat)
-
-
-def kind_of(path: Path) -> Kind:
-    """What a file is by its name; BadItem for neither video nor picture."""
-    suffix = path.suffix.lower()
-    if suffix in VIDEOS:
-        return "video"
-    if suffix in IMAGES:
-        return "image"
-    raise BadItem(f"its name ends in {suffix or 'nothing'}, which is no video or picture that can be read")
 
 
 def _place(root: Path, places: tuple[str, ...], what: str) -> Path:
