@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def _item(root: Path, index: int, line: Line) -> Item:
     control = str(_place(root, (str(line.control),), "the control file")) if line.control else ""
     text = line.text.strip() if isinstance(line.text, str) else ""
     name = path.relative_to(root.resolve()).as_posix()
-    return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat)
+    return Item(index, name, KINDS[kind], text or None, str(path), control=control, repeat=line.repeat)
 
 
 def _place(root: Path, places: tuple[str, ...], what: str) -> Path:
@@ -157,20 +157,22 @@ def _captions(root: Path) -> Iterator[Line]:
             number, _, _ = path.name.partition("_")
             repeat = int(number) if number.isdecimal() else 1
             yield from (
-                replace(row, repeat=repeat) for row in map(_captioned(root), sorted(path.iterdir())) if row
+                _captioned(root, below, repeat) for below in sorted(path.iterdir()) if _is_shown(below)
             )
-        elif row := _captioned(root)(path):
-            yield row
+        elif _is_shown(path):
+            yield _captioned(root, path, 1)
 
 
-def _captioned(root: Path) -> Callable[[Path], Row | None]:
-    def row(path: Path) -> Row | None:
-        if path.suffix.lower() not in VIDEOS | IMAGES or path.name.startswith("."):
-            return None
-        caption = path.with_suffix(".txt")
-        return Row((path.relative_to(root).as_posix(),), _text(caption) if caption.is_file() else None)
+def _is_shown(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS | IMAGES and not path.name.startswith(".")
 
-    return row
+
+def _captioned(root: Path, path: Path, repeat: int) -> Line:
+    name, caption = path.relative_to(root).as_posix(), path.with_suffix(".txt")
+    try:
+        return Row((name,), _text(caption) if caption.is_file() else None, repeat=repeat)
+    except ValueError:
+        return Problem(name, "its caption is not text in UTF-8")
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Line]]] = {

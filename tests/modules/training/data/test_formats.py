@@ -94,6 +94,14 @@ def test_captions_with_repeats(tmp_path):
     assert list(found.report.counts.items()) == [("its folder's name says 0 times", 1)]
 
 
+def test_one_caption_that_is_no_text(tmp_path):
+    lay(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    found = read_items(tmp_path)
+    assert brief(found) == [("b.mp4", "video", None)]
+    assert [*found.report.sentences()] == ["1 of 2 left out: its caption is not text in UTF-8 (a.mp4)."]
+
+
 def test_paths(tmp_path):
     lay(tmp_path, "a.mp4", "b.mp4")
     dump(tmp_path / "metadata.json", [{"path": "a.mp4"}, {"path": "b.mp4", "text": "b"}])
