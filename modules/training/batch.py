@@ -57,21 +57,30 @@ def add_noise(subject: Subject, examples: Sequence[Example], levels: Levels, see
     return Noisy(x0, noise, sigma, x, time_axis=1 if subject.frames_on_batch else 2)
 
 
-def answer(subject: Subject, noisy: Noisy, arguments: Arguments, dtype: torch.dtype) -> Tensor:
-    """What the network says of noisy clips, in fp32 and in their shape; (b, ..., more channels) where it says more."""
-    x, sigma = noisy.x, noisy.sigma
-    if subject.frames_on_batch:
-        frames = noisy.timesteps
-        x, sigma = x.flatten(0, 1), sigma.repeat_interleave(frames)
-        seen, timestep = subject.noise.network_input(x, sigma)
-        return subject.predict(seen.to(dtype), timestep, arguments).float().unflatten(0, (-1, frames))
-    seen, timestep = subject.noise.network_input(x, sigma)
-    return subject.predict(seen.to(dtype), timestep, arguments).float()
+def answer(subject: Subject, x: Tensor, sigma_b: Tensor, arguments: Arguments, dtype: torch.dtype) -> Tensor:
+    """All that the network says of noisy clips (b, ...), in fp32: PixArt's more channels than they have."""
+    if not subject.frames_on_batch:
+        seen, timestep = subject.noise.network_input(x, sigma_b)
+        return subject.predict(seen.to(dtype), timestep, arguments).float()
+    frames = x.shape[1]
+    seen, timestep = subject.noise.network_input(x.flatten(0, 1), sigma_b.repeat_interleave(frames))
+    return subject.predict(seen.to(dtype), timestep, arguments).float().unflatten(0, (-1, frames))
+
+
+def output_of(
+    subject: Subject, x: Tensor, sigma_b: Tensor, arguments: Arguments, dtype: torch.dtype
+) -> Tensor:
+    """The same without what PixArt says of its variance: in the shape of the clips."""
+    axis = 2 if subject.frames_on_batch else 1
+    return answer(subject, x, sigma_b, arguments, dtype).narrow(axis, 0, x.shape[axis])
 
 
 def tell(subject: Subject, examples: Sequence[Example], device: Any, dtype: torch.dtype) -> Arguments:
     """What the network is told of clips of equal shapes: of each by itself, then side by side."""
-    clips = [subject.conditions(request_of(subject, example)) for example in examples]
+    clips = [dict(subject.conditions(request_of(subject, example))) for example in examples]
+    for clip, example in zip(clips, examples, strict=True):
+        if subject.takes_pooled and example.pooled is not None:
+            clip["pooled"] = example.pooled
     return {name: _beside([clip[name] for clip in clips], subject, device, dtype) for name in clips[0]}
 
 

@@ -1,7 +1,7 @@
 """The one loop: clips in, gradients, an update, the next."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -143,14 +143,11 @@ class Training:
         recipe, subject, device = self.recipe, self.subject, self.processes.device
         noisy = batch.add_noise(subject, examples, recipe.levels, recipe.steps.seed, device)
         arguments = batch.tell(subject, examples, device, self.dtype)
+        speaks = batch.answer if recipe.loss.kind == "learned_range" else batch.output_of
         with self.autocast():
-            output = batch.answer(subject, noisy, arguments, self.dtype)
-        if recipe.loss.kind != "learned_range":
-            # what PixArt learned of its variance
-            output = output.narrow(
-                -3 if subject.frames_on_batch else 1, 0, subject_channels(noisy.x0, subject)
-            )
-        return losses(output, noisy, subject.noise, recipe.loss)
+            output = speaks(subject, noisy.x, noisy.sigma, arguments, self.dtype)
+        keys = [(example.index, example.visit, recipe.steps.seed) for example in examples]
+        return losses(output, noisy, subject.noise, recipe.loss, keys)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Products in the training's dtype."""
@@ -176,11 +173,6 @@ class Training:
             )
 
 
-def subject_channels(x0: Tensor, subject: Subject) -> int:
-    """Latent channels of clips."""
-    return x0.shape[-3] if subject.frames_on_batch else x0.shape[1]
-
-
 def run(training: Training, after: Callable[[Progress], None]) -> None:
     """Every step that is left; `after` each may save, show and interrupt by raising."""
     while training.done < training.recipe.steps.total:
@@ -193,9 +185,3 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def frozen(modules: Iterable[nn.Module]) -> None:
-    """Take every weight out of the training."""
-    for module in modules:
-        module.requires_grad_(False)

@@ -40,8 +40,9 @@ class PartChoice:
     # of a LoRA
     rank: int = 64
     alpha: float = 64.0
-    # which linear layers get one: "attention" (q, k, v, out), "all"; "temporal": SVD's attentions over time
-    layers: Literal["attention", "all", "temporal"] = "attention"
+    # which linear layers get one: "attention" (q, k, v, out), "all"; "temporal": SVD's attentions over time,
+    # "temporal_self": those of them to other frames, for what attends to the picture's one token is a linear map
+    layers: Literal["attention", "all", "temporal", "temporal_self"] = "attention"
     # how a LoRA file is written
     dialect: Literal["kohya", "PEFT"] = "kohya"
 
@@ -86,6 +87,11 @@ class Data:
     dropout: float = 0.1
     # part of SVD's pictures left out, latents and tokens each and both
     image_dropout: float = 0.0
+    # noise on the picture that a clip starts from, of ln sigma N(-3, 0.5) (SVD, arXiv 2311.15127; CogVideoX-I2V)
+    image_noise: bool = True
+    # what SVD is told of every clip instead of its own; 0: its own
+    told_fps: float = 0.0
+    told_bucket: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ class Subject:
     conditions: Callable[[Request], Arguments]
     # (latents as the network sees them, timesteps, arguments): its output, a row for each row of latents
     predict: Callable[[Tensor, Tensor, Arguments], Tensor]
+    # of the network; None for the host's
+    config: Any = None
+    # whether it is told a text's one row, `Example.pooled`, too
+    takes_pooled: bool = False
     # modules that are computed anew in the backward pass, and sharded one by one
     blocks: tuple[nn.Module, ...] = ()
 
@@ -52,6 +56,8 @@ class Example:
     mask: Tensor | None = None
     # latents of a clip to follow, unscaled
     control: Tensor | None = None
+    # SDXL's text as one row (1, d)
+    pooled: Tensor | None = None
     # of the family's own names: fps, motion_bucket_id, noise_aug_strength, width, height
     numbers: Mapping[str, float] = field(default_factory=dict)
     # how often it was seen before: each visit draws anew

@@ -164,7 +164,7 @@ class Slots:
         for place, layer in self.motion.add_on.insert(motion_patcher(patcher).model):
             _insert(unet.get_submodule(place), Slot(layer), middle=place == MIDDLE)
         if self.motion.joint_base_norms:
-            self._hooks[unet] = [hook for norm in _res_norms(unet) for hook in self._join(norm, unet)]
+            self._hooks[unet] = [hook for norm in res_norms(unet) for hook in self._join(norm, unet)]
 
     def take_out(self, patcher: Any) -> None:
         """The network as the host built it."""
@@ -214,7 +214,7 @@ def frames_of(batch: int, options: dict[str, Any]) -> int:
     return clip
 
 
-def _res_norms(unet: Any) -> Iterator[nn.Module]:
+def res_norms(unet: Any) -> Iterator[nn.Module]:
     """The group norms of a UNet's ResBlocks, and its last one."""
     for block in unet.modules():
         if isinstance(block, ResBlock):
