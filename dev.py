@@ -67,6 +67,16 @@ def run_fetch(wish: argparse.Namespace) -> int:
     return _inside("tools/pack.py", "kinetograph.tools.fetch", *options, "--", *wish.names)
 
 
+def run_train(wish: argparse.Namespace) -> int:
+    host = _host()
+    options = [part for folder in hosts.own_models(host) + wish.models for part in ("--models", str(folder))]
+    options += ["--cpu"] * (not environment.has_accelerator()) + ["--output", str(wish.output.absolute())]
+    options += ["--data", str(wish.data.absolute())] if wish.data else []
+    options += ["--steps", str(wish.steps)] if wish.steps else []
+    configuration = str(wish.configuration.absolute())
+    return _inside("tools/pack.py", "kinetograph.tools.train", configuration, "--host", str(host), *options)
+
+
 def run_bench(wish: argparse.Namespace) -> int:
     _host(tests=True)
     return _inside("-m", "benchmarks", *wish.arguments)
@@ -128,6 +138,18 @@ def read_wish() -> argparse.Namespace:
     command.add_argument("--without-needs", action="store_true", help="nothing that it needs beside it")
     command.add_argument("--check", action="store_true", help="read what is there already, compare its hash")
     command.set_defaults(run=run_fetch)
+
+    command = commands.add_parser("train", help="train what a configuration names; the same command goes on")
+    command.add_argument("configuration", type=Path, help="a TOML file, such as one of configs/training")
+    command.add_argument("--data", type=Path, help="folder of the data set; default: the configuration's")
+    command.add_argument("--steps", type=int, help="steps in all, in place of the configuration's")
+    command.add_argument(
+        "--output", type=Path, default=ROOT / "output" / "training", help="where runs and encoded clips go"
+    )
+    command.add_argument(
+        "--models", action="append", type=Path, default=[], help="a models folder like ComfyUI's own"
+    )
+    command.set_defaults(run=run_train)
 
     command = commands.add_parser("comfy", help="start ComfyUI with the pack and the pocket models")
     command.set_defaults(run=run_comfy)

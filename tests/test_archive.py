@@ -21,11 +21,12 @@ REQUIRED = {
 }
 REQUIRED |= {"dev.py", "workflows/input/kinetograph_first_frame.png"}
 FOLDERS = ("modules", "nodes", "tools", "web", "workflows")  # what nodes, templates and dev.py are made of
-TOP = {*REQUIRED, *FOLDERS, "pocket", "locales", "subgraphs"}
+TOP = {*REQUIRED, *FOLDERS, "pocket", "configs", "locales", "subgraphs"}
 MAKING = re.compile(
     r"(^|/)(tests?|benchmarks|scores?|runs|training|train_\w+|loss|test_\w+|\.\w+)(\.\w+)?(/|$)"
 )
-NOT_A_MODEL = re.compile(r"modules/training/|nodes/training")  # nodes that train, and what they call
+# nodes that train, what they call, and the configurations that ship
+NOT_A_MODEL = re.compile(r"modules/training/|nodes/(\w+/)?training|configs/training/(?!pocket)")
 LINK = re.compile(r"\]\(([^)#\s]+)\)")
 ELSEWHERE = {"pocket/README.md", "benchmarks/results/README.md"}  # of interest to who reads the repository
 

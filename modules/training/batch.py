@@ -79,7 +79,7 @@ def tell(subject: Subject, examples: Sequence[Example], device: Any, dtype: torc
     """What the network is told of clips of equal shapes: of each by itself, then side by side."""
     clips = [dict(subject.conditions(request_of(subject, example))) for example in examples]
     for clip, example in zip(clips, examples, strict=True):
-        if example.pooled is not None:
+        if subject.takes_pooled and example.pooled is not None:
             clip["pooled"] = example.pooled
     return {name: _beside([clip[name] for clip in clips], subject, device, dtype) for name in clips[0]}
 

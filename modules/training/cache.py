@@ -88,8 +88,12 @@ class Place:
 class CachedExamples:
     """The examples of a training, read from disk when they are asked for."""
 
-    def __init__(self, cache: Cache, places: Sequence[Place], empty: str | None) -> None:
+    def __init__(
+        self, cache: Cache, places: Sequence[Place], empty: str | None, facts: Mapping[str, Any] | None = None
+    ) -> None:
         self._cache, self._places = cache, tuple(places)
+        # of the data set, for whoever opens what was trained on it
+        self.facts = dict(facts or {})
         self.empty: Tensor | None = None if empty is None else cache.tensors(empty)["context"]
 
     def __len__(self) -> int:

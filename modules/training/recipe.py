@@ -40,8 +40,9 @@ class PartChoice:
     # of a LoRA
     rank: int = 64
     alpha: float = 64.0
-    # which linear layers get one: "attention" (q, k, v, out), "all"; "temporal": SVD's attentions over time
-    layers: Literal["attention", "all", "temporal"] = "attention"
+    # which linear layers get one: "attention" (q, k, v, out), "all"; "temporal": SVD's attentions over time,
+    # "temporal_self": those of them to other frames, for what attends to the picture's one token is a linear map
+    layers: Literal["attention", "all", "temporal", "temporal_self"] = "attention"
     # how a LoRA file is written
     dialect: Literal["kohya", "PEFT"] = "kohya"
 

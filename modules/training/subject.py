@@ -30,6 +30,10 @@ class Subject:
     conditions: Callable[[Request], Arguments]
     # (latents as the network sees them, timesteps, arguments): its output, a row for each row of latents
     predict: Callable[[Tensor, Tensor, Arguments], Tensor]
+    # of the network; None for the host's
+    config: Any = None
+    # whether it is told a text's one row, `Example.pooled`, too
+    takes_pooled: bool = False
     # modules that are computed anew in the backward pass, and sharded one by one
     blocks: tuple[nn.Module, ...] = ()
 

@@ -167,6 +167,19 @@ def read_shots(shots: Shots, check: Check = lambda: None) -> Iterator[np.ndarray
         yield _upright(nearest[1], film)
 
 
+def read_at(film: Film, times: Sequence[Fraction], check: Check = lambda: None) -> Iterator[np.ndarray]:
+    """The frames shown at some of its `frame_times`, in rising order, as (h, w, 3) uint8 RGB, upright.
+
+    VideoError where the file is broken, or was replaced since it was opened.
+    """
+    frames = _frames_from(film, times[0], check)
+    for index, time in enumerate(times):
+        frame = next((frame for shown, frame in frames if shown >= time), None)
+        if frame is None:
+            raise VideoError(f"{film.name} breaks off: {index} of {len(times)} frames could be read.")
+        yield _upright(frame, film)
+
+
 def _upright(frame: av.VideoFrame, film: Film) -> np.ndarray:
     wide = round(frame.width * film.pixel_width)
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", width=wide), film.turns))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.model_detection
@@ -10,6 +11,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
 import comfy.utils
+import folder_paths
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
@@ -93,3 +95,14 @@ def load_vae(open_weights: Callable[[], Weights]) -> comfy.sd.VAE:
 def _load_vae_patcher(open_weights: Callable[[], Weights], disable_dynamic: bool = False) -> Any:
     patcher = load_vae(open_weights).patcher
     return patcher.clone(disable_dynamic=True) if disable_dynamic and patcher.is_dynamic() else patcher
+
+
+def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
+    """MODEL, CLIP and VAE of a checkpoint as the host's Load Checkpoint opens it."""
+    opened = comfy.sd.load_checkpoint_guess_config(
+        str(path),
+        output_vae=True,
+        output_clip=True,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+    )
+    return opened[0], opened[1], opened[2]

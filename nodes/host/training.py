@@ -152,10 +152,13 @@ def unet_blocks(network: PictureNetwork) -> Iterable[nn.Module]:
         yield from (module for _, module in network.motion.items())  # type: ignore[operator]
 
 
-def labels(model: Any, pooled: Tensor, width: int, height: int) -> Tensor | None:
-    """What SDXL is told of a picture's size beside its text (1, d); None for a UNet that takes none."""
-    if not model.model.adm_channels:
-        return None
+def takes_labels(model: Any) -> bool:
+    """Whether a UNet is told of a picture's size beside its text, as SDXL's."""
+    return bool(model.model.adm_channels)
+
+
+def labels(model: Any, pooled: Tensor, width: int, height: int) -> Tensor:
+    """What SDXL is told of a picture's size beside its text (b, d)."""
     told = {"width": width, "height": height, "target_width": width, "target_height": height}
     return model.model.encode_adm(pooled_output=pooled, device="cpu", **told)
 

@@ -15,6 +15,7 @@ from ...modules.families.family import AddOn, Request
 from ...modules.families.svd import EXVIDEO
 from ...modules.families.svd.exvideo import ExVideoBranches
 from ...modules.noise import Noise
+from ...modules.training import parts
 from ...modules.training.recipe import Recipe
 from ...modules.training.subject import Arguments, Subject
 from ...modules.weights.part import EmptyOperations
@@ -23,6 +24,8 @@ from ..host import training as host
 from ..host.description import describe
 
 NODE = "Train Video Model"
+# pixels a latent cell of Stable Diffusion
+STRIDE = 8
 
 
 def subject_of(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
@@ -64,6 +67,7 @@ def _of_family(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
         conditions=partial(own.family.network.conditions, own.config),
         predict=partial(_predict, network, own.family.id == "pixart"),
         blocks=blocks_of(network),
+        config=own.config,
     )
 
 
@@ -151,7 +155,8 @@ def _of_pictures(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
         scale=said.latents.scale,
         frames_on_batch=True,
         conditions=partial(_picture_conditions, model),
-        predict=partial(_predict_pictures, network),
+        predict=partial(_predict_pictures, network, model),
+        takes_pooled=host.takes_labels(model),
         blocks=tuple(host.unet_blocks(network)),
     )
 
@@ -193,8 +198,15 @@ def _picture_conditions(model: Any, request: Request) -> Arguments:
     return {"context": request.context.repeat_interleave(frames, 0), "frames": frames}
 
 
-def _predict_pictures(network: nn.Module, x: Tensor, timestep: Tensor, arguments: Arguments) -> Tensor:
-    return network(x, timestep, arguments["context"], arguments["frames"], arguments.get("y"))
+def _predict_pictures(
+    network: nn.Module, model: Any, x: Tensor, timestep: Tensor, arguments: Arguments
+) -> Tensor:
+    """Epsilon of the frames of clips; SDXL is told their size beside the text."""
+    frames, y = arguments["frames"], None
+    if "pooled" in arguments:
+        height, width = (cells * STRIDE for cells in x.shape[-2:])
+        y = host.labels(model, arguments["pooled"].cpu(), width, height).to(x).repeat_interleave(frames, 0)
+    return network(x, timestep, arguments["context"], frames, y)
 
 
 def blocks_of(network: nn.Module) -> tuple[nn.Module, ...]:
@@ -208,3 +220,29 @@ def _noise(noise: Noise | None) -> Noise:
     if noise is None:
         raise ValueError(f"The noise process of this model is not known: {NODE} cannot train it.")
     return noise
+
+
+def check_part(model: Any, recipe: Recipe) -> None:
+    """ValueError where a MODEL has nothing of the part that a recipe trains, before anything is loaded."""
+    own, part = getattr(model.model, "recipe", None), recipe.part
+    network = model.model.diffusion_model
+    modules, names = dict(network.named_modules()), [name for name, _ in network.named_parameters()]
+    if own is None:
+        modules = {f"{parts.UNET}{name}": module for name, module in modules.items()}
+        names = [f"{parts.UNET}{name}" for name in names]
+        if injection.has_motion(model):
+            motion = injection.motion_patcher(model).model
+            modules |= {f"{parts.MOTION}{name}": module for name, module in motion.named_modules()}
+            names += [f"{parts.MOTION}{name}" for name, _ in motion.named_parameters()]
+    names += list(patching.layer_shapes(model))
+    for place, layer in model.object_patches.items():
+        if isinstance(layer, nn.Module) and place.startswith(host.PREFIX):
+            inside = place.removeprefix(host.PREFIX)
+            modules |= {
+                f"{inside}.{name}" if name else inside: module for name, module in layer.named_modules()
+            }
+    starts = {"motion_module": (None, *GRID_MODULES.bases), "exvideo": (SVD.id,)}
+    if (own and own.family.id) in starts.get(part.name, ()):
+        return
+    if not parts.lora_modules(part, modules):
+        parts.whole_names(part.name, names)

@@ -13,9 +13,8 @@ from tools.commands import python_path
 from tools.server import Server
 
 from ..sd import scoring
-from ..sd.parts import FOLDER
 from ..sd.parts import MODEL as TEXT_AND_VAE
-from ..sd.scoring import Order, Rows, Settings, captions_of, mean_of, node, subjects_of, sum_up_motion
+from ..sd.scoring import Order, Places, Rows, Settings, captions_of, mean_of, node, subjects_of, sum_up_motion
 from ..shapes import MOTIONS
 from .parts import MODEL, MOTION, STYLE
 from .train_style import CHALK
@@ -86,16 +85,16 @@ def sum_up(parts: Rows) -> dict[str, float]:
     return figures
 
 
-def score(settings: Settings, folder: Path, each: int, parts: tuple[str, ...]) -> bool:
+def score(settings: Settings, places: Places, each: int, parts: tuple[str, ...]) -> bool:
     """Measure, write, print; whether every goal is reached. Parts that are not measured keep their rows."""
-    rows = scoring.earlier_rows(folder, PARTS)
+    rows = scoring.earlier_rows(places.out, PARTS)
     with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
-        with Server(python_path(), hosts.find(), Path(base), models=FOLDER) as server:
+        with Server(python_path(), hosts.find(), Path(base), models=places.models) as server:
             for part in parts:
                 graph = styled_graph if part == "style" else graph_for
                 orders = orders_of(part, each)
-                rows[part] = scoring.make_part(server.client, part, orders, graph, settings, folder)
-    return scoring.conclude(sum_up(rows), rows, GOALS, settings, folder)
+                rows[part] = scoring.make_part(server.client, part, orders, graph, settings, places.out)
+    return scoring.conclude(sum_up(rows), rows, GOALS, settings, places.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from .parts import FOLDER, MODEL, MOTION, PAN_LEFT, PAN_RIGHT
 from .scoring import (
     ASKED_PATH,
     Order,
+    Places,
     Settings,
     captions_of,
     conclude,
@@ -64,13 +65,15 @@ def graph_for(order: Order, settings: Settings) -> dict[str, Any]:
     return graph
 
 
-def write_merged(loras: Mapping[str, tuple[tuple[Path, float], ...]], models: Path) -> dict[str, str]:
+def write_merged(
+    loras: Mapping[str, tuple[tuple[Path, float], ...]], models: Path, source: Path = FOLDER
+) -> dict[str, str]:
     """A copy of the motion module for each choice of MotionLoRAs; the names under which nodes list them."""
     names = {}
     for choice, files in loras.items():
-        weights = {key: value.float() for key, value in load_file(MOTION).items()}
+        weights = {key: value.float() for key, value in load_file(scored(MOTION, source)).items()}
         for path, strength in files:
-            lora = {key: value.float() for key, value in load_file(path).items()}
+            lora = {key: value.float() for key, value in load_file(scored(path, source)).items()}
             for key in [key for key in lora if key.endswith(".up.weight")]:
                 layer = key.replace(".processor", "").replace("_lora.up.weight", "")
                 layer = layer.replace(".to_out", ".to_out.0")
@@ -113,17 +116,22 @@ def sum_up(parts: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
     return figures
 
 
-def score(settings: Settings, folder: Path, each: int, parts: tuple[str, ...]) -> bool:
+def scored(file: Path, models: Path) -> Path:
+    """The file of pocket/models in the folder that is scored."""
+    return models / file.relative_to(FOLDER) if file.is_relative_to(FOLDER) else file
+
+
+def score(settings: Settings, places: Places, each: int, parts: tuple[str, ...]) -> bool:
     """Measure, write, print; whether every goal is reached. Parts that are not measured keep their rows."""
-    rows = earlier_rows(folder, PARTS)
+    rows = earlier_rows(places.out, PARTS)
     loras = {choice: files for choice, files in LORAS.items() if choice in parts}
     with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
-        names = write_merged(loras, Path(base) / "models")
-        with Server(python_path(), hosts.find(), Path(base), models=FOLDER) as server:
+        names = write_merged(loras, Path(base) / "models", places.models)
+        with Server(python_path(), hosts.find(), Path(base), models=places.models) as server:
             for part in parts:
                 orders = orders_of(part, names, each)
-                rows[part] = make_part(server.client, part, orders, graph_for, settings, folder)
-    return conclude(sum_up(rows), rows, GOALS, settings, folder)
+                rows[part] = make_part(server.client, part, orders, graph_for, settings, places.out)
+    return conclude(sum_up(rows), rows, GOALS, settings, places.out)
 
 
 if __name__ == "__main__":

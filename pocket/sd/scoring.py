@@ -19,6 +19,7 @@ from ..detector import read_clip, read_motion
 from ..shapes import COLOURS, MOTIONS, SHAPES, SIZE
 from ..svd.measures import path_of
 from ..svd.report import draw_sheet, write_score
+from .parts import FOLDER
 from .world import FRAMES, PATH, STILL, Subject
 
 ASKED_PATH = sum(PATH) / 2  # pixels
@@ -36,6 +37,14 @@ class Settings:
     cfg: float
     sampler: str
     scheduler: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where figures go, and the models that are scored: pocket/models, or a copy of it with other weights."""
+
+    out: Path
+    models: Path
 
 
 @dataclass(frozen=True)
@@ -198,7 +207,7 @@ def conclude(
 
 
 def main(
-    run: Callable[[Settings, Path, int, tuple[str, ...]], bool],
+    run: Callable[[Settings, Places, int, tuple[str, ...]], bool],
     said: str | None,
     parts: Sequence[str],
     usual: Settings,
@@ -213,6 +222,9 @@ def main(
     reader.add_argument("--sampler", default=usual.sampler)
     reader.add_argument("--scheduler", default=usual.scheduler)
     reader.add_argument("--out", type=Path, default=folder)
+    reader.add_argument(
+        "--models", type=Path, default=FOLDER, help="a copy of pocket/models with other weights"
+    )
     asked = reader.parse_args()
     settings = Settings(usual.host, asked.steps, asked.cfg, asked.sampler, asked.scheduler)
-    return 0 if run(settings, asked.out, asked.each, tuple(asked.parts)) else 1
+    return 0 if run(settings, Places(asked.out, asked.models), asked.each, tuple(asked.parts)) else 1

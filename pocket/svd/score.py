@@ -190,11 +190,11 @@ def read_row(order: Order, frames_fhwc: Tensor) -> dict[str, Any]:
     } | ({"patched": order.patched} if order.frames == LONG_FRAMES else {})
 
 
-def score(settings: Settings, folder: Path, parts: tuple[str, ...]) -> bool:
+def score(settings: Settings, folder: Path, models: Path, parts: tuple[str, ...]) -> bool:
     """Measure, write, print; whether every goal of the parts is reached."""
     clips, figures = chosen_clips(), {}
     with tempfile.TemporaryDirectory(prefix="kinetograph-score-") as base:
-        with Server(python_path(), hosts.find(), Path(base), models=FOLDER.parent) as server:
+        with Server(python_path(), hosts.find(), Path(base), models=models) as server:
             names = upload_pictures(server.client, clips, Path(base))
             for part in parts:
                 orders = (short_orders if part == "short" else long_orders)(clips, names, settings)
@@ -227,6 +227,9 @@ def main() -> int:
     reader.add_argument("--long-steps", type=int, default=12)
     reader.add_argument("--long-cfg", type=float, default=1.0)
     reader.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
+    reader.add_argument(
+        "--models", type=Path, default=FOLDER.parent, help="a copy of pocket/models with other weights"
+    )
     asked = reader.parse_args()
     settings = Settings(
         f"ComfyUI {hosts.NEWEST}",
@@ -237,7 +240,7 @@ def main() -> int:
         asked.long_cfg,
     )
     parts = ("short", "long") if asked.part == "all" else (asked.part,)
-    return 0 if score(settings, asked.out, parts) else 1
+    return 0 if score(settings, asked.out, asked.models, parts) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Data of a training: items in the users' formats, and the clips that are cut from them."""

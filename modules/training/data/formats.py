@@ -1,0 +1,228 @@
+"""Data sets in the users' formats as lists of items.
+
+"webvid", "normal" and "diffusers" are the words of aigc-apps/EasyAnimate and CogVideoX-Fun (`train_data_format`);
+"captions" is the layout of ComfyUI's own dataset nodes and kohya-ss/sd-scripts; "paths" that of ExVideo
+(modelscope/DiffSynth-Studio).
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..recipe import Format
+from .items import IMAGES, VIDEOS, BadItem, DataSet, Item, Kind, Problem, Report, check_left, kind_of
+
+KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """An item as its list has it: places to look for its file, the first of which counts."""
+
+    places: tuple[str, ...]
+    text: Any
+    kind: Any = None
+    control: Any = None
+    repeat: int = 1
+
+
+# what a list's line says, or why it says nothing
+Line = Row | Problem
+
+
+def read_items(folder: str | Path, format: Format = "auto") -> DataSet:
+    """The items of a data folder; "auto" takes the format by what lies there.
+
+    An item that cannot be used is a problem of the report. ValueError for a folder or a list that cannot be read,
+    and where no item is left.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"There is no data folder {folder}: choose one that is there.")
+    lines = list(READERS[format_of(root) if format == "auto" else format](root))
+    items, problems = [], []
+    for index, line in enumerate(lines):
+        try:
+            items.append(line if isinstance(line, Item) else _item(root, index, line))
+        except BadItem as bad:
+            name = line.name if isinstance(line, Problem) else line.places[0]
+            problems.append(Problem(name, str(bad)))
+    report = Report(len(lines), tuple(problems))
+    check_left(root.name, len(items), report)
+    return DataSet(root.name, tuple(items), report)
+
+
+def format_of(root: Path) -> Format:
+    """The format of a folder by what lies there."""
+    if _imagefolder(root):
+        return "diffusers"
+    if list(root.glob("*.csv")):
+        return "webvid"
+    if list(root.glob("*.json")):
+        first = next(iter(_json_list(_only(root, "*.json"))), None)
+        return "paths" if isinstance(first, Mapping) and "path" in first else "normal"
+    return "captions"
+
+
+def _item(root: Path, index: int, line: Line) -> Item:
+    if isinstance(line, Problem):
+        raise BadItem(line.reason)
+    if line.repeat < 1:
+        raise BadItem("its folder's name says 0 times")
+    path = _place(root, line.places, "the file")
+    kind = line.kind or kind_of(path)
+    if kind not in KINDS:
+        raise BadItem(f"its type is {kind!r:.40}, not video or image")
+    control = str(_place(root, (str(line.control),), "the control file")) if line.control else ""
+    text = line.text.strip() if isinstance(line.text, str) else ""
+    name = path.relative_to(root.resolve()).as_posix()
+    return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat)
+
+
+def _place(root: Path, places: tuple[str, ...], what: str) -> Path:
+    """The first of some relative paths where a file lies; BadItem where none does, or outside the folder."""
+    for place in places:
+        path = (root / place).resolve()
+        if not path.is_relative_to(root.resolve()):
+            raise BadItem(f"{what} lies outside of the data folder")
+        if path.is_file():
+            return path
+    raise BadItem(f"{what} is not there")
+
+
+def _webvid(root: Path) -> Iterator[Line]:
+    """CSV with videoid, name, page_dir; the videos below `videos` or beside the list."""
+    path = _only(root, "*.csv")
+    table = csv.DictReader(io.StringIO(_text(path), newline=""))
+    if missing := {"videoid", "name"} - {*(table.fieldnames or ())}:
+        raise ValueError(f"{path.name} lacks the column {' and '.join(sorted(missing))}: add it.")
+    for number, row in enumerate(table, 2):
+        if not row["videoid"]:
+            yield Problem(f"line {number}", f"{path.name} names no videoid")
+            continue
+        file_name = f"{row['videoid']}.mp4"
+        page = f"{row.get('page_dir') or '.'}/{file_name}"
+        yield Row((f"videos/{file_name}", file_name, f"videos/{page}", page), row["name"], "video")
+
+
+def _normal(root: Path) -> Iterator[Line]:
+    """JSON list of file_path, text, type, control_file_path. Sizes named there are not needed: files are opened."""
+    path = _only(root, "*.json")
+    for number, entry in enumerate(_json_list(path)):
+        yield _entry(
+            path,
+            number,
+            entry,
+            "file_path",
+            lambda entry, place: Row(
+                (place,), entry.get("text"), entry.get("type"), entry.get("control_file_path")
+            ),
+        )
+
+
+def _paths(root: Path) -> Iterator[Line]:
+    """`metadata.json`, a list of path, and text where there is one."""
+    path = root / "metadata.json"
+    path = path if path.is_file() else _only(root, "*.json")
+    for number, entry in enumerate(_json_list(path)):
+        yield _entry(path, number, entry, "path", lambda entry, place: Row((place,), entry.get("text")))
+
+
+def _diffusers(root: Path) -> Iterator[Line]:
+    """Imagefolder: `metadata.jsonl` with file_name and text, in the folder or in `train` below it."""
+    path = _imagefolder(root)
+    if path is None:
+        raise ValueError(f"{root.name} holds no metadata.jsonl, nor train/metadata.jsonl: add one.")
+    beside = path.parent.relative_to(root)
+    for number, text in enumerate(_text(path).split("\n")):
+        if text.strip():
+            entry = _parsed(path, text, number + 1)
+            yield _entry(
+                path,
+                number,
+                entry,
+                "file_name",
+                lambda entry, place: Row(((beside / place).as_posix(),), entry.get("text")),
+            )
+
+
+def _captions(root: Path) -> Iterator[Line]:
+    """Clips and pictures with a .txt beside each; folders below count as often as the number before their name."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir():
+            number, _, _ = path.name.partition("_")
+            repeat = int(number) if number.isdecimal() else 1
+            yield from (
+                replace(row, repeat=repeat) for row in map(_captioned(root), sorted(path.iterdir())) if row
+            )
+        elif row := _captioned(root)(path):
+            yield row
+
+
+def _captioned(root: Path) -> Callable[[Path], Row | None]:
+    def row(path: Path) -> Row | None:
+        if path.suffix.lower() not in VIDEOS | IMAGES or path.name.startswith("."):
+            return None
+        caption = path.with_suffix(".txt")
+        return Row((path.relative_to(root).as_posix(),), _text(caption) if caption.is_file() else None)
+
+    return row
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[Line]]] = {
+    "webvid": _webvid,
+    "normal": _normal,
+    "diffusers": _diffusers,
+    "captions": _captions,
+    "paths": _paths,
+}
+
+
+def _entry(path: Path, number: int, entry: Any, key: str, row: Callable[[Mapping, str], Row]) -> Line:
+    place = entry.get(key) if isinstance(entry, Mapping) else None
+    if not isinstance(place, str) or not place:
+        return Problem(f"entry {number + 1}", f"{path.name} names no {key}")
+    return row(entry, place)
+
+
+def _imagefolder(root: Path) -> Path | None:
+    places = (root / "metadata.jsonl", root / "train" / "metadata.jsonl")
+    return next((path for path in places if path.is_file()), None)
+
+
+def _only(root: Path, pattern: str) -> Path:
+    """The one file of a pattern; ValueError where there are none or several."""
+    files = sorted(root.glob(pattern))
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(path.name for path in files) or "none"
+    raise ValueError(
+        f"The data folder {root.name} must hold one {pattern} that lists its items: found {names}."
+    )
+
+
+def _json_list(path: Path) -> list[Any]:
+    entries = _parsed(path, _text(path), 1)
+    if not isinstance(entries, list):
+        raise ValueError(f"{path.name} must be a list of items: it is not.")
+    return entries
+
+
+def _parsed(path: Path, text: str, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path.name} is not JSON: {error.msg} in line {line + error.lineno - 1}."
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8: save it anew as UTF-8.") from error

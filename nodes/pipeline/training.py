@@ -1,0 +1,239 @@
+"""A training from its recipe to its file: what is wrong is said first, then clips are encoded, then the loop runs."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...modules.sampling.previews import filmstrip
+from ...modules.training import checkpointing, parts, sampling, state
+from ...modules.training.cache import Cache
+from ...modules.training.configuration import check, plain
+from ...modules.training.data.formats import read_items
+from ...modules.training.data.plan import Plan, plan_cuts
+from ...modules.training.levels import check_levels
+from ...modules.training.loop import Progress, Training, run
+from ...modules.training.loss import check_loss
+from ...modules.training.low_rank import LowRank
+from ...modules.training.processes import Alone, Processes
+from ...modules.training.recipe import Recipe
+from ...modules.training.subject import Subject
+from ..host import progress
+from ..host import training as host
+from ..host.description import VideoModel, describe
+from . import subjects, training_examples, training_files
+from .subjects import NODE
+from .training_examples import Encoders
+
+LOG = "log.jsonl"
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with what it is trained on and where everything goes."""
+
+    recipe: Recipe
+    model: Any
+    encoders: Encoders
+    # of the data set
+    data: Path
+    # of the run: its state, log, samples and result
+    folder: Path
+    # of encoded clips, which other runs of the same data share
+    cache: Path
+    say: Callable[[str], None] = progress.tell
+    # steps of a run, and pictures of clips sampled on the way
+    watch: Callable[[Progress, Any], None] = lambda step, picture: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training left behind."""
+
+    file: Path
+    # of each update of this run
+    losses: list[float]
+    step: int
+    # by the host's names, where a LoRA was trained; empty else
+    lora: Mapping[str, Tensor]
+    report: str
+
+
+@dataclass
+class _Course:
+    """A training that goes on, and what is written of it."""
+
+    job: Job
+    training: Training
+    said: VideoModel
+    # of the data set, for the file
+    facts: Mapping[str, Any]
+    # what was left out of it
+    report: str
+    losses: list[float] = field(default_factory=list)
+
+    def after(self, step: Progress) -> None:
+        """Log, save, show, and let Cancel through; what was learned until then is saved."""
+        recipe = self.job.recipe
+        self.losses.append(step.loss)
+        if self.is_first:
+            with (self.job.folder / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(asdict(step)) + "\n")
+            if step.step % recipe.machine.save_every == 0:
+                self.save()
+        every = recipe.evaluation.every
+        picture = self.sample(step.step) if every and step.step % every == 0 else None
+        self.job.watch(step, picture)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes."""
+        return self.training.processes.rank == 0
+
+    def save(self) -> None:
+        if self.is_first:
+            state.save(self.job.folder, self.training.state())
+
+    def sample(self, step: int) -> Any:
+        """A strip of a clip sampled with the weights of now; beside the log, too."""
+        course, recipe = self.training, self.job.recipe
+        example = course.examples[0]
+        with course.autocast():
+            latents = sampling.sample(
+                course.subject,
+                example,
+                course.examples.empty,
+                recipe.evaluation,
+                recipe.steps.seed,
+                course.processes.device,
+                course.dtype,
+            )
+        frames_first = latents.movedim(1, 0) if self.said.grid.frames_on_batch else latents
+        z = frames_first.float().cpu() * self.said.latents.scale
+        strip = filmstrip(z, self.said.latents.rgb_factors, self.said.latents.rgb_bias)
+        if self.is_first:
+            folder = self.job.folder / "samples"
+            folder.mkdir(exist_ok=True)
+            strip.resize((strip.width * 8, strip.height * 8)).save(folder / f"step-{step:06d}.png")
+        return strip
+
+
+def train(job: Job, processes: Processes | None = None) -> Outcome:
+    """Run a job to its end, going on where an earlier run of the same name stopped.
+
+    ValueError for data, parts and settings that cannot be, before anything is encoded. When it is interrupted, or ends
+    in an error after its first step, its state is saved.
+    """
+    said = describe(job.model, NODE)
+    plan = prepare(job, said)
+    with host.gradients():
+        course = begin(job, said, plan, processes)
+        clips = len(course.training.examples)
+        job.say(
+            f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
+        )
+        try:
+            run(course.training, course.after)
+        finally:
+            if course.training.done:
+                course.save()
+        return _finish(job, course)
+
+
+def prepare(job: Job, said: VideoModel) -> Plan:
+    """The cuts of the data set and what was left out of it; ValueError for everything that can be known to fail."""
+    recipe = job.recipe
+    check(recipe)
+    if said.noise is not None:
+        check_loss(said.noise, recipe.loss)
+        check_levels(said.noise, recipe.levels)
+    subjects.check_part(job.model, recipe)
+    training_examples.check_encoders(said, job.encoders)
+    dataset = read_items(job.data, recipe.data.format)
+    needs_text = job.encoders.clip is not None
+    bar = progress.steps(len(dataset.items))
+    return plan_cuts(
+        dataset, recipe.data, said.grid, recipe.steps.seed, needs_text, said.frame_rule.fits, bar.advance
+    )
+
+
+def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes | None) -> _Course:
+    """Encode what is not yet, build what is trained, and take over an earlier run's state."""
+    recipe = job.recipe
+    processes = processes or Alone(host.device())
+    with torch.no_grad():
+        cache = Cache(job.cache)
+        examples, report = training_examples.encode(said, job.encoders, plan, recipe.data, cache)
+    words = "\n".join(report.sentences())
+    job.say(words)
+    host.free_memory()
+    dtype = host.training_dtype(recipe.machine.precision)
+    subject = subjects.subject_of(job.model, recipe, dtype)
+    trained = trained_of(subject, recipe)
+    training = Training(subject, trained, examples, recipe, processes, dtype)
+    training_files.check_room(job.folder, training, recipe)
+    earlier = state.load(job.folder)
+    if earlier is not None:
+        _check_same(earlier, recipe, job.folder)
+        training.go_on(earlier)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
+    return _Course(job, training, said, examples.facts, words)
+
+
+def trained_of(subject: Subject, recipe: Recipe) -> dict[str, nn.Parameter]:
+    """The parameters that get gradients, in fp32: whole weights of the network, or halves beside its layers."""
+    network = subject.network
+    modules = dict(network.named_modules())
+    if recipe.machine.checkpointing:
+        checkpointing.checkpoint_blocks(subject.blocks)
+    layers = parts.lora_modules(recipe.part, modules)
+    if layers:
+        low = LowRank(
+            {name: modules[name] for name in layers}, recipe.part.rank, recipe.part.alpha, recipe.steps.seed
+        )
+        low.attach()
+        return low.parameters()
+    names = parts.whole_names(recipe.part.name, [name for name, _ in network.named_parameters()])
+    parameters = dict(network.named_parameters())
+    for name in names:
+        parameters[name].data = parameters[name].data.float().clone()
+        parameters[name].requires_grad_(True)
+    return {name: parameters[name] for name in names}
+
+
+def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:
+    """ValueError where an earlier run of this name trained something else."""
+    told = json.loads((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).exists() else None
+    now = json.loads(json.dumps(plain(recipe)))
+    # more steps, other samples and another rhythm of saving go on with the same training
+    for one in filter(None, (told, now)):
+        one["steps"].pop("total"), one.pop("evaluation"), one.pop("machine")
+    if told is not None and told != now:
+        changed = [key for key in now if told.get(key) != now[key]]
+        raise ValueError(
+            f"{folder} holds a run of this name with another {', '.join(changed)} (step {earlier.step}). Give this one a name "
+            "of its own, or delete the folder."
+        )
+
+
+def _finish(job: Job, course: _Course) -> Outcome:
+    """The result's file, once the last step is done."""
+    training = course.training
+    result = training.result()
+    file = job.folder / f"{job.recipe.name}.safetensors"
+    if course.is_first:
+        training_files.save(file, training, job.recipe, result, course.facts)
+    training.processes.wait()
+    lora = training_files.host_lora(job.recipe, result)
+    return Outcome(file, course.losses, training.done, lora, course.report)
+
+
+def _counted(trained: Mapping[str, nn.Parameter]) -> str:
+    count = sum(parameter.numel() for parameter in trained.values())
+    return f"{count / 1e6:.2f} million numbers in {len(trained)} tensors"

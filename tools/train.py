@@ -1,0 +1,138 @@
+"""Trains from a shell what a configuration names: `python dev.py train CONFIG.toml`, or under `accelerate launch`.
+
+The host's classes are used in this process; its server is not started. Several processes share a training when
+accelerate started them, each with a device of its own.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# where ComfyUI lies, for processes that nobody tells by an argument
+HOST = "KINETOGRAPH_COMFYUI"
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py train", description=__doc__)
+    parser.add_argument("configuration", type=Path, help="a TOML file, such as one of configs/training")
+    parser.add_argument("--host", type=Path, help="ComfyUI's folder; default: the one that dev.py set up")
+    parser.add_argument(
+        "--models", action="append", type=Path, default=[], help="a models folder like ComfyUI's own"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "training", help="where runs go")
+    parser.add_argument(
+        "--data", type=Path, help="folder of the data set; default: that of the configuration"
+    )
+    parser.add_argument("--steps", type=int, help="steps in all, in place of the configuration's")
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: trained; 1: something stands in the way, told on stderr; 130: stopped, the state is kept."""
+    choice = read_arguments(arguments)
+    open_host(choice.host or Path(os.environ[HOST]), choice.cpu, choice.models)
+    try:
+        print(train(choice))
+    except (ValueError, OSError, ArithmeticError) as problem:
+        print(f"\n{problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from the last step.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def open_host(host: Path, cpu: bool, models: Sequence[Path]) -> None:
+    """Make ComfyUI's classes importable, with its model folders and those of this pack."""
+    sys.path.insert(0, str(host))
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    args.cpu = cpu
+    args.use_pytorch_cross_attention = True
+    import folder_paths
+
+    for folder in models:
+        for key in list(folder_paths.folder_names_and_paths):
+            folder_paths.add_model_folder_path(key, str(folder / key))
+    from kinetograph.nodes.pipeline.models import MODELS
+
+    MODELS.register()
+    for folder in models:
+        for key in MODELS.own:
+            folder_paths.add_model_folder_path(key, str(folder / key))
+
+
+def train(choice: argparse.Namespace) -> str:
+    """The training of a configuration; what it made, for people."""
+    import dataclasses
+
+    from kinetograph.modules.training.configuration import read_recipe
+    from kinetograph.nodes.pipeline import training, training_models
+
+    recipe = read_recipe(choice.configuration)
+    if choice.steps:
+        recipe = dataclasses.replace(recipe, steps=dataclasses.replace(recipe.steps, total=choice.steps))
+    folder = choice.output / recipe.name
+    model, encoders = training_models.load(recipe.model)
+    data = choice.data or folder_of(recipe.data.folder, choice.configuration.parent)
+    job = training.Job(
+        recipe,
+        model,
+        encoders,
+        data,
+        folder,
+        choice.output / "cache",
+        say=say,
+        watch=Watch(recipe.steps.total),
+    )
+    outcome = training.train(job, processes())
+    return f"{outcome.file} after {outcome.step} steps"
+
+
+def folder_of(name: str, beside: Path) -> Path:
+    """A configuration's data folder: beside it, or else below this project."""
+    return next((place / name for place in (beside, ROOT) if (place / name).is_dir()), beside / name)
+
+
+def processes() -> Any:
+    """Those of accelerate where it started this one; None for one alone."""
+    if "LOCAL_RANK" not in os.environ:
+        return None
+    from .accelerated import Accelerated
+
+    return Accelerated()
+
+
+class Watch:
+    """A line for the person at the shell, now and then."""
+
+    def __init__(self, total: int, seconds: float = 10.0) -> None:
+        self.total, self.seconds, self.last = total, seconds, 0.0
+
+    def __call__(self, step: Any, picture: Any) -> None:
+        now = time.monotonic()
+        if now - self.last < self.seconds and step.step not in (1, self.total):
+            return
+        self.last = now
+        say(
+            f"step {step.step} of {self.total}  loss {step.loss:.5f}  norm {step.norm:.3f}  lr {step.lr:.2e}  "
+            f"{step.seconds:.2f} s a step"
+        )
+
+
+def say(text: str) -> None:
+    if text and os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
