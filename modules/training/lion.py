@@ -1,6 +1,6 @@
 """Lion: the sign of a mean of gradients as the update (Chen et al., arXiv 2302.06675, algorithm 2)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -19,8 +19,10 @@ class Lion(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Apply the gradients."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Apply the gradients, those of `closure` where there is one; returns its loss."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         for group in self.param_groups:
             lr, (beta_1, beta_2) = group["lr"], group["betas"]
             for p in group["params"]:
@@ -32,3 +34,4 @@ class Lion(torch.optim.Optimizer):
                 update = state["exp_avg"].lerp(p.grad, 1 - beta_1).sign_()
                 p.mul_(1 - lr * group["weight_decay"]).add_(update, alpha=-lr)
                 state["exp_avg"].lerp_(p.grad, 1 - beta_2)
+        return loss

@@ -67,8 +67,10 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Apply the gradients."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Apply the gradients, those of `closure` where there is one; returns its loss."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         for group in self.param_groups:
             trained = [p for p in group["params"] if p.grad is not None]
             for p in trained:
@@ -77,6 +79,7 @@ class Muon(torch.optim.Optimizer):
                 self._step_matrices(trained, group["lr"], group["momentum"])
             else:
                 self._step_rest(trained, group)
+        return loss
 
     def _step_matrices(self, params: list[nn.Parameter], lr: float, momentum: float) -> None:
         shapes = defaultdict(list)

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from math import floor
+from typing import TypeVar
 
 import torch
 
 from ..draws import generator, uniform
+
+T = TypeVar("T")
 
 
 def stride_of(stride: int, fps: float, rate: float) -> int:
@@ -58,7 +61,7 @@ def random_length(rule: str, num_frames: int, index: int, variant: int, seed: in
     return pick(lengths, weights, uniform("random_frames", index, variant, seed))
 
 
-def pick(values: Sequence[int], weights: Sequence[float], place: float) -> int:
+def pick(values: Sequence[T], weights: Sequence[float], place: float) -> T:
     """The value at a place of 0..1 along the weights."""
     for value, weight in zip(values, weights, strict=True):
         place -= weight
@@ -67,6 +70,6 @@ def pick(values: Sequence[int], weights: Sequence[float], place: float) -> int:
     return values[-1]
 
 
-def draw(values: Sequence[float], purpose: str, *numbers: int) -> float:
+def draw(values: Sequence[T], purpose: str, *numbers: int) -> T:
     """One of some values, all alike."""
     return values[int(torch.randint(len(values), (), generator=generator(purpose, *numbers)))]
