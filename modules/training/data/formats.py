@@ -18,6 +18,8 @@ from .items import BadItem, DataSet, Item, Kind, Problem, Report, check_left
 
 VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# of an entry: what SVD is told of the clip's motion
+BUCKET, MOST_BUCKET = "motion_bucket_id", 255
 KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
 
 
@@ -30,6 +32,7 @@ class Row:
     kind: Any = None
     control: Any = None
     repeat: int = 1
+    bucket: Any = None
 
 
 # what a list's line says, or why it says nothing
@@ -82,7 +85,16 @@ def _item(root: Path, index: int, line: Line) -> Item:
     control = str(_place(root, (str(line.control),), "the control file")) if line.control else ""
     text = line.text.strip() if isinstance(line.text, str) else ""
     name = path.relative_to(root.resolve()).as_posix()
-    return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat)
+    return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat, _bucket(line.bucket))
+
+
+def _bucket(value: Any) -> float | None:
+    """An item's own motion bucket; BadItem for what is none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_BUCKET:
+        raise BadItem(f"its {BUCKET} is {value!r:.40}, not a number from 0 to {MOST_BUCKET}")
+    return float(value)
 
 
 def kind_of(path: Path) -> Kind:
@@ -122,7 +134,10 @@ def _webvid(root: Path) -> Iterator[Line]:
 
 
 def _normal(root: Path) -> Iterator[Line]:
-    """JSON list of file_path, text, type, control_file_path. Sizes named there are not needed: files are opened."""
+    """JSON list of file_path, text, type, control_file_path, motion_bucket_id.
+
+    Sizes named there are not needed: files are opened.
+    """
     path = _only(root, "*.json")
     for number, entry in enumerate(_json_list(path)):
         yield _entry(
@@ -131,7 +146,11 @@ def _normal(root: Path) -> Iterator[Line]:
             entry,
             "file_path",
             lambda entry, place: Row(
-                (place,), entry.get("text"), entry.get("type"), entry.get("control_file_path")
+                (place,),
+                entry.get("text"),
+                entry.get("type"),
+                entry.get("control_file_path"),
+                bucket=entry.get(BUCKET),
             ),
         )
 

@@ -47,6 +47,8 @@ class Item:
     control: str = ""
     # an epoch holds it so many times
     repeat: int = 1
+    # what SVD is told of its motion, of 255; None: what its frames show
+    bucket: float | None = None
     # opens it where it is no file
     source: Callable[[], Footage] | None = None
 
