@@ -20,8 +20,8 @@ from ..shapes import MOTIONS
 from ..svd.report import draw_sheet, write_score
 from . import scoring
 from .parts import FOLDER, MODEL
-from .scoring import Order, Places, Rows, Settings, captions_of, mean_of, node, subjects_of
 from .score import HERE, USUAL
+from .scoring import Order, Places, Rows, Settings, captions_of, mean_of, node, subjects_of
 
 ADAPTER = FOLDER / "loras" / "pocket-adapter.safetensors"
 MODULE, ALONE = (
