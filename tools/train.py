@@ -83,7 +83,7 @@ def train(choice: argparse.Namespace) -> str:
         recipe = dataclasses.replace(recipe, steps=dataclasses.replace(recipe.steps, total=choice.steps))
     folder = choice.output / recipe.name
     model, encoders = training_models.load(recipe.model)
-    data = choice.data or choice.configuration.parent / recipe.data.folder
+    data = choice.data or folder_of(recipe.data.folder, choice.configuration.parent)
     job = training.Job(
         recipe,
         model,
@@ -96,6 +96,11 @@ def train(choice: argparse.Namespace) -> str:
     )
     outcome = training.train(job, processes())
     return f"{outcome.file} after {outcome.step} steps"
+
+
+def folder_of(name: str, beside: Path) -> Path:
+    """A configuration's data folder: beside it, or else below this project."""
+    return next((place / name for place in (beside, ROOT) if (place / name).is_dir()), beside / name)
 
 
 def processes() -> Any:

@@ -1,7 +1,7 @@
 """A training from its recipe to its file: what is wrong is said first, then clips are encoded, then the loop runs."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from ...modules.sampling.previews import filmstrip
 from ...modules.training import checkpointing, parts, sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
-from ...modules.training.data.cuts import PlannedCut, plan_cuts
 from ...modules.training.data.formats import read_items
+from ...modules.training.data.plan import Plan, plan_cuts
 from ...modules.training.levels import check_levels
 from ...modules.training.loop import Progress, Training, run
 from ...modules.training.loss import check_loss
@@ -73,6 +73,8 @@ class _Course:
     said: VideoModel
     # of the data set, for the file
     facts: Mapping[str, Any]
+    # what was left out of it
+    report: str
     losses: list[float] = field(default_factory=list)
 
     def after(self, step: Progress) -> None:
@@ -140,10 +142,10 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
         finally:
             if course.training.done:
                 course.save()
-        return _finish(job, course, report)
+        return _finish(job, course)
 
 
-def prepare(job: Job, said: VideoModel) -> tuple[Sequence[PlannedCut], str]:
+def prepare(job: Job, said: VideoModel) -> Plan:
     """The cuts of the data set and what was left out of it; ValueError for everything that can be known to fail."""
     recipe = job.recipe
     check(recipe)
@@ -151,19 +153,24 @@ def prepare(job: Job, said: VideoModel) -> tuple[Sequence[PlannedCut], str]:
         check_loss(said.noise, recipe.loss)
         check_levels(said.noise, recipe.levels)
     subjects.check_part(job.model, recipe)
+    training_examples.check_encoders(said, job.encoders)
     dataset = read_items(job.data, recipe.data.format)
-    planned, report = plan_cuts(dataset, recipe.data, said.grid, recipe.steps.seed)
-    return planned, "\n".join(report.sentences())
+    needs_text = job.encoders.clip is not None
+    bar = progress.steps(len(dataset.items))
+    return plan_cuts(
+        dataset, recipe.data, said.grid, recipe.steps.seed, needs_text, said.frame_rule.fits, bar.advance
+    )
 
 
-def begin(job: Job, said: VideoModel, planned: Sequence[PlannedCut], processes: Processes | None) -> _Course:
+def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes | None) -> _Course:
     """Encode what is not yet, build what is trained, and take over an earlier run's state."""
     recipe = job.recipe
     processes = processes or Alone(host.device())
     with torch.no_grad():
-        examples = training_examples.encode(
-            said, job.encoders, planned, recipe.data, Cache(job.cache), recipe.steps.seed
-        )
+        cache = Cache(job.cache)
+        examples, report = training_examples.encode(said, job.encoders, plan, recipe.data, cache)
+    words = "\n".join(report.sentences())
+    job.say(words)
     host.free_memory()
     dtype = host.training_dtype(recipe.machine.precision)
     subject = subjects.subject_of(job.model, recipe, dtype)
@@ -176,7 +183,7 @@ def begin(job: Job, said: VideoModel, planned: Sequence[PlannedCut], processes: 
         training.go_on(earlier)
     job.folder.mkdir(parents=True, exist_ok=True)
     state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
-    return _Course(job, training, said, examples.facts)
+    return _Course(job, training, said, examples.facts, words)
 
 
 def trained_of(subject: Subject, recipe: Recipe) -> dict[str, nn.Parameter]:
@@ -215,7 +222,7 @@ def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _finish(job: Job, course: _Course, report: str) -> Outcome:
+def _finish(job: Job, course: _Course) -> Outcome:
     """The result's file, once the last step is done."""
     training = course.training
     result = training.result()
@@ -224,7 +231,7 @@ def _finish(job: Job, course: _Course, report: str) -> Outcome:
         training_files.save(file, training, job.recipe, result, course.facts)
     training.processes.wait()
     lora = training_files.host_lora(job.recipe, result)
-    return Outcome(file, course.losses, training.done, lora, report)
+    return Outcome(file, course.losses, training.done, lora, course.report)
 
 
 def _counted(trained: Mapping[str, nn.Parameter]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ...videofile.errors import VideoError
 from ...videofile.footage import frame_times, open_film, read_at
-from .items import LEAST_SIDE, BadItem, Footage, Item, Kind
+from .items import LEAST_SIDE, BadItem, Footage, Item, Kind, kind_of
 
 UNREADABLE = "the file cannot be read as a {}"
 BROKEN = "the file breaks off, is damaged or was changed meanwhile"
@@ -22,6 +23,14 @@ def open_item(item: Item) -> Footage:
     if min(footage.width, footage.height) < LEAST_SIDE:
         raise BadItem(f"its pictures have less than {LEAST_SIDE} pixels on a side")
     return footage
+
+
+def open_control(item: Item) -> Footage:
+    """The frames that an item is to follow; BadItem where they cannot be read."""
+    try:
+        return open_file(item.control, kind_of(Path(item.control)))
+    except BadItem as bad:
+        raise BadItem(f"its control file cannot be used: {bad}") from bad
 
 
 def open_file(path: str, kind: Kind) -> Footage:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import Format
-from .items import BadItem, DataSet, Item, Kind, Problem, Report, check_left
+from .items import IMAGES, VIDEOS, BadItem, DataSet, Item, Kind, Problem, Report, check_left, kind_of
 
-VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # of an entry: what SVD is told of the clip's motion
 BUCKET, MOST_BUCKET = "motion_bucket_id", 255
 KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
@@ -95,16 +93,6 @@ def _bucket(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_BUCKET:
         raise BadItem(f"its {BUCKET} is {value!r:.40}, not a number from 0 to {MOST_BUCKET}")
     return float(value)
-
-
-def kind_of(path: Path) -> Kind:
-    """What a file is by its name; BadItem for neither video nor picture."""
-    suffix = path.suffix.lower()
-    if suffix in VIDEOS:
-        return "video"
-    if suffix in IMAGES:
-        return "image"
-    raise BadItem(f"its name ends in {suffix or 'nothing'}, which is no video or picture that can be read")
 
 
 def _place(root: Path, places: tuple[str, ...], what: str) -> Path:

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 Kind = Literal["video", "image"]
+# suffixes of files
+VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # names that a sentence of a report shows
 SHOWN = 3
 # pixels on a side below which nothing is trained: the masks and the VAEs have no room
@@ -106,6 +110,16 @@ class DataSet:
     name: str
     items: tuple[Item, ...]
     report: Report
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file is by its name; BadItem for neither video nor picture."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEOS:
+        return "video"
+    if suffix in IMAGES:
+        return "image"
+    raise BadItem(f"its name ends in {suffix or 'nothing'}, which is no video or picture that can be read")
 
 
 def rows(items: Iterable[Item], video_repeat: int = 1) -> list[Item]:
