@@ -36,7 +36,8 @@ class CastOperations(EmptyOperations):
     Conv2d: ClassVar = _casting(EmptyOperations.Conv2d, lambda self, x, w, b: self._conv_forward(x, w, b))
     Conv3d: ClassVar = _casting(EmptyOperations.Conv3d, lambda self, x, w, b: self._conv_forward(x, w, b))
     LayerNorm: ClassVar = _casting(
-        EmptyOperations.LayerNorm, lambda self, x, w, b: F.layer_norm(x, self.normalized_shape, w, b, self.eps)
+        EmptyOperations.LayerNorm,
+        lambda self, x, w, b: F.layer_norm(x, self.normalized_shape, w, b, self.eps),
     )
     GroupNorm: ClassVar = _casting(
         EmptyOperations.GroupNorm, lambda self, x, w, b: F.group_norm(x, self.num_groups, w, b, self.eps)
