@@ -66,8 +66,13 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=dtype == torch.float16)
         self.done = 0
         share_of(self._clips_of(1), self.processes)
-        if any(map(sharding.is_share, self.trained.values())):
+        if not self.is_whole:
             sharding.check_calls(examples, recipe.steps.at_once)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process holds all of what is trained, and not a share of it."""
+        return not any(map(sharding.is_share, self.trained.values()))
 
     def step(self) -> Progress:
         """The next update. ArithmeticError when the loss is no number: nothing is changed then."""
