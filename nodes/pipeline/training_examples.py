@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,8 @@ def encode(
     told: list[float | None] = []
     problems: list[Problem] = []
     for planned in plan.cuts:
-        key = _key(planned, data, mark)
         try:
-            if not cache.holds(key):
-                cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+            key = _keep(said, encoders, planned, data, cache, mark)
         except BadItem as bad:
             problems.append(Problem(planned.item.name, str(bad)))
         else:
@@ -81,6 +80,28 @@ def encode(
     rows = zip(keys, captions, numbers, strict=True)
     places = [Place(key, texts.get(caption), row) for key, caption, row in rows]
     return CachedExamples(cache, places, texts.get(""), facts), report
+
+
+def encode_share(
+    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache, share: tuple[int, int]
+) -> None:
+    """Encode a part of the clips and captions, `share` being (which, of how many); `encode` says what is bad."""
+    mark, (which, many) = _marks(encoders), share
+    for planned in plan.cuts[which::many]:
+        with suppress(BadItem):
+            _keep(said, encoders, planned, data, cache, mark)
+    captions = sorted({planned.item.text or "" for planned in plan.cuts} | {""})
+    _texts(encoders, captions[which::many], cache, mark)
+
+
+def _keep(
+    said: VideoModel, encoders: Encoders, planned: Planned, data: Data, cache: Cache, mark: Mapping[str, str]
+) -> str:
+    """The key of a cut, which is encoded unless it is on disk. BadItem for what cannot be read."""
+    key = _key(planned, data, mark)
+    if not cache.holds(key):
+        cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+    return key
 
 
 def _draws_key(planned: Planned) -> tuple[int, int, int]:
