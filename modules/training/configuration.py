@@ -14,7 +14,7 @@ def read_recipe(path: Path) -> Recipe:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

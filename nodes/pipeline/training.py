@@ -130,12 +130,12 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
     in an error after its first step, its state is saved.
     """
     said = describe(job.model, NODE)
-    planned, report = prepare(job, said)
-    job.say(report)
+    plan = prepare(job, said)
     with host.gradients():
-        course = begin(job, said, planned, processes)
+        course = begin(job, said, plan, processes)
+        clips = len(course.training.examples)
         job.say(
-            f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {len(planned)} clips"
+            f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
         )
         try:
             run(course.training, course.after)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ...conditioning.sizes import Fits, frames_below
 from ...grid import LatentGrid
@@ -42,6 +43,13 @@ class Planned:
     # how often it fills the place of one sample of full length
     repeats: int
     enlarged: bool
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All that decides the cut's pixels but the bytes of its files; the item's number is part of it for masks."""
+        item, own = self.item, {**vars(self)}
+        del own["item"], own["enlarged"], own["repeats"]
+        return item.index, item.kind, item.begin, item.seconds, item.digest, tuple(sorted(own.items()))
 
 
 @dataclass(frozen=True)
