@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,26 +60,48 @@ def encode(
     mark, bar = _marks(encoders), progress.steps(len(plan.cuts))
     keys: list[str] = []
     captions: list[str] = []
+    told: list[float | None] = []
     problems: list[Problem] = []
     for planned in plan.cuts:
-        key = _key(planned, data, mark)
         try:
-            if not cache.holds(key):
-                cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+            key = _keep(said, encoders, planned, data, cache, mark)
         except BadItem as bad:
             problems.append(Problem(planned.item.name, str(bad)))
         else:
             keys += [key] * _times(planned, data)
             captions += [planned.item.text or ""] * _times(planned, data)
+            told += [planned.item.bucket] * _times(planned, data)
         bar.advance()
     report = plan.report.with_problems(problems)
     check_left("folder", len(keys), report)
     texts = _texts(encoders, {*captions, ""}, cache, mark)
     facts: dict[str, Any] = {"data": key_of(keys, sorted(texts))}
-    numbers = _buckets(cache, keys, data, facts)
+    numbers = _buckets(cache, keys, told, data, facts)
     rows = zip(keys, captions, numbers, strict=True)
-    places = [Place(key, texts.get(caption), told) for key, caption, told in rows]
+    places = [Place(key, texts.get(caption), row) for key, caption, row in rows]
     return CachedExamples(cache, places, texts.get(""), facts), report
+
+
+def encode_share(
+    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache, share: tuple[int, int]
+) -> None:
+    """Encode a part of the clips and captions, `share` being (which, of how many); `encode` says what is bad."""
+    mark, (which, many) = _marks(encoders), share
+    for planned in plan.cuts[which::many]:
+        with suppress(BadItem):
+            _keep(said, encoders, planned, data, cache, mark)
+    captions = sorted({planned.item.text or "" for planned in plan.cuts} | {""})
+    _texts(encoders, captions[which::many], cache, mark)
+
+
+def _keep(
+    said: VideoModel, encoders: Encoders, planned: Planned, data: Data, cache: Cache, mark: Mapping[str, str]
+) -> str:
+    """The key of a cut, which is encoded unless it is on disk. BadItem for what cannot be read."""
+    key = _key(planned, data, mark)
+    if not cache.holds(key):
+        cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+    return key
 
 
 def _draws_key(planned: Planned) -> tuple[int, int, int]:
@@ -217,11 +240,17 @@ def _texts(encoders: Encoders, texts: Iterable[str], cache: Cache, mark: Mapping
     return keys
 
 
-def _buckets(cache: Cache, keys: Sequence[str], data: Data, facts: dict[str, Any]) -> list[dict[str, float]]:
-    """What SVD is told of each clip's motion: its rank among the data set's own, or the same for all."""
+def _buckets(
+    cache: Cache, keys: Sequence[str], told: Sequence[float | None], data: Data, facts: dict[str, Any]
+) -> list[dict[str, float]]:
+    """What SVD is told of each clip's motion: what its list says, its rank among the data set's own, or the same for all."""
     scores = [cache.numbers(key).get(SCORE) for key in keys]
-    if data.told_bucket or any(score is None for score in scores):
-        return [{} if score is None else {"motion_bucket_id": data.told_bucket} for score in scores]
-    thresholds = own_thresholds([score for score in scores if score is not None])
-    facts["motion_quantiles"] = thresholds
-    return [{"motion_bucket_id": float(motion_bucket(score or 0.0, thresholds))} for score in scores]
+    if any(score is None for score in scores):
+        return [{} for _ in scores]
+    buckets = [data.told_bucket or own for own in told]
+    if any(bucket is None for bucket in buckets):
+        thresholds = own_thresholds([score for score in scores if score is not None])
+        facts["motion_quantiles"] = thresholds
+        ranks = [float(motion_bucket(score or 0.0, thresholds)) for score in scores]
+        buckets = [rank if own is None else own for own, rank in zip(buckets, ranks, strict=True)]
+    return [{"motion_bucket_id": bucket} for bucket in buckets if bucket is not None]

@@ -16,6 +16,8 @@ from typing import Any
 from ..recipe import Format
 from .items import IMAGES, VIDEOS, BadItem, DataSet, Item, Kind, Problem, Report, check_left, kind_of
 
+# of an entry: what SVD is told of the clip's motion
+BUCKET, MOST_BUCKET = "motion_bucket_id", 255
 KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
 
 
@@ -28,6 +30,7 @@ class Row:
     kind: Any = None
     control: Any = None
     repeat: int = 1
+    bucket: Any = None
 
 
 # what a list's line says, or why it says nothing
@@ -80,7 +83,19 @@ def _item(root: Path, index: int, line: Line) -> Item:
     control = str(_place(root, (str(line.control),), "the control file")) if line.control else ""
     text = line.text.strip() if isinstance(line.text, str) else ""
     name = path.relative_to(root.resolve()).as_posix()
-    return Item(index, name, KINDS[kind], text or None, str(path), control=control, repeat=line.repeat)
+    bucket = _bucket(line.bucket)
+    return Item(
+        index, name, KINDS[kind], text or None, str(path), control=control, repeat=line.repeat, bucket=bucket
+    )
+
+
+def _bucket(value: Any) -> float | None:
+    """An item's own motion bucket; BadItem for what is none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_BUCKET:
+        raise BadItem(f"its {BUCKET} is {value!r:.40}, not a number from 0 to {MOST_BUCKET}")
+    return float(value)
 
 
 def _place(root: Path, places: tuple[str, ...], what: str) -> Path:
@@ -110,7 +125,10 @@ def _webvid(root: Path) -> Iterator[Line]:
 
 
 def _normal(root: Path) -> Iterator[Line]:
-    """JSON list of file_path, text, type, control_file_path. Sizes named there are not needed: files are opened."""
+    """JSON list of file_path, text, type, control_file_path, motion_bucket_id.
+
+    Sizes named there are not needed: files are opened.
+    """
     path = _only(root, "*.json")
     for number, entry in enumerate(_json_list(path)):
         yield _entry(
@@ -119,7 +137,11 @@ def _normal(root: Path) -> Iterator[Line]:
             entry,
             "file_path",
             lambda entry, place: Row(
-                (place,), entry.get("text"), entry.get("type"), entry.get("control_file_path")
+                (place,),
+                entry.get("text"),
+                entry.get("type"),
+                entry.get("control_file_path"),
+                bucket=entry.get(BUCKET),
             ),
         )
 

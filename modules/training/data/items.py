@@ -54,6 +54,8 @@ class Item:
     control: str = ""
     # an epoch holds it so many times
     repeat: int = 1
+    # what SVD is told of its motion, of 255; None: what its frames show
+    bucket: float | None = None
     # of frames in memory, and what tells them from others
     source: Footage | None = None
     digest: str = ""

@@ -63,6 +63,17 @@ def test_normal(tmp_path):
     assert found.items[0].control == str(tmp_path / "pose.mp4") and found.items[1].control == ""
 
 
+def test_a_clip_may_tell_its_own_motion_bucket(tmp_path):
+    lay(tmp_path, "a.mp4")
+    told = [{}, {"motion_bucket_id": 0}, {"motion_bucket_id": 171.5}]
+    wrong = [{"motion_bucket_id": value} for value in (-1, 256, "fast", True)]
+    dump(tmp_path / "data.json", [{"file_path": "a.mp4", "text": "a", **words} for words in told + wrong])
+    found = read_items(tmp_path)
+    assert [item.bucket for item in found.items] == [None, 0.0, 171.5]
+    assert len(found.report.problems) == len(wrong)
+    assert all("from 0 to 255" in problem.reason for problem in found.report.problems)
+
+
 @pytest.mark.parametrize("below", ["", "train/"])
 def test_diffusers(tmp_path, below):
     lay(tmp_path, f"{below}0.png", f"{below}deep/1.png")
