@@ -84,9 +84,8 @@ def test_a_file_shorter_than_all_that_a_model_takes(tmp_path):
     data = replace(DATA, frames=13, token_size=32)
     plan = plan_cuts(read_items(tmp_path), data, VOLUMES, fits=lambda latent_frames: latent_frames % 2 == 0)
     assert [len(planned.frames) for planned in plan.cuts] == [5]
-    assert [*plan.report.sentences()][:2] == [
-        "1 of 2 left out: it has fewer frames than the shortest clip of this model takes (short.mp4).",
-        "Clips have 5 frames: this model does not take 13.",
+    assert [*plan.report.sentences()] == [
+        "1 of 2 left out: it has fewer frames than the shortest clip of this model takes (short.mp4)."
     ]
 
 
