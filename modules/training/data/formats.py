@@ -174,15 +174,13 @@ def _diffusers(root: Path) -> Iterator[Line]:
 def _captions(root: Path) -> Iterator[Line]:
     """Clips and pictures with a .txt beside each; folders below count as often as the number before their name."""
     for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts):
-        folders = path.relative_to(root).parts[:-1]
-        if not _is_shown(root, path):
-            continue
+        name, (*folders, _) = path.relative_to(root).as_posix(), path.relative_to(root).parts
         number = folders[0].partition("_")[0] if folders else ""
-        if len(folders) > 1:
-            yield Problem(
-                path.relative_to(root).as_posix(), "it lies more than one folder below the data folder"
-            )
-        else:
+        if path.is_symlink() and path.is_dir():
+            yield Problem(name, "it is a link to a folder, which is not followed")
+        elif _is_shown(root, path) and len(folders) > 1:
+            yield Problem(name, "it lies more than one folder below the data folder")
+        elif _is_shown(root, path):
             yield _captioned(root, path, int(number) if number.isdecimal() else 1)
 
 
