@@ -6,6 +6,7 @@ accelerate started them, each with a device of its own.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -36,9 +37,14 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: trained; 1: something stands in the way, told on stderr; 130: stopped, the state is kept."""
     choice = read_arguments(arguments)
-    open_host(choice.host or Path(os.environ[HOST]), choice.cpu, choice.models)
     try:
-        print(train(choice))
+        # before the host looks for a device
+        shared = processes(choice.cpu)
+        cpu = choice.cpu or (shared is not None and shared.device.type == "cpu")
+        open_host(choice.host or Path(os.environ[HOST]), cpu, choice.models)
+        say(train(choice, shared))
+        if shared is not None:
+            shared.close()
     except (ValueError, OSError, ArithmeticError) as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1
@@ -71,7 +77,7 @@ def open_host(host: Path, cpu: bool, models: Sequence[Path]) -> None:
             folder_paths.add_model_folder_path(key, str(folder / key))
 
 
-def train(choice: argparse.Namespace) -> str:
+def train(choice: argparse.Namespace, shared: Any = None) -> str:
     """The training of a configuration; what it made, for people."""
     import dataclasses
 
@@ -83,7 +89,7 @@ def train(choice: argparse.Namespace) -> str:
         recipe = dataclasses.replace(recipe, steps=dataclasses.replace(recipe.steps, total=choice.steps))
     folder = choice.output / recipe.name
     model, encoders = training_models.load(recipe.model)
-    data = choice.data or choice.configuration.parent / recipe.data.folder
+    data = choice.data or folder_of(recipe.data.folder, choice.configuration.parent)
     job = training.Job(
         recipe,
         model,
@@ -92,28 +98,41 @@ def train(choice: argparse.Namespace) -> str:
         folder,
         choice.output / "cache",
         say=say,
-        watch=Watch(recipe.steps.total),
+        watch=Watch(recipe.steps.total, shared),
     )
-    outcome = training.train(job, processes())
+    outcome = training.train(job, shared)
     return f"{outcome.file} after {outcome.step} steps"
 
 
-def processes() -> Any:
+def folder_of(name: str, beside: Path) -> Path:
+    """A configuration's data folder: beside it, or else below this project."""
+    return next((place / name for place in (beside, ROOT) if (place / name).is_dir()), beside / name)
+
+
+def processes(cpu: bool = False) -> Any:
     """Those of accelerate where it started this one; None for one alone."""
     if "LOCAL_RANK" not in os.environ:
         return None
-    from .accelerated import Accelerated
-
-    return Accelerated()
+    try:
+        from .accelerated import Accelerated
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'Several processes share a training through accelerate ({error}): run "pip install -r requirements-training.txt".'
+        ) from None
+    return Accelerated(cpu)
 
 
 class Watch:
-    """A line for the person at the shell, now and then."""
+    """A line for the person at the shell, now and then; and Ctrl-C, behind the step that it meets."""
 
-    def __init__(self, total: int, seconds: float = 10.0) -> None:
-        self.total, self.seconds, self.last = total, seconds, 0.0
+    def __init__(self, total: int, shared: Any = None, seconds: float = 10.0) -> None:
+        self.total, self.shared, self.seconds, self.last = total, shared, seconds, 0.0
+        self.stopped = False
 
     def __call__(self, step: Any, picture: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        self._leave()
         now = time.monotonic()
         if now - self.last < self.seconds and step.step not in (1, self.total):
             return
@@ -122,6 +141,22 @@ class Watch:
             f"step {step.step} of {self.total}  loss {step.loss:.5f}  norm {step.norm:.3f}  lr {step.lr:.2e}  "
             f"{step.seconds:.2f} s a step"
         )
+
+    def _stop(self, number: int, frame: Any) -> None:
+        """The second time at once; of several processes the launcher sends it twice, and ends who takes too long."""
+        if self.stopped and self.shared is None:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def _leave(self) -> None:
+        """All processes behind the same step, whichever of them was stopped."""
+        stopped = float(self.stopped)
+        if self.shared is not None:
+            import torch
+
+            stopped = self.shared.mean(torch.tensor(stopped, device=self.shared.device)).item()
+        if stopped:
+            raise KeyboardInterrupt
 
 
 def say(text: str) -> None:

@@ -22,25 +22,22 @@ def modulate(y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tenso
             parts.append(part * factor + shift)
         else:
             torch.addcmul(shift, part, factor, out=part)
-    return torch.cat(parts, dim=1) if parts else y_bld
+    if not parts:
+        return y_bld
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def add_gated(x_bld: Tensor, y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tensor) -> Tensor:
     """x + gate * y, with other rows for text than for image tokens; the gate is the third row."""
-    if is_recorded():
-        gate_bld = torch.cat(
-            [
-                text_bcd[:, 2:3].expand(-1, text_tokens, -1),
-                image_bcd[:, 2:3].expand(-1, y_bld.shape[1] - text_tokens, -1),
-            ],
-            dim=1,
-        )
-        return gate_bld * y_bld + x_bld
     places = _streams(x_bld, text_tokens, image_bcd, text_bcd)
-    for (place, rows), (part, _) in zip(
-        places, _streams(y_bld, text_tokens, image_bcd, text_bcd), strict=True
-    ):
-        place.addcmul_(part, rows[:, 2:3])
+    changes = _streams(y_bld, text_tokens, image_bcd, text_bcd)
+    pairs = [(place, part, rows[:, 2:3]) for (place, rows), (part, _) in zip(places, changes, strict=True)]
+    if is_recorded():
+        # the gates stay rows: as many as tokens they would be kept for the backward pass
+        parts = [gate * part + place for place, part, gate in pairs]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+    for place, part, gate in pairs:
+        place.addcmul_(part, gate)
     return x_bld
 
 

@@ -77,10 +77,12 @@ def _path(down: Tensor, up: Tensor, scale: float) -> Any:
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
         x = inputs[0]
         if isinstance(layer, nn.Conv2d):
-            change = F.conv2d(F.conv2d(x, _as(down, x)[..., None, None]), _as(up, x)[..., None, None])
-        else:
-            change = F.linear(F.linear(x, _as(down, x)), _as(up, x))
-        return out + scale * change.to(out.dtype)
+            narrow = scale * F.conv2d(x, _as(down, x)[..., None, None])
+            return out + F.conv2d(narrow, _as(up, narrow)[..., None, None])
+        narrow = scale * F.linear(x, _as(down, x))
+        # one pass over what is wide, and no tensor between
+        rows = torch.addmm(out.reshape(-1, out.shape[-1]), narrow.flatten(0, -2), _as(up, out).t())
+        return rows.view(out.shape)
 
     return add
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +30,9 @@ class State:
 def save(folder: Path, state: State) -> None:
     """Write a state in place of the one before. OSError where there is no room: that one stays."""
     folder.mkdir(parents=True, exist_ok=True)
+    # of runs that were killed while they wrote
+    for broken in folder.glob(".state*.part"):
+        broken.unlink(missing_ok=True)
     name = f"state-{state.step:08d}.safetensors"
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.tensors.items()}
     place(folder / name, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
@@ -47,7 +51,7 @@ def load(folder: Path) -> State | None:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         tensors = load_file(folder / facts["tensors"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"{file} names a training that cannot be gone on with ({error}). Delete its folder to begin anew."
         ) from None
@@ -56,7 +60,8 @@ def load(folder: Path) -> State | None:
 
 def place(path: Path, write: Any) -> None:
     """Have `write` fill a file beside `path`, then give it that name."""
-    beside = path.with_name(f".{path.name}.part")
+    # of its own for each process that writes the same
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(beside)
         with open(beside, "rb+") as file:

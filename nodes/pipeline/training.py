@@ -1,7 +1,7 @@
 """A training from its recipe to its file: what is wrong is said first, then clips are encoded, then the loop runs."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from ...modules.sampling.previews import filmstrip
-from ...modules.training import checkpointing, parts, sampling, state
+from ...modules.training import sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
-from ...modules.training.data.cuts import PlannedCut, plan_cuts
 from ...modules.training.data.formats import read_items
+from ...modules.training.data.plan import Plan, plan_cuts
 from ...modules.training.levels import check_levels
 from ...modules.training.loop import Progress, Training, run
 from ...modules.training.loss import check_loss
-from ...modules.training.low_rank import LowRank
 from ...modules.training.processes import Alone, Processes
 from ...modules.training.recipe import Recipe
-from ...modules.training.subject import Subject
+from ...modules.training.trained import trained_of
 from ..host import progress
 from ..host import training as host
 from ..host.description import VideoModel, describe
-from . import subjects, training_examples, training_files
+from . import subjects, training_examples, training_files, training_processes
 from .subjects import NODE
 from .training_examples import Encoders
 
@@ -73,7 +72,11 @@ class _Course:
     said: VideoModel
     # of the data set, for the file
     facts: Mapping[str, Any]
+    # what was left out of it
+    report: str
     losses: list[float] = field(default_factory=list)
+    # whether all processes stand behind one step: who stops a shared training does so in all of them there
+    together: bool = True
 
     def after(self, step: Progress) -> None:
         """Log, save, show, and let Cancel through; what was learned until then is saved."""
@@ -82,11 +85,13 @@ class _Course:
         if self.is_first:
             with (self.job.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(step)) + "\n")
-            if step.step % recipe.machine.save_every == 0:
-                self.save()
+        if step.step % recipe.machine.save_every == 0:
+            self._write()
         every = recipe.evaluation.every
         picture = self.sample(step.step) if every and step.step % every == 0 else None
+        self.together = True
         self.job.watch(step, picture)
+        self.together = step.step == recipe.steps.total
 
     @property
     def is_first(self) -> bool:
@@ -94,8 +99,14 @@ class _Course:
         return self.training.processes.rank == 0
 
     def save(self) -> None:
+        """Write the state, unless that takes processes of which one may have failed amid a step."""
+        if self.training.done and (self.together or self.training.is_whole):
+            self._write()
+
+    def _write(self) -> None:
+        kept = self.training.state()
         if self.is_first:
-            state.save(self.job.folder, self.training.state())
+            state.save(self.job.folder, kept)
 
     def sample(self, step: int) -> Any:
         """A strip of a clip sampled with the weights of now; beside the log, too."""
@@ -128,22 +139,22 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
     in an error after its first step, its state is saved.
     """
     said = describe(job.model, NODE)
-    planned, report = prepare(job, said)
-    job.say(report)
+    processes = processes or Alone(host.device())
+    plan = prepare(job, said, processes)
     with host.gradients():
-        course = begin(job, said, planned, processes)
+        course = begin(job, said, plan, processes)
+        clips = len(course.training.examples)
         job.say(
-            f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {len(planned)} clips"
+            f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
         )
         try:
             run(course.training, course.after)
         finally:
-            if course.training.done:
-                course.save()
-        return _finish(job, course, report)
+            course.save()
+        return _finish(job, course)
 
 
-def prepare(job: Job, said: VideoModel) -> tuple[Sequence[PlannedCut], str]:
+def prepare(job: Job, said: VideoModel, processes: Processes) -> Plan:
     """The cuts of the data set and what was left out of it; ValueError for everything that can be known to fail."""
     recipe = job.recipe
     check(recipe)
@@ -151,53 +162,42 @@ def prepare(job: Job, said: VideoModel) -> tuple[Sequence[PlannedCut], str]:
         check_loss(said.noise, recipe.loss)
         check_levels(said.noise, recipe.levels)
     subjects.check_part(job.model, recipe)
+    training_processes.check(recipe, processes)
+    training_examples.check_encoders(said, job.encoders)
     dataset = read_items(job.data, recipe.data.format)
-    planned, report = plan_cuts(dataset, recipe.data, said.grid, recipe.steps.seed)
-    return planned, "\n".join(report.sentences())
+    needs_text = job.encoders.clip is not None
+    bar = progress.steps(len(dataset.items))
+    return plan_cuts(
+        dataset, recipe.data, said.grid, recipe.steps.seed, needs_text, said.frame_rule.fits, bar.advance
+    )
 
 
-def begin(job: Job, said: VideoModel, planned: Sequence[PlannedCut], processes: Processes | None) -> _Course:
+def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes) -> _Course:
     """Encode what is not yet, build what is trained, and take over an earlier run's state."""
     recipe = job.recipe
-    processes = processes or Alone(host.device())
     with torch.no_grad():
-        examples = training_examples.encode(
-            said, job.encoders, planned, recipe.data, Cache(job.cache), recipe.steps.seed
-        )
+        cache = Cache(job.cache)
+        training_processes.encode(said, job.encoders, plan, cache, recipe, processes)
+        examples, report = training_examples.encode(said, job.encoders, plan, recipe.data, cache)
+    words = "\n".join(report.sentences())
+    job.say(words)
     host.free_memory()
     dtype = host.training_dtype(recipe.machine.precision)
     subject = subjects.subject_of(job.model, recipe, dtype)
     trained = trained_of(subject, recipe)
+    training_processes.check_weights(trained, len(examples), processes)
+    trained = training_processes.spread(subject, trained, recipe, processes, dtype)
     training = Training(subject, trained, examples, recipe, processes, dtype)
     training_files.check_room(job.folder, training, recipe)
     earlier = state.load(job.folder)
     if earlier is not None:
         _check_same(earlier, recipe, job.folder)
-        training.go_on(earlier)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
-    return _Course(job, training, said, examples.facts)
-
-
-def trained_of(subject: Subject, recipe: Recipe) -> dict[str, nn.Parameter]:
-    """The parameters that get gradients, in fp32: whole weights of the network, or halves beside its layers."""
-    network = subject.network
-    modules = dict(network.named_modules())
-    if recipe.machine.checkpointing:
-        checkpointing.checkpoint_blocks(subject.blocks)
-    layers = parts.lora_modules(recipe.part, modules)
-    if layers:
-        low = LowRank(
-            {name: modules[name] for name in layers}, recipe.part.rank, recipe.part.alpha, recipe.steps.seed
-        )
-        low.attach()
-        return low.parameters()
-    names = parts.whole_names(recipe.part.name, [name for name, _ in network.named_parameters()])
-    parameters = dict(network.named_parameters())
-    for name in names:
-        parameters[name].data = parameters[name].data.float().clone()
-        parameters[name].requires_grad_(True)
-    return {name: parameters[name] for name in names}
+    training_processes.go_on(training, earlier, job.folder)
+    course = _Course(job, training, said, examples.facts, words)
+    if course.is_first:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
+    return course
 
 
 def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:
@@ -215,16 +215,16 @@ def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _finish(job: Job, course: _Course, report: str) -> Outcome:
+def _finish(job: Job, course: _Course) -> Outcome:
     """The result's file, once the last step is done."""
     training = course.training
-    result = training.result()
+    result, network = training.result(), training.network_state()
     file = job.folder / f"{job.recipe.name}.safetensors"
     if course.is_first:
-        training_files.save(file, training, job.recipe, result, course.facts)
+        training_files.save(file, training, job.recipe, result, network, course.facts)
     training.processes.wait()
     lora = training_files.host_lora(job.recipe, result)
-    return Outcome(file, course.losses, training.done, lora, report)
+    return Outcome(file, course.losses, training.done, lora, course.report)
 
 
 def _counted(trained: Mapping[str, nn.Parameter]) -> str:

@@ -3,7 +3,9 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +17,10 @@ from ...modules.conditioning.first_frame import at_noise, pad_frames
 from ...modules.conditioning.inpaint import KnownClip, latent_mask, noise_known
 from ...modules.training import draws
 from ...modules.training.cache import Cache, CachedExamples, Place, digest_of, key_of
-from ...modules.training.data.cuts import Cut, PlannedCut, cut
-from ...modules.training.data.masks import item_mask
-from ...modules.training.data.motion import motion_bucket, motion_score, own_thresholds
+from ...modules.training.data.cut import Cut, cut
+from ...modules.training.data.items import BadItem, Problem, Report, check_left
+from ...modules.training.data.motion import motion_bucket, own_thresholds
+from ...modules.training.data.plan import Plan, Planned
 from ...modules.training.recipe import Data
 from ..host import clip_vision as vision
 from ..host import progress
@@ -46,34 +49,72 @@ class Encoders:
 
 
 def encode(
-    said: VideoModel, encoders: Encoders, planned: Sequence[PlannedCut], data: Data, cache: Cache, seed: int
-) -> CachedExamples:
-    """The examples of planned cuts; what is on disk already is not encoded again.
+    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache
+) -> tuple[CachedExamples, Report]:
+    """The examples of planned cuts, and what could not be read after all; what is on disk is not encoded again.
 
-    ValueError for an encoder that the model needs and does not get.
+    An item's repeats are examples of their own, with noise of their own. ValueError for an encoder that the model
+    needs and does not get, and where no clip is left.
     """
-    _check(said, encoders)
-    mark = _marks(encoders)
-    bar, places = progress.steps(len(planned)), []
-    for number, plan in enumerate(planned):
-        key = _key(plan, data, mark, seed)
-        if not cache.holds(key):
-            clip = cut(plan, data, seed)
-            cache.keep(key, *_clip(said, encoders, clip, data, (number, plan.variant, seed)))
-        places.append((key, None if said.takes == "image" and encoders.clip is None else plan.caption))
+    check_encoders(said, encoders)
+    mark, bar = _marks(encoders), progress.steps(len(plan.cuts))
+    keys: list[str] = []
+    captions: list[str] = []
+    told: list[float | None] = []
+    problems: list[Problem] = []
+    for planned in plan.cuts:
+        try:
+            key = _keep(said, encoders, planned, data, cache, mark)
+        except BadItem as bad:
+            problems.append(Problem(planned.item.name, str(bad)))
+        else:
+            keys += [key] * _times(planned, data)
+            captions += [planned.item.text or ""] * _times(planned, data)
+            told += [planned.item.bucket] * _times(planned, data)
         bar.advance()
-    texts = _texts(encoders, {text for _, text in places if text is not None} | {""}, cache, mark)
-    keys = [key for key, _ in places]
+    report = plan.report.with_problems(problems)
+    check_left("folder", len(keys), report)
+    texts = _texts(encoders, {*captions, ""}, cache, mark)
     facts: dict[str, Any] = {"data": key_of(keys, sorted(texts))}
-    numbers = _buckets(cache, keys, data, facts)
-    examples = [
-        Place(key, None if text is None else texts[text], told)
-        for (key, text), told in zip(places, numbers, strict=True)
-    ]
-    return CachedExamples(cache, examples, texts.get(""), facts)
+    numbers = _buckets(cache, keys, told, data, facts)
+    rows = zip(keys, captions, numbers, strict=True)
+    places = [Place(key, texts.get(caption), row) for key, caption, row in rows]
+    return CachedExamples(cache, places, texts.get(""), facts), report
 
 
-def _check(said: VideoModel, encoders: Encoders) -> None:
+def encode_share(
+    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache, share: tuple[int, int]
+) -> None:
+    """Encode a part of the clips and captions, `share` being (which, of how many); `encode` says what is bad."""
+    mark, (which, many) = _marks(encoders), share
+    for planned in plan.cuts[which::many]:
+        with suppress(BadItem):
+            _keep(said, encoders, planned, data, cache, mark)
+    captions = sorted({planned.item.text or "" for planned in plan.cuts} | {""})
+    _texts(encoders, captions[which::many], cache, mark)
+
+
+def _keep(
+    said: VideoModel, encoders: Encoders, planned: Planned, data: Data, cache: Cache, mark: Mapping[str, str]
+) -> str:
+    """The key of a cut, which is encoded unless it is on disk. BadItem for what cannot be read."""
+    key = _key(planned, data, mark)
+    if not cache.holds(key):
+        cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+    return key
+
+
+def _draws_key(planned: Planned) -> tuple[int, int, int]:
+    return planned.item.index, planned.variant, planned.seed
+
+
+def _times(planned: Planned, data: Data) -> int:
+    """How often an epoch holds a cut."""
+    videos = data.video_repeat if planned.item.kind == "video" else 1
+    return planned.item.repeat * videos * planned.repeats
+
+
+def check_encoders(said: VideoModel, encoders: Encoders) -> None:
     is_svd = said.takes == "image" and said.grid.frames_on_batch
     if encoders.vae is None:
         raise ValueError(f"{said.label} is trained on latents: connect its VAE.")
@@ -83,15 +124,12 @@ def _check(said: VideoModel, encoders: Encoders) -> None:
         raise ValueError(f"{said.label} is trained with captions: connect its CLIP.")
 
 
-def _key(plan: PlannedCut, data: Data, mark: Mapping[str, str], seed: int) -> str:
-    """What decides the encoded clip."""
-    settings = {
-        name: value
-        for name, value in asdict(data).items()
-        if name not in ("folder", "dropout", "image_dropout")
-    }
-    files = [digest_of(path) for path in plan.files]
-    return key_of(VERSION, files, plan.details, settings, mark["vae"], mark["vision"], seed)
+def _key(planned: Planned, data: Data, mark: Mapping[str, str]) -> str:
+    """What decides an encoded clip: the bytes of its files, how it is cut, what encodes it."""
+    item = planned.item
+    files = [digest_of(Path(path)) for path in (item.path, item.control) if path]
+    told = (data.image_noise, data.told_fps)
+    return key_of(VERSION, files, planned.identity, told, mark["vae"], mark["vision"])
 
 
 def _marks(encoders: Encoders) -> dict[str, str]:
@@ -124,8 +162,8 @@ def _clip(said: VideoModel, encoders: Encoders, clip: Cut, data: Data, key: tupl
     numbers: dict[str, float] = {}
     if clip.control is not None:
         tensors["control"] = _draw(*_moments(encoders.vae, clip.control), "control", key)
-    if said.takes == "inpaint" and data.masks != "none":
-        tensors |= _known(encoders.vae, clip.frames, mean, said, key)
+    if said.takes == "inpaint" and clip.mask is not None:
+        tensors |= _known(encoders.vae, clip.frames, clip.mask, mean, said, key)
     elif said.takes == "image":
         sigma = _image_noise(data, key)
         first = (augment(clip.frames[:1].movedim(-1, 1) * 2 - 1, sigma, _seed("picture", key)) + 1) / 2
@@ -133,9 +171,9 @@ def _clip(said: VideoModel, encoders: Encoders, clip: Cut, data: Data, key: tupl
         if said.grid.frames_on_batch:
             tensors["image"], tensors["context"] = image, _token(encoders.clip_vision, clip.frames[:1])
             numbers = {
-                "fps": data.told_fps or clip.rate,
+                "fps": data.told_fps or clip.fps or 1.0,
                 "noise_aug_strength": sigma,
-                SCORE: motion_score(clip.frames),
+                SCORE: clip.motion,
             }
         else:
             latent = _draw(image, spread, "picture", key)
@@ -160,16 +198,15 @@ def _draw(mean: Tensor, log_variance: Tensor | None, purpose: str, key: tuple[in
 
 
 def _known(
-    vae: Any, frames: Tensor, mean: Tensor, said: VideoModel, key: tuple[int, int, int]
+    vae: Any, frames: Tensor, mask: Tensor, mean: Tensor, said: VideoModel, key: tuple[int, int, int]
 ) -> dict[str, Tensor | None]:
     """What is known of a clip under a mask (CogVideoX-Fun); nothing of one that is all made anew, mostly."""
-    mask = item_mask(*frames.shape[:3], *key).float()
-    clip = KnownClip(frames, mask)
+    clip = KnownClip(frames, mask.float())
     if clip.is_unknown and draws.uniform("untold", *key) < UNTOLD:
         return {}
     pixels = noise_known(clip.pixels(), _log_normal("known", key), _seed("known", key))
     image = _draw(*_moments(vae, pixels), "known", key)
-    return {"image": image, "mask": latent_mask(mask, mean.shape[1], said.grid.stride_hw)[0]}
+    return {"image": image, "mask": latent_mask(clip.mask, mean.shape[1], said.grid.stride_hw)[0]}
 
 
 def _image_noise(data: Data, key: tuple[int, int, int]) -> float:
@@ -203,11 +240,17 @@ def _texts(encoders: Encoders, texts: Iterable[str], cache: Cache, mark: Mapping
     return keys
 
 
-def _buckets(cache: Cache, keys: Sequence[str], data: Data, facts: dict[str, Any]) -> list[dict[str, float]]:
-    """What SVD is told of each clip's motion: its rank among the data set's own, or the same for all."""
+def _buckets(
+    cache: Cache, keys: Sequence[str], told: Sequence[float | None], data: Data, facts: dict[str, Any]
+) -> list[dict[str, float]]:
+    """What SVD is told of each clip's motion: what its list says, its rank among the data set's own, or the same for all."""
     scores = [cache.numbers(key).get(SCORE) for key in keys]
-    if data.told_bucket or any(score is None for score in scores):
-        return [{} if score is None else {"motion_bucket_id": data.told_bucket} for score in scores]
-    thresholds = own_thresholds([score for score in scores if score is not None])
-    facts["motion_quantiles"] = thresholds
-    return [{"motion_bucket_id": float(motion_bucket(score or 0.0, thresholds))} for score in scores]
+    if any(score is None for score in scores):
+        return [{} for _ in scores]
+    buckets = [data.told_bucket or own for own in told]
+    if any(bucket is None for bucket in buckets):
+        thresholds = own_thresholds([score for score in scores if score is not None])
+        facts["motion_quantiles"] = thresholds
+        ranks = [float(motion_bucket(score or 0.0, thresholds)) for score in scores]
+        buckets = [rank if own is None else own for own, rank in zip(buckets, ranks, strict=True)]
+    return [{"motion_bucket_id": bucket} for bucket in buckets if bucket is not None]

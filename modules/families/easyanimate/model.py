@@ -53,7 +53,6 @@ class GridTransformer(nn.Module):
             table.repeat_interleave(self.cell**2, dim=0)
             for table in self.block.tables(layout.frames, x_nld[:0, 0], self.ops)
         ]
-        scale_n1d, shift_n1d = self._norm_maps(x_nld)
         cells = (
             -1,
             layout.frames,
@@ -63,15 +62,17 @@ class GridTransformer(nn.Module):
             self.cell,
         )
         x = x_nld.view(*cells, x_nld.shape[2])
-        scale, shift = (
-            part.view(len(x), layout.frames, *[1] * 4, x_nld.shape[2]) for part in (scale_n1d, shift_n1d)
-        )
         with calling(self, x_nld, self.ops) as call:
             if is_recorded():
-                return (x + self._change(x, scale, shift, tables, call, options)).view(x_nld.shape)
+                y_nld = self.norm(x_nld.transpose(1, 2)).transpose(1, 2)
+                return (x + self._change(y_nld.reshape(x.shape), tables, call, options)).view(x_nld.shape)
+            scale, shift = (
+                part.view(len(x), layout.frames, *[1] * 4, x_nld.shape[2]) for part in self._norm_maps(x_nld)
+            )
             for rows, columns in self._spans(x):
                 piece = x[:, :, rows, :, columns]
-                piece.add_(self._change(piece, scale, shift, tables, call, options))
+                y = torch.addcmul(shift, piece, scale).to(piece.dtype)
+                piece.add_(self._change(y, tables, call, options))
         return x_nld
 
     def _spans(self, x: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -84,24 +85,20 @@ class GridTransformer(nn.Module):
             for column in range(0, columns, wide):
                 yield slice(row, min(row + high, rows)), slice(column, min(column + wide, columns))
 
-    def _change(
-        self, x: Tensor, scale: Tensor, shift: Tensor, tables: list[Tensor], call: Call, options: Any
-    ) -> Tensor:
-        """What is added to some cells (b, f, h, n, w, m, d)."""
-        y = torch.addcmul(shift, x, scale).to(x.dtype)
+    def _change(self, y: Tensor, tables: list[Tensor], call: Call, options: Any) -> Tensor:
+        """What is added to some cells (b, f, h, n, w, m, d), from what the norm gives of them."""
+        b, f, h, n, w, m, _ = y.shape
         tokens = rearrange(y, "b f h n w m d -> (b h w) (f n m) d")
         del y
         tokens = self.block(call(self.proj_in, tokens), tables, call, options)
         tokens = call(self.proj_out, tokens)
         if self.strength != 1:
             tokens = self.strength * tokens
-        b, f, h, n, w, m, _ = x.shape
         return rearrange(tokens, "(b h w) (f n m) d -> b f h n w m d", b=b, h=h, w=w, n=n, m=m)
 
     def _norm_maps(self, x_nld: Tensor) -> tuple[Tensor, Tensor]:
         """The group norm of every picture as a scale and a shift of each channel, (n, 1, d), in float32 or better."""
-        places = [slice(0, len(x_nld))] if is_recorded() else list(self._pictures(x_nld))
-        moments = [self._moments(x_nld[place]) for place in places]
+        moments = [self._moments(x_nld[place]) for place in self._pictures(x_nld)]
         mean_nd, rstd_nd = (
             torch.cat(parts).repeat_interleave(x_nld.shape[2] // GROUPS, dim=1)
             for parts in zip(*moments, strict=True)

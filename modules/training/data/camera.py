@@ -7,7 +7,7 @@ ours. Names as the published files have them.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import cos, pi, radians, sin
+from math import ceil, cos, pi, radians, sin
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,11 @@ def rectangles(movement: str, num_frames: int, height: float, width: float) -> l
         raise ValueError(f"camera must be one of {', '.join(MOVEMENTS)}, or empty: got {movement!r}.")
     last = max(1, num_frames - 1)
     return [MOVEMENTS[movement](index / last, height, width) for index in range(num_frames)]
+
+
+def canvas(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of a picture in which the closest view has about the pixels of the clip."""
+    return ceil(width / (1 - SHARE)), ceil(height / (1 - SHARE))
 
 
 def move_camera(frames_fhwc: Tensor, movement: str, width: int, height: int) -> Tensor:

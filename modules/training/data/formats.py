@@ -9,15 +9,15 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..recipe import Format
-from .items import BadItem, DataSet, Item, Kind, Problem, Report, check_left
+from .items import IMAGES, VIDEOS, BadItem, DataSet, Item, Kind, Problem, Report, check_left, kind_of
 
-VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# of an entry: what SVD is told of the clip's motion
+BUCKET, MOST_BUCKET = "motion_bucket_id", 255
 KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
 
 
@@ -30,6 +30,7 @@ class Row:
     kind: Any = None
     control: Any = None
     repeat: int = 1
+    bucket: Any = None
 
 
 # what a list's line says, or why it says nothing
@@ -82,17 +83,19 @@ def _item(root: Path, index: int, line: Line) -> Item:
     control = str(_place(root, (str(line.control),), "the control file")) if line.control else ""
     text = line.text.strip() if isinstance(line.text, str) else ""
     name = path.relative_to(root.resolve()).as_posix()
-    return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat)
+    bucket = _bucket(line.bucket)
+    return Item(
+        index, name, KINDS[kind], text or None, str(path), control=control, repeat=line.repeat, bucket=bucket
+    )
 
 
-def kind_of(path: Path) -> Kind:
-    """What a file is by its name; BadItem for neither video nor picture."""
-    suffix = path.suffix.lower()
-    if suffix in VIDEOS:
-        return "video"
-    if suffix in IMAGES:
-        return "image"
-    raise BadItem(f"its name ends in {suffix or 'nothing'}, which is no video or picture that can be read")
+def _bucket(value: Any) -> float | None:
+    """An item's own motion bucket; BadItem for what is none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_BUCKET:
+        raise BadItem(f"its {BUCKET} is {value!r:.40}, not a number from 0 to {MOST_BUCKET}")
+    return float(value)
 
 
 def _place(root: Path, places: tuple[str, ...], what: str) -> Path:
@@ -122,7 +125,10 @@ def _webvid(root: Path) -> Iterator[Line]:
 
 
 def _normal(root: Path) -> Iterator[Line]:
-    """JSON list of file_path, text, type, control_file_path. Sizes named there are not needed: files are opened."""
+    """JSON list of file_path, text, type, control_file_path, motion_bucket_id.
+
+    Sizes named there are not needed: files are opened.
+    """
     path = _only(root, "*.json")
     for number, entry in enumerate(_json_list(path)):
         yield _entry(
@@ -131,7 +137,11 @@ def _normal(root: Path) -> Iterator[Line]:
             entry,
             "file_path",
             lambda entry, place: Row(
-                (place,), entry.get("text"), entry.get("type"), entry.get("control_file_path")
+                (place,),
+                entry.get("text"),
+                entry.get("type"),
+                entry.get("control_file_path"),
+                bucket=entry.get(BUCKET),
             ),
         )
 
@@ -169,20 +179,22 @@ def _captions(root: Path) -> Iterator[Line]:
             number, _, _ = path.name.partition("_")
             repeat = int(number) if number.isdecimal() else 1
             yield from (
-                replace(row, repeat=repeat) for row in map(_captioned(root), sorted(path.iterdir())) if row
+                _captioned(root, below, repeat) for below in sorted(path.iterdir()) if _is_shown(below)
             )
-        elif row := _captioned(root)(path):
-            yield row
+        elif _is_shown(path):
+            yield _captioned(root, path, 1)
 
 
-def _captioned(root: Path) -> Callable[[Path], Row | None]:
-    def row(path: Path) -> Row | None:
-        if path.suffix.lower() not in VIDEOS | IMAGES or path.name.startswith("."):
-            return None
-        caption = path.with_suffix(".txt")
-        return Row((path.relative_to(root).as_posix(),), _text(caption) if caption.is_file() else None)
+def _is_shown(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS | IMAGES and not path.name.startswith(".")
 
-    return row
+
+def _captioned(root: Path, path: Path, repeat: int) -> Line:
+    name, caption = path.relative_to(root).as_posix(), path.with_suffix(".txt")
+    try:
+        return Row((name,), _text(caption) if caption.is_file() else None, repeat=repeat)
+    except ValueError:
+        return Problem(name, "its caption is not text in UTF-8")
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Line]]] = {

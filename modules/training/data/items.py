@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 Kind = Literal["video", "image"]
+# suffixes of files
+VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # names that a sentence of a report shows
 SHOWN = 3
 # pixels on a side below which nothing is trained: the masks and the VAEs have no room
@@ -26,8 +30,8 @@ class Footage:
     height: int
     # frames per second; None: a picture
     rate: float | None
-    # numbers in rising order -> (f, h, w, 3) uint8; BadItem where the file breaks off
-    read: Callable[[Sequence[int]], Tensor]
+    # numbers in rising order -> each (h, w, 3) uint8, when somebody wants it; BadItem where the file breaks off
+    read: Callable[[Sequence[int]], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,18 @@ class Item:
     text: str | None
     # of its file; empty where frames are in memory
     path: str = ""
+    # seconds: only this part of a video counts, 0: all that follows
+    begin: float = 0.0
+    seconds: float = 0.0
     # of a clip or picture that the model is to follow, frame by frame
     control: str = ""
     # an epoch holds it so many times
     repeat: int = 1
-    # opens it where it is no file
-    source: Callable[[], Footage] | None = None
+    # what SVD is told of its motion, of 255; None: what its frames show
+    bucket: float | None = None
+    # of frames in memory, and what tells them from others
+    source: Footage | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,16 @@ class DataSet:
     name: str
     items: tuple[Item, ...]
     report: Report
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file is by its name; BadItem for neither video nor picture."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEOS:
+        return "video"
+    if suffix in IMAGES:
+        return "image"
+    raise BadItem(f"its name ends in {suffix or 'nothing'}, which is no video or picture that can be read")
 
 
 def rows(items: Iterable[Item], video_repeat: int = 1) -> list[Item]:

@@ -63,6 +63,17 @@ def test_normal(tmp_path):
     assert found.items[0].control == str(tmp_path / "pose.mp4") and found.items[1].control == ""
 
 
+def test_a_clip_may_tell_its_own_motion_bucket(tmp_path):
+    lay(tmp_path, "a.mp4")
+    told = [{}, {"motion_bucket_id": 0}, {"motion_bucket_id": 171.5}]
+    wrong = [{"motion_bucket_id": value} for value in (-1, 256, "fast", True)]
+    dump(tmp_path / "data.json", [{"file_path": "a.mp4", "text": "a", **words} for words in told + wrong])
+    found = read_items(tmp_path)
+    assert [item.bucket for item in found.items] == [None, 0.0, 171.5]
+    assert len(found.report.problems) == len(wrong)
+    assert all("from 0 to 255" in problem.reason for problem in found.report.problems)
+
+
 @pytest.mark.parametrize("below", ["", "train/"])
 def test_diffusers(tmp_path, below):
     lay(tmp_path, f"{below}0.png", f"{below}deep/1.png")
@@ -92,6 +103,14 @@ def test_captions_with_repeats(tmp_path):
     ]
     assert [item.repeat for item in found.items] == [3, 3, 1, 1]
     assert list(found.report.counts.items()) == [("its folder's name says 0 times", 1)]
+
+
+def test_one_caption_that_is_no_text(tmp_path):
+    lay(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    found = read_items(tmp_path)
+    assert brief(found) == [("b.mp4", "video", None)]
+    assert [*found.report.sentences()] == ["1 of 2 left out: its caption is not text in UTF-8 (a.mp4)."]
 
 
 def test_paths(tmp_path):
