@@ -90,7 +90,7 @@ def _subject(family, config, with_variance=False):
         records.grid.frames_on_batch,
         partial(records.conditions, config),
         predict,
-        tuple(blocks),
+        blocks=tuple(blocks),
     )
 
 
