@@ -10,6 +10,7 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from .injection import MIDDLE, res_norms
@@ -49,6 +50,11 @@ def free_memory() -> None:
     """Send the host's models off the device: the encoders have done their work."""
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
+
+
+def withheld(reason: str) -> Any:
+    """An output that is none: whatever takes it ends in this sentence, and nothing happens where nobody does."""
+    return ExecutionBlocker(reason)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...modules.sampling.previews import filmstrip
-from ...modules.training import checkpointing, parts, sampling, state
+from ...modules.training import sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
 from ...modules.training.data.formats import read_items
@@ -18,10 +18,9 @@ from ...modules.training.data.plan import Plan, plan_cuts
 from ...modules.training.levels import check_levels
 from ...modules.training.loop import Progress, Training, run
 from ...modules.training.loss import check_loss
-from ...modules.training.low_rank import LowRank
 from ...modules.training.processes import Alone, Processes
 from ...modules.training.recipe import Recipe
-from ...modules.training.subject import Subject
+from ...modules.training.trained import trained_of
 from ..host import progress
 from ..host import training as host
 from ..host.description import VideoModel, describe
@@ -199,27 +198,6 @@ def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes) -> _Cour
         job.folder.mkdir(parents=True, exist_ok=True)
         state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
     return course
-
-
-def trained_of(subject: Subject, recipe: Recipe) -> dict[str, nn.Parameter]:
-    """The parameters that get gradients, in fp32: whole weights of the network, or halves beside its layers."""
-    network = subject.network
-    modules = dict(network.named_modules())
-    if recipe.machine.checkpointing:
-        checkpointing.checkpoint_blocks(subject.blocks)
-    layers = parts.lora_modules(recipe.part, modules)
-    if layers:
-        low = LowRank(
-            {name: modules[name] for name in layers}, recipe.part.rank, recipe.part.alpha, recipe.steps.seed
-        )
-        low.attach()
-        return low.parameters()
-    names = parts.whole_names(recipe.part.name, [name for name, _ in network.named_parameters()])
-    parameters = dict(network.named_parameters())
-    for name in names:
-        parameters[name].data = parameters[name].data.float().clone()
-        parameters[name].requires_grad_(True)
-    return {name: parameters[name] for name in names}
 
 
 def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:

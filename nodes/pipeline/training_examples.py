@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,8 @@ def _key(planned: Planned, data: Data, mark: Mapping[str, str]) -> str:
     """What decides an encoded clip: the bytes of its files, how it is cut, what encodes it."""
     item = planned.item
     files = [digest_of(Path(path)) for path in (item.path, item.control) if path]
-    details = {**asdict(replace(planned, item=replace(item, source=None))), "item": item.index}
     told = (data.image_noise, data.told_fps)
-    return key_of(VERSION, files, details, told, mark["vae"], mark["vision"])
+    return key_of(VERSION, files, planned.identity, told, mark["vae"], mark["vision"])
 
 
 def _marks(encoders: Encoders) -> dict[str, str]:

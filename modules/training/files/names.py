@@ -1,6 +1,6 @@
 """The names that LoRA files have for a network's layers.
 
-Ours are those of the published files, but for the UNets: LoRA files of the host's picture models and PEFT files of SVD
+Ours are those of the published files, but for the UNets: kohya's files for the host's picture models and PEFT's for SVD
 have diffusers' names.
 """
 
@@ -57,11 +57,16 @@ def kohya_names(layers: Iterable[str], network: Iterable[str]) -> dict[str, str]
     return {layer: layer for layer in layers}
 
 
-def peft_names(family: str, layers: Iterable[str], network: Iterable[str]) -> dict[str, str]:
-    """{layer: its name in the files of PEFT and diffusers}, with what is in front."""
+def peft_names(family: str, layers: Iterable[str]) -> dict[str, str]:
+    """{layer: its name in the files of PEFT and diffusers}, with what is in front.
+
+    ValueError for the host's picture models, whose LoRA loaders know no such names.
+    """
     layers = list(layers)
     if is_picture_unet(layers):
-        return {layer: f"unet.{name}" for layer, name in picture_names(layers, network).items()}
+        raise ValueError(
+            "ComfyUI reads no PEFT file for SD1.5 and SDXL: set dialect to 'kohya', which diffusers reads as well."
+        )
     if family == SVD.id:
         return {layer: f"unet.{_back(DIFFUSERS_SVD, layer)}" for layer in layers}
     return {layer: f"transformer.{layer}" for layer in layers}

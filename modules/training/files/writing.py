@@ -51,7 +51,7 @@ def contents(outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, str]]:
         if choice.name == "domain_adapter":
             return lora.domain_adapter(pairs, alpha, network), {}
         if choice.dialect == "PEFT":
-            return lora.peft(pairs, alpha, outcome.family, network)
+            return lora.peft(pairs, alpha, outcome.family)
         return lora.kohya(pairs, alpha, network), {}
     state = {**outcome.state, **outcome.trained}
     if choice.name == "motion_module":

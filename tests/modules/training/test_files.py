@@ -186,10 +186,8 @@ class TestPublishedNames:
         outcome = Outcome("animatediff", choice, meta(shapes_of_halves(found, 8)), unet_state(found))
         modules = {key.rsplit(".lora_down", 1)[0] for key in contents(outcome)[0] if "lora_down" in key}
         assert modules == {loras.flat(name) for name in loras.of_unet(more=loras.FORWARD)}
-        peft, _ = contents(replace(outcome, part=replace(choice, dialect="PEFT")))
-        assert {key.rsplit(".lora_A", 1)[0] for key in peft if "lora_A" in key} == {
-            f"unet.{name}" for name in loras.of_unet(more=loras.FORWARD)
-        }
+        with pytest.raises(ValueError, match="ComfyUI reads no PEFT file for SD1.5 and SDXL"):
+            contents(replace(outcome, part=replace(choice, dialect="PEFT")))
 
 
 def shapes_of_halves(layers, rank):
