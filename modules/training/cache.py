@@ -63,7 +63,7 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
         metadata = {NUMBERS: json.dumps(dict(numbers))}
-        place(self.path(key), lambda path: save_file(kept, path, metadata=metadata))
+        place(self.path(key), lambda path: save_file(kept, path, metadata=metadata), lasting=False)
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """What was kept."""
