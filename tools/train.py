@@ -127,7 +127,7 @@ class Watch:
 
     def __init__(self, total: int, shared: Any = None, seconds: float = 10.0) -> None:
         self.total, self.shared, self.seconds, self.last = total, shared, seconds, 0.0
-        self.stopped = False
+        self.stopped = self.interrupted = False
 
     def __call__(self, step: Any, picture: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -143,9 +143,11 @@ class Watch:
         )
 
     def _stop(self, number: int, frame: Any) -> None:
-        """The second time at once; of several processes the launcher sends it twice, and ends who takes too long."""
-        if self.stopped and self.shared is None:
-            raise KeyboardInterrupt
+        """The second Ctrl-C at once; to several processes the launcher sends it twice, and ends who takes too long."""
+        if number == signal.SIGINT and self.shared is None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
         self.stopped = True
 
     def _leave(self) -> None:
