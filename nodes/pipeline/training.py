@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...modules.sampling.previews import beneath, filmstrip
-from ...modules.training import sampling, state
+from ...modules.training import memory, presets, sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
 from ...modules.training.data.formats import read_items
@@ -151,6 +151,7 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
     with host.gradients():
         course = begin(job, said, plan, processes)
         clips = len(course.training.examples)
+        job.say(_memory(course))
         job.say(
             f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
         )
@@ -234,6 +235,13 @@ def _finish(job: Job, course: _Course) -> Outcome:
     training.processes.wait()
     lora = training_files.host_lora(job.recipe, result)
     return Outcome(file, course.losses, training.done, lora, course.report)
+
+
+def _memory(course: _Course) -> str:
+    """What the training will hold, and whether the device has it: counted on fake tensors before the first step."""
+    training = course.training
+    predicted = memory.of_training(training, [training.examples[0]])
+    return presets.check_fits(predicted, host.device_memory(), training.recipe)
 
 
 def _counted(trained: Mapping[str, nn.Parameter]) -> str:
