@@ -30,6 +30,7 @@ from .training_examples import Encoders
 
 LOG = "log.jsonl"
 RECIPE = "recipe.json"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class _Course:
         z = frames_first.float().cpu() * self.said.latents.scale
         strip = filmstrip(z, self.said.latents.rgb_factors, self.said.latents.rgb_bias)
         if self.is_first:
-            folder = self.job.folder / "samples"
+            folder = self.job.folder / SAMPLES
             folder.mkdir(exist_ok=True)
             strip.resize((strip.width * 8, strip.height * 8)).save(folder / f"step-{step:06d}.png")
         return strip

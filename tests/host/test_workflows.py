@@ -282,9 +282,13 @@ def test_template_and_what_it_needs_are_served(pocket, path):
     listed = pocket.client.get_json("/workflow_templates")
     assert path.stem in listed["ComfyUI-Kinetograph"]
     place = "/api/workflow_templates/ComfyUI-Kinetograph"
-    for file in (path, path.with_suffix(".jpg"), *sorted((ROOT / "workflows" / "input").iterdir())):
+    for file in (path, path.with_suffix(".jpg"), *files_in(ROOT / "workflows" / "input")):
         served = pocket.client.get(f"{place}/{file.relative_to(path.parent).as_posix()}")
         assert served == file.read_bytes()
+
+
+def files_in(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def to_prompt(template):
