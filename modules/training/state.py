@@ -58,14 +58,18 @@ def load(folder: Path) -> State | None:
     return State(facts["step"], tensors, facts)
 
 
-def place(path: Path, write: Any) -> None:
-    """Have `write` fill a file beside `path`, then give it that name."""
+def place(path: Path, write: Any, lasting: bool = True) -> None:
+    """Have `write` fill a file beside `path`, then give it that name.
+
+    `lasting`: it is on the disk before it has the name. Thousands of small files that can be made again need not be.
+    """
     # of its own for each process that writes the same
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
+        if lasting:
+            with open(beside, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
