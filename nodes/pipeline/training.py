@@ -32,6 +32,7 @@ from .training_examples import Encoders
 
 LOG = "log.jsonl"
 RECIPE = "recipe.json"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class _Course:
             strips = [self._strip(example) for example in self._shown()]
         picture = beneath(strips)
         if self.is_first:
-            folder = self.job.folder / "samples"
+            folder = self.job.folder / SAMPLES
             folder.mkdir(exist_ok=True)
             picture.save(folder / f"step-{step:06d}.png")
         return picture
