@@ -101,7 +101,7 @@ class TrainVideoModel(io.ComfyNode):
             check_known("samples", samples, training_runs.SAMPLES)
         except ValueError as error:
             return str(error)
-        return training_runs.name_problem(name) or training_runs.learning_problem(learning) or True
+        return training_runs.name_problem(name) or training_runs.learning_problem(learning, machine) or True
 
     @classmethod
     def fingerprint_inputs(cls, **_) -> int:
@@ -258,7 +258,7 @@ def _learning() -> io.DynamicCombo.Input:
 
 def _machine() -> io.DynamicCombo.Input:
     save = io.Int.Input(
-        "save_every", default=500, min=1, max=1_000_000, tooltip="Steps between two states kept on disk."
+        "save_every", default=500, min=1, max=1_000_000, tooltip="Steps between two states kept."
     )
     by_hand = [
         io.Combo.Input(
@@ -282,7 +282,7 @@ def _machine() -> io.DynamicCombo.Input:
             io.DynamicCombo.Option(name, [save, *(by_hand if name == training_runs.BY_HAND else [])])
             for name in training_runs.MACHINES
         ],
-        tooltip="How it fits the graphics memory.",
+        tooltip="How it fits the graphics memory. A size: that of the card, whose settings the report names.",
     )
 
 
@@ -291,6 +291,9 @@ def _samples() -> io.DynamicCombo.Input:
         io.Int.Input("every", default=100, min=1, max=1_000_000, tooltip="Steps between two samples."),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps of a sample."),
         io.Float.Input("cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance of a sample."),
+        io.String.Input(
+            "prompt", default="", tooltip="What a sample shows; empty: the first clip's caption."
+        ),
     ]
     return io.DynamicCombo.Input(
         "samples",
