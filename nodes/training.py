@@ -7,6 +7,7 @@ from .host.api import io
 from .pipeline import training_runs
 from .pipeline.training_examples import Encoders
 
+USUAL = Steps()
 # AdamW's rates as published, one for each part: AnimateDiff, ExVideo, CogVideoX-Fun, EasyAnimate
 RATES = {"exvideo": 1e-5, "temporal": 1e-5, "whole": 2e-5}
 
@@ -40,7 +41,7 @@ class TrainVideoModel(io.ComfyNode):
                 ),
                 io.Vae.Input("vae", tooltip="VAE of that model's loader."),
                 io.String.Input("data", force_input=True, tooltip="Data set of Training Data."),
-                io.Clip.Input("clip", optional=True, tooltip="Text encoder, for all models but SVD."),
+                io.Clip.Input("clip", optional=True, tooltip="Text encoder; SVD needs none."),
                 io.ClipVision.Input(
                     "clip_vision", optional=True, tooltip="Image encoder of the SVD checkpoint."
                 ),
@@ -177,9 +178,7 @@ def _part() -> io.DynamicCombo.Input:
 
 
 def _rank(default: int) -> io.Int.Input:
-    return io.Int.Input(
-        "rank", default=default, min=1, max=1024, tooltip="Rank of the LoRA: how much it can hold."
-    )
+    return io.Int.Input("rank", default=default, min=1, max=1024, tooltip="Rank of the LoRA.")
 
 
 def _rate(part: str) -> io.Float.Input:
@@ -193,46 +192,24 @@ def _rate(part: str) -> io.Float.Input:
     )
 
 
+def _float(name: str, high: float, step: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=getattr(USUAL, name), min=0.0, max=high, step=step, tooltip=tooltip)
+
+
 def _learning() -> io.DynamicCombo.Input:
-    usual = Steps()
     shared = [
-        io.Int.Input("batch", default=usual.batch, min=1, max=4096, tooltip="Clips of one update."),
-        io.Float.Input(
-            "weight_decay",
-            default=usual.weight_decay,
-            min=0.0,
-            max=1.0,
-            step=1e-4,
-            tooltip="Pull towards zero.",
-        ),
+        io.Int.Input("batch", default=1, min=1, max=4096, tooltip="Clips of one update."),
+        _float("weight_decay", 1.0, 1e-4, "Pull towards zero."),
         io.Combo.Input(
             "schedule",
             options=["constant", "hold", "cosine"],
-            default=usual.schedule,
+            default=USUAL.schedule,
             tooltip="Course of the rate: constant; falling over the last part; falling as a cosine.",
         ),
-        io.Int.Input(
-            "warm_up",
-            default=usual.warm_up,
-            min=0,
-            max=100_000,
-            tooltip="Steps in which the rate rises from 0.",
-        ),
-        io.Float.Input(
-            "clip",
-            default=usual.clip,
-            min=0.0,
-            max=100.0,
-            step=0.01,
-            tooltip="Largest norm of the gradients; 0: any.",
-        ),
-        io.Float.Input(
-            "ema",
-            default=usual.ema,
-            min=0.0,
-            max=0.99999,
-            step=1e-5,
-            tooltip="Decay of the running mean of the weights, which is then what is saved; 0: none.",
+        io.Int.Input("warm_up", default=0, min=0, max=100_000, tooltip="Steps in which the rate rises."),
+        _float("clip", 100.0, 0.01, "Norm that gradients are cut to; 0: any."),
+        _float(
+            "ema", 0.99999, 1e-5, "Decay of the running mean of the weights, which is then saved; 0: none."
         ),
         io.Combo.Input(
             "loss",
@@ -257,9 +234,7 @@ def _learning() -> io.DynamicCombo.Input:
 
 
 def _machine() -> io.DynamicCombo.Input:
-    save = io.Int.Input(
-        "save_every", default=500, min=1, max=1_000_000, tooltip="Steps between two states kept."
-    )
+    save = io.Int.Input("save_every", default=500, min=1, max=1_000_000, tooltip="Steps between two states.")
     by_hand = [
         io.Combo.Input(
             "precision",
