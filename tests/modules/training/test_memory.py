@@ -92,7 +92,7 @@ def training(name="svd", checkpointing=False):
     return Training(subject, low.parameters(), tiny.examples(subject), recipe)
 
 
-@pytest.mark.parametrize("name", ["cogvideox", "svd", "pixart"])
+@pytest.mark.parametrize("name", ["cogvideox", "pixart"])
 def test_fake_tensors_tell_what_real_ones_take(name):
     """Whatever the graph keeps of a real forward pass, each storage once, less what was there before."""
     course = training(name)
@@ -113,7 +113,7 @@ def test_fake_tensors_tell_what_real_ones_take(name):
     assert told.held == pytest.approx(sum(kept.values()), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["cogvideox", "svd", "pixart"])
+@pytest.mark.parametrize("name", ["cogvideox", "pixart"])
 def test_a_training_stays_as_it_was(name):
     """Tables that were made of fakes would be found by the real run."""
     told, untold = training(name, True), training(name, True)
@@ -127,7 +127,6 @@ def test_a_training_stays_as_it_was(name):
 @pytest.mark.parametrize(
     ("name", "held"),
     [
-        ("SVD LoRA r64 over time, 1024x576, 14 frames", 2.09),
         ("CogVideoX 2B LoRA r64 attention, 720x480, 49 frames", 2.04),
     ],
 )
