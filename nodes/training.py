@@ -91,7 +91,7 @@ class TrainVideoModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, name=None, *, part=None, learning=None, machine=None, samples=None
+        cls, name=None, learning=None, *, part=None, machine=None, samples=None
     ) -> bool | str:
         """Refuse unknown choices, names that are none, and an optimizer whose package is not there."""
         try:

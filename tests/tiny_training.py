@@ -92,7 +92,7 @@ def _subject(family, config, attention=attend, with_variance=False):
         records.grid.frames_on_batch,
         partial(records.conditions, config),
         predict,
-        tuple(blocks),
+        blocks=tuple(blocks),
     )
 
 

@@ -66,7 +66,7 @@ def save(run: str, filename: str, model: Any, strength: float) -> io.NodeOutput:
     """
     trained = find_run(run)
     folder = folder_of(trained.file)
-    path = place(trained.file, paths_of(folder)[0], filename or trained.name)
+    path = place(trained.file, _root(folder), filename or trained.name)
     results.remember(path)
     name = f"{folder}/{path.name}" if folder in models.MODELS.own else path.name
     said = [f"{path.name} is in models/{folder}: {trained.part} of the training {trained.name}."]
@@ -84,6 +84,12 @@ def folder_of(file: Path) -> str:
     """The key of the model folder that a trained file belongs in, by what it holds."""
     folder = str(examine(file).to_json()["folder"])
     return ANY if folder == UNKNOWN or not paths_of(folder) else folder
+
+
+def _root(folder: str) -> Path:
+    """The first path of a model folder, but not the one that bears a name of former days (models/unet)."""
+    paths = paths_of(folder)
+    return next((path for path in paths if path.name == folder), paths[0])
 
 
 def place(file: Path, folder: Path, name: str) -> Path:

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...modules.sampling.previews import filmstrip
+from ...modules.sampling.previews import beneath, filmstrip
 from ...modules.training import sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
@@ -20,6 +21,7 @@ from ...modules.training.loop import Progress, Training, run
 from ...modules.training.loss import check_loss
 from ...modules.training.processes import Alone, Processes
 from ...modules.training.recipe import Recipe
+from ...modules.training.subject import Example
 from ...modules.training.trained import trained_of
 from ..host import progress
 from ..host import training as host
@@ -74,6 +76,8 @@ class _Course:
     facts: Mapping[str, Any]
     # what was left out of it
     report: str
+    # features of the prompts to sample with
+    prompts: tuple[Tensor, ...] = ()
     losses: list[float] = field(default_factory=list)
     # whether all processes stand behind one step: who stops a shared training does so in all of them there
     together: bool = True
@@ -109,27 +113,30 @@ class _Course:
             state.save(self.job.folder, kept)
 
     def sample(self, step: int) -> Any:
-        """A strip of a clip sampled with the weights of now; beside the log, too."""
-        course, recipe = self.training, self.job.recipe
-        example = course.examples[0]
-        with course.autocast():
-            latents = sampling.sample(
-                course.subject,
-                example,
-                course.examples.empty,
-                recipe.evaluation,
-                recipe.steps.seed,
-                course.processes.device,
-                course.dtype,
-            )
-        frames_first = latents.movedim(1, 0) if self.said.grid.frames_on_batch else latents
-        z = frames_first.float().cpu() * self.said.latents.scale
-        strip = filmstrip(z, self.said.latents.rgb_factors, self.said.latents.rgb_bias)
+        """A strip of a clip for each prompt, sampled with the weights of now; beside the log, too."""
+        course = self.training
+        with course.autocast(), course.average.swapped() if course.average else nullcontext():
+            strips = [self._strip(example) for example in self._shown()]
+        picture = beneath(strips)
         if self.is_first:
             folder = self.job.folder / "samples"
             folder.mkdir(exist_ok=True)
-            strip.resize((strip.width * 8, strip.height * 8)).save(folder / f"step-{step:06d}.png")
-        return strip
+            picture.save(folder / f"step-{step:06d}.png")
+        return picture
+
+    def _shown(self) -> list[Example]:
+        """The data's first clip as it is told, or as each prompt tells it."""
+        first, prompts = self.training.examples[0], self.prompts
+        return [replace(first, context=prompt) for prompt in prompts] if prompts else [first]
+
+    def _strip(self, example: Example) -> Any:
+        course, recipe = self.training, self.job.recipe
+        place = (course.processes.device, course.dtype)
+        empty, wish, seed = course.examples.empty, recipe.evaluation, recipe.steps.seed
+        latents = sampling.sample(course.subject, example, empty, wish, seed, *place)
+        z_cthw = latents.movedim(1, 0) if self.said.grid.frames_on_batch else latents
+        space = self.said.latents
+        return filmstrip(z_cthw.float().cpu() * space.scale, space.rgb_factors, space.rgb_bias)
 
 
 def train(job: Job, processes: Processes | None = None) -> Outcome:
@@ -178,7 +185,9 @@ def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes) -> _Cour
     with torch.no_grad():
         cache = Cache(job.cache)
         training_processes.encode(said, job.encoders, plan, cache, recipe, processes)
-        examples, report = training_examples.encode(said, job.encoders, plan, recipe.data, cache)
+        examples, report = training_examples.encode(
+            said, job.encoders, plan, recipe.data, cache, recipe.evaluation.prompts
+        )
     words = "\n".join(report.sentences())
     job.say(words)
     host.free_memory()
@@ -193,7 +202,7 @@ def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes) -> _Cour
     if earlier is not None:
         _check_same(earlier, recipe, job.folder)
     training_processes.go_on(training, earlier, job.folder)
-    course = _Course(job, training, said, examples.facts, words)
+    course = _Course(job, training, said, examples.facts, words, examples.prompts)
     if course.is_first:
         job.folder.mkdir(parents=True, exist_ok=True)
         state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))

@@ -49,11 +49,16 @@ class Encoders:
 
 
 def encode(
-    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache
+    said: VideoModel,
+    encoders: Encoders,
+    plan: Plan,
+    data: Data,
+    cache: Cache,
+    prompts: Sequence[str] = (),
 ) -> tuple[CachedExamples, Report]:
     """The examples of planned cuts, and what could not be read after all; what is on disk is not encoded again.
 
-    An item's repeats are examples of their own, with noise of their own. ValueError for an encoder that the model
+    `prompts` are those to sample with on the way. An item's repeats are examples of their own, with noise of their own. ValueError for an encoder that the model
     needs and does not get, and where no clip is left.
     """
     check_encoders(said, encoders)
@@ -74,12 +79,13 @@ def encode(
         bar.advance()
     report = plan.report.with_problems(problems)
     check_left("folder", len(keys), report)
-    texts = _texts(encoders, {*captions, ""}, cache, mark)
-    facts: dict[str, Any] = {"data": key_of(keys, sorted(texts))}
+    texts = _texts(encoders, {*captions, *prompts, ""}, cache, mark)
+    facts: dict[str, Any] = {"data": key_of(keys, sorted({*captions}))}
     numbers = _buckets(cache, keys, told, data, facts)
     rows = zip(keys, captions, numbers, strict=True)
     places = [Place(key, texts.get(caption), row) for key, caption, row in rows]
-    return CachedExamples(cache, places, texts.get(""), facts), report
+    shown = [texts[prompt] for prompt in prompts if prompt in texts]
+    return CachedExamples(cache, places, texts.get(""), facts, shown), report
 
 
 def encode_share(

@@ -191,10 +191,10 @@ class Show:
 
 def _sentences(recipe: Recipe, outcome: training.Outcome, losses: list[float]) -> list[str]:
     new = len(outcome.losses)
-    before = f" ({outcome.step - new} of them before)" if outcome.step > new else ""
-    said = f"{recipe.name}: {recipe.part.name} after {outcome.step} steps{before}, {outcome.file.name} in its folder."
+    before = f" ({outcome.step - new} of them in earlier runs)" if outcome.step > new else ""
+    said = f"{recipe.name}: {recipe.part.name} after {outcome.step} steps{before}, in output/training/{recipe.name}."
     tenth = max(1, len(losses) // 10)
     if losses:
         first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
-        said += f" Mean loss of the first {tenth} steps {first:.4f}, of the last {last:.4f}."
+        said += f" Loss {first:.4f} in the first tenth of them, {last:.4f} in the last."
     return [said, *filter(None, [outcome.report])]

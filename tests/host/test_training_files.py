@@ -127,15 +127,15 @@ def in_network(model):
     return find
 
 
+# names are read without the host: one model of ours and one of its own are enough on an older one
+BOTH_HOSTS = ("cogvideox", "small")
 CASES = [
-    (kind, layers, dialect)
+    pytest.param(kind, layers, dialect, marks=() if kind in BOTH_HOSTS else pytest.mark.newest)
     for kind, layers in (
         ("cogvideox", "all"),
         ("pixart", "all"),
-        ("svd", "attention"),
-        ("svd", "temporal_self"),
+        ("svd", "temporal"),
         ("SD15", "all"),
-        ("SD15", "attention"),
         ("SDXL", "all"),
         ("small", "attention"),
     )
@@ -156,7 +156,7 @@ class TestLoRA:
         if dialect == "kohya":
             check_weights(bench.load_one(model, name), outcome.trained, in_network(model))
 
-    @pytest.mark.parametrize("kind", ["cogvideox", "pixart", "svd", "SD15"])
+    @pytest.mark.parametrize("kind", ["cogvideox", "SD15"])
     def test_the_hosts_lora_model(self, bench, kind, tmp_path):
         """As TrainLoraNode gives it: into LoraModelLoader, and through SaveLoRA into a file that both nodes read."""
         from comfy_extras import nodes_train
@@ -226,6 +226,7 @@ class TestMotion:
         for key, value in weights.items():
             torch.testing.assert_close(value.float(), wanted[key].float(), rtol=0, atol=0)
 
+    @pytest.mark.newest
     @pytest.mark.parametrize("layers", ["attention", "all"])
     def test_a_motion_lora(self, bench, moving, layers):
         model, weights = moving
@@ -279,6 +280,7 @@ class TestMotion:
         assert all(torch.equal(value.float(), trained[key]) for key, value in weights.items())
 
 
+@pytest.mark.newest
 class TestWhole:
     def test_the_loader_takes_a_whole_network(self, bench):
         part = COGVIDEOX.parts["diffusion_model"]
@@ -349,6 +351,7 @@ def hosts_unet(kind):
     ), settings
 
 
+@pytest.mark.newest
 class TestNames:
     @pytest.mark.parametrize(
         "kind, whole, attention, linear", [("SD15", 686, 128, 160), ("SDXL", 1680, 560, 722)]

@@ -162,6 +162,18 @@ class TestPublishedNames:
         }
         assert shapes_of(tensors) == wanted
 
+    def test_svds_peft_file_has_diffusers_names(self):
+        part, config = published(SVD, "diffusion_model")
+        choice = PartChoice("lora", 4, 4.0, dialect="PEFT")
+        trained = meta(shapes_of_halves(layers_of(part.empty(config), choice), 4))
+        tensors, facts = contents(Outcome("svd", choice, trained, {}, config))
+        modules = {key.rsplit(".lora_", 1)[0].removeprefix("unet.") for key in tensors}
+        wanted = {
+            key.removesuffix(".weight") for key in BY_NAME["svd-diffusers-unet"].shapes if ".to_" in key
+        }
+        assert modules == {name for name in wanted if not name.endswith(".bias")}
+        assert json.loads(facts["lora_adapter_metadata"])["unet.target_modules"] == sorted(modules)
+
     @pytest.mark.parametrize("layers, spelling", [("attention", "AnimateDiff"), ("all", "MotionDirector")])
     def test_loras_of_motion(self, layers, spelling):
         config = motion_files.PUBLISHED["v2"]
@@ -483,6 +495,7 @@ class TestStoring:
         path = tmp_path / "below" / "a.safetensors"
         write(path, outcome, NOTES)
         before = path.read_bytes()
+        assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
         with pytest.raises(ValueError, match="a.safetensors is there already"):
             write(path, outcome, replace(NOTES, step=200))
         assert path.read_bytes() == before
@@ -495,6 +508,23 @@ class TestStoring:
         with pytest.raises(ValueError, match="The disk is too full for what is written"):
             storing.check_room(tmp_path / "not" / "there", free + 10**12)
         storing.check_room(tmp_path, 1)
+
+    def test_what_breaks_off_leaves_what_was_there(self, outcome, tmp_path):
+        """The system lets files grow to 1000 bytes, as a full disk would."""
+        import resource
+
+        path = write(tmp_path / "a.safetensors", outcome, NOTES)
+        before = path.read_bytes()
+        assert len(before) > 1000
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(ValueError, match="a.safetensors could not be written: "):
+                write(path, outcome, replace(NOTES, step=200), over=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+        assert path.read_bytes() == before
 
     def test_a_folder_that_cannot_be(self, outcome, tmp_path):
         (tmp_path / "file").write_text("")

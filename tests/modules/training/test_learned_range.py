@@ -51,6 +51,14 @@ def test_the_loss_is_easyanimates(t, layout):
         assert losses(output, noisy, NOISE, SNR).item() == pytest.approx(square + bound, abs=near)
 
 
+def test_16_bit_outputs_are_compared_in_fp32():
+    for t in (0, 400):
+        output, noisy = case(t, dtype=torch.float32)
+        loss = losses(output.bfloat16(), noisy, NOISE, RANGE)
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, losses(output.bfloat16().float(), noisy, NOISE, RANGE))
+
+
 def test_the_mass_is_floored_where_a_clip_is_far_off():
     """A clip that the network took for quite another one at the first timestep: 1e-12 of mass, no infinity."""
     output, noisy = case(0)

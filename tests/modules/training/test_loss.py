@@ -274,6 +274,10 @@ def test_losses_that_mean_nothing_are_refused_before_the_first_step(name):
     settings, noise, words = WRONG[name]
     with pytest.raises(ValueError, match=words):
         check_loss(noise, settings)
+    # and by whoever did not ask before
+    x0, epsilon = draw(1, 4, 3, 2, 2), draw(1, 4, 3, 2, 2, seed=1)
+    with pytest.raises(ValueError, match=words):
+        losses(epsilon, clips_at(noise, [1.0], x0, epsilon), noise, settings)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,10 @@ REFERENCES["muon"] = reference_adamw
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_steps_are_the_published_formula_with_every_option_of_the_recipe(name):
-    """Each option far from its default, and none like another: two in each other's place would show."""
+    """Each option far from its default, and none like another: two in each other's place would show.
+
+    The second gradient of the second number lies between what the two betas of Lion make of the first.
+    """
     steps = Steps(
         optimizer=name,
         lr=0.03,
@@ -49,7 +52,7 @@ def test_steps_are_the_published_formula_with_every_option_of_the_recipe(name):
         beta_2=0.83,
         eps=1e-2 if name != "lion" else 1e-8,
     )
-    gradients = [[0.3, -2.0, 0.0], [1.1, 0.4, -0.02], [-3.0, 0.1, 0.5], [0.2, 0.2, 0.2]]
+    gradients = [[0.3, -2.0, 0.0], [1.1, 0.6, -0.02], [-3.0, 0.1, 0.5], [0.2, 0.2, 0.2]]
     start = [0.5, -1.5, 2.0]
     p = nn.Parameter(torch.tensor(start, dtype=torch.float64))
     optimizer = build({"vector": p}, steps)

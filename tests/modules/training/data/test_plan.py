@@ -103,6 +103,14 @@ def test_random_frames_come_from_the_front_and_masks_fit_them(tmp_path):
         assert made.mask.shape == made.frames.shape[:3] and made.mask.any()
 
 
+def test_a_file_as_long_as_a_clip_is_cut_at_its_end(tmp_path):
+    film(tmp_path, "a", count=17)
+    data = replace(DATA, frames=17, random_frames="fun", variants=30)
+    plan = plan_cuts(read_items(tmp_path), data, VOLUMES)
+    assert {len(planned.frames) for planned in plan.cuts} > {17}
+    assert {planned.frames[0] for planned in plan.cuts} == {0}
+
+
 def test_sizes_of_a_plan_are_those_of_its_cuts(tmp_path):
     """Clips and pictures of several aspects, in buckets, with a budget of tokens: all known before decoding."""
     film(tmp_path, "wide", width=288, height=144)
@@ -184,7 +192,7 @@ def test_mirrored_clips(tmp_path):
     (tmp_path / "a.txt").write_text("It rolls to the left.")
     plan = plan_cuts(read_items(tmp_path), data, PICTURES)
     assert not any(planned.flipped for planned in plan.cuts)
-    assert plan.report.notes == ("1 captions name a side or a turn: these clips are never mirrored.",)
+    assert plan.report.notes == ("1 of 1 never mirrored: the caption names a side or a turn.",)
 
 
 def test_a_camera_movement_on_a_cut(tmp_path):

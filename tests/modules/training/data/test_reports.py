@@ -77,6 +77,18 @@ def test_captions_that_name_a_side(tmp_path, caption, named):
     assert directional(the_item(tmp_path)) == named
 
 
+def test_a_file_shorter_than_all_that_a_model_takes(tmp_path):
+    """One whose latent frames come in pairs: five frames at least."""
+    film(tmp_path, "short", count=4)
+    film(tmp_path, "long", count=5)
+    data = replace(DATA, frames=13, token_size=32)
+    plan = plan_cuts(read_items(tmp_path), data, VOLUMES, fits=lambda latent_frames: latent_frames % 2 == 0)
+    assert [len(planned.frames) for planned in plan.cuts] == [5]
+    assert [*plan.report.sentences()] == [
+        "1 of 2 left out: it has fewer frames than the shortest clip of this model takes (short.mp4)."
+    ]
+
+
 def test_notes_on_what_is_used_otherwise(tmp_path):
     film(tmp_path, "a")
     even = lambda latent_frames: latent_frames % 2 == 0  # noqa: E731
@@ -84,7 +96,7 @@ def test_notes_on_what_is_used_otherwise(tmp_path):
     plan = plan_cuts(read_items(tmp_path), data, VOLUMES, fits=even)
     assert [*plan.report.sentences()] == [
         "Clips have 45 frames: this model does not take 49.",
-        "1 clips or pictures are smaller than the size of the training and are enlarged.",
+        "1 of 1 enlarged: smaller than the size of the training.",
     ]
     assert len(plan.cuts[0].frames) == 45
 
