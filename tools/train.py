@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,26 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_host(host: Path, cpu: bool, models: Sequence[Path]) -> None:
-    """Make ComfyUI's classes importable, with its model folders and those of this pack."""
+    """Make ComfyUI's classes importable, with its model folders and those of this pack.
+
+    ComfyUI is opened by its path, and told what it may compute on before anything of it is.
+    """
     sys.path.insert(0, str(host))
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = cpu
-    args.use_pytorch_cross_attention = True
-    import folder_paths
-
-    for folder in models:
-        for key in list(folder_paths.folder_names_and_paths):
-            folder_paths.add_model_folder_path(key, str(folder / key))
+    chosen = import_module("comfy.cli_args").args
+    chosen.cpu, chosen.use_pytorch_cross_attention = cpu, True
     from kinetograph.nodes.pipeline.models import MODELS
 
     MODELS.register()
-    for folder in models:
-        for key in MODELS.own:
-            folder_paths.add_model_folder_path(key, str(folder / key))
+    MODELS.add(models)
 
 
 def train(choice: argparse.Namespace, shared: Any = None) -> str:

@@ -1,6 +1,7 @@
 """A training drawn: its losses over the steps, and what its latest samples look like."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
@@ -62,6 +63,12 @@ def with_samples(curve: Image.Image, samples: Sequence[tuple[int, Image.Image]])
         pen.text((4, y + 4), str(step), WORDS)
         y += strip.height
     return whole
+
+
+def open_picture(file: Path) -> Image.Image:
+    """A picture of a file, all of it read."""
+    with Image.open(file) as picture:
+        return picture.convert("RGB")
 
 
 def _as_wide(strip: Image.Image) -> Image.Image:

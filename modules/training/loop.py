@@ -13,6 +13,7 @@ from . import batch, optimizers, schedules, sharding
 from .average import Average
 from .draws import order
 from .loss import losses
+from .operations import computes_in
 from .processes import Alone, Processes, share_of
 from .recipe import Recipe
 from .state import State
@@ -168,8 +169,8 @@ class Training:
         return losses(output, noisy, subject.noise, recipe.loss, keys)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Products in the training's dtype."""
-        if self.dtype == torch.float32:
+        """Products in the training's dtype, for layers that do not see to it themselves."""
+        if self.dtype == torch.float32 or computes_in(self.subject.network, self.dtype):
             return nullcontext()
         return torch.autocast(self.processes.device.type, self.dtype)
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..layers.positions import TableCache
+from . import batch
+from .loop import Training
 from .recipe import Steps
+from .subject import Example
 
 GIB = 2**30
 # bytes that an optimiser keeps of a parameter, in fp32; of 8-bit AdamW see `_eight_bit`
@@ -57,12 +59,17 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        for storage in _storages((args, kwargs)):
-            self._know(storage, 0)
+        if func is torch.ops.prim.device.default:
+            # asked for thousands of times
+            return func(*args)
         result = func(*args, **(kwargs or {}))
-        for storage in _storages(result):
-            self._know(storage, storage.nbytes())
-        self.peak = max(self.peak, self.live)
+        fresh = [s for s in _storages((result,)) if s._cdata not in self._known]
+        if fresh:
+            for storage in _storages((*args, *(kwargs or {}).values())):
+                self._know(storage, 0)
+            for storage in fresh:
+                self._know(storage, storage.nbytes())
+            self.peak = max(self.peak, self.live)
         return result
 
     def _know(self, storage: torch.UntypedStorage, count: int) -> None:
@@ -103,6 +110,23 @@ def predict(
         optimizer=state_bytes(trained, steps.optimizer),
         average=gradients if steps.ema else 0,
     )
+
+
+def of_training(training: Training, examples: list[Example]) -> Predicted:
+    """What a training holds that has not begun, by examples of equal shapes that go through its network at once."""
+    subject, steps, device = training.subject, training.recipe.steps, training.processes.device
+    clips = (examples * steps.at_once)[: min(steps.at_once, steps.batch)]
+    # random numbers have values, and so has what follows from them
+    noisy = batch.add_noise(subject, clips, training.recipe.levels, steps.seed, device)
+    arguments = batch.tell(subject, clips, device, training.dtype)
+    # a process keeps its table from the first call on: none of fake numbers
+    subject.noise.timestep(noisy.sigma)
+
+    def loss() -> Tensor:
+        with training.autocast():
+            return batch.answer(subject, noisy.x, noisy.sigma, arguments, training.dtype).square().mean()
+
+    return predict(subject.network, training.trained, loss, steps)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -146,5 +170,9 @@ def _faked(network: nn.Module, trained: Mapping[str, nn.Parameter]) -> Iterator[
             parameter.grad = None
 
 
-def _storages(values: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value.untyped_storage()
+        elif isinstance(value, list | tuple):
+            yield from _storages(value)

@@ -24,20 +24,20 @@ Kind = Literal[
 ]
 
 
-def _uninitialised(layer: type[nn.Module]) -> type[nn.Module]:
-    """A layer that draws no random numbers: most of the time a model takes to build goes there."""
+def uninitialised(layer: type[nn.Module]) -> type[nn.Module]:
+    """A kind of layer that draws no random numbers: most of the time a model takes to build goes there."""
     return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
 
 
 class EmptyOperations(TorchOperations):
     """PyTorch's layers without values, for modules whose weights come from a file."""
 
-    Linear = _uninitialised(nn.Linear)
-    Conv2d = _uninitialised(nn.Conv2d)
-    Conv3d = _uninitialised(nn.Conv3d)
-    LayerNorm = _uninitialised(nn.LayerNorm)
-    GroupNorm = _uninitialised(nn.GroupNorm)
-    Embedding = _uninitialised(nn.Embedding)
+    Linear = uninitialised(nn.Linear)
+    Conv2d = uninitialised(nn.Conv2d)
+    Conv3d = uninitialised(nn.Conv3d)
+    LayerNorm = uninitialised(nn.LayerNorm)
+    GroupNorm = uninitialised(nn.GroupNorm)
+    Embedding = uninitialised(nn.Embedding)
 
 
 def lengths(shapes: Shapes, key: str, axes: int) -> tuple[int, ...]:

@@ -55,15 +55,16 @@ def result_directories() -> list[Path]:
 
 
 def supply_samples() -> None:
-    """Put the pictures and clips that the templates start from into the host's input folder.
+    """Put the pictures, clips and data sets that the templates start from into the host's input folder.
 
     What has such a name there stays as it is. A folder that cannot be written to is no fault of ours: a word in the log.
     """
     folder = Path(folder_paths.get_input_directory())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for sample in sorted(SAMPLES.iterdir()):
-            _copy_if_absent(sample, folder / sample.name)
+        for sample in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
+            place = folder / sample.relative_to(SAMPLES)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _copy_if_absent(sample, place)
     except OSError as error:
         logging.warning(
             f"Kinetograph: the sample pictures of the templates could not be laid into {folder}: {error}"

@@ -35,6 +35,11 @@ def device() -> torch.device:
     return comfy.model_management.get_torch_device()
 
 
+def device_memory() -> int:
+    """Bytes of memory where the host computes."""
+    return comfy.model_management.get_total_memory(device())
+
+
 def training_dtype(precision: str) -> torch.dtype:
     """What products are computed in. `auto`: bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU."""
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

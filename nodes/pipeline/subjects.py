@@ -16,9 +16,9 @@ from ...modules.families.svd import EXVIDEO
 from ...modules.families.svd.exvideo import ExVideoBranches
 from ...modules.noise import Noise
 from ...modules.training import draws, parts
+from ...modules.training.operations import CastOperations, EmptyCastOperations
 from ...modules.training.recipe import Recipe
 from ...modules.training.subject import Arguments, Subject
-from ...modules.weights.part import EmptyOperations
 from ..host import backend, injection, patching
 from ..host import training as host
 from ..host.description import describe
@@ -49,7 +49,7 @@ def _of_family(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
     """A network of this pack."""
     own, said = model.model.recipe, describe(model, NODE)
     network = own.part.build(
-        own.config, ops=EmptyOperations, attention=backend.attend, dtype=dtype, device="meta"
+        own.config, ops=EmptyCastOperations, attention=backend.attend, dtype=dtype, device="meta"
     )
     own.fill(network, dtype)
     for add_on in (GRID_MODULES, EXVIDEO):
@@ -93,7 +93,7 @@ def _put_layers(model: Any, network: nn.Module, add_on: AddOn, dtype: torch.dtyp
         return
     layers = add_on.part.build(  # type: ignore[misc]
         _layer_config(model, add_on, shapes),
-        ops=EmptyOperations,
+        ops=EmptyCastOperations,
         attention=backend.attend,
         dtype=dtype,
         device="meta",
@@ -125,13 +125,13 @@ def _start_part(network: nn.Module, own: Any, recipe: Recipe) -> None:
     part = recipe.part.name
     if part == "exvideo" and own.family.id == SVD.id:
         if not any("positional" in name for name, _ in network.named_parameters()):
-            branches = ExVideoBranches(own.config, attention=backend.attend, dtype=torch.float32)
+            branches = ExVideoBranches(own.config, CastOperations, backend.attend, torch.float32)  # type: ignore[arg-type]
             branches.start_from(network)  # type: ignore[arg-type]
             branches.put_into(network)  # type: ignore[arg-type]
     if part == "motion_module" and own.family.id in GRID_MODULES.bases:
         if not any("attn_temporal" in name for name, _ in network.named_parameters()):
             config = GridConfig(own.config.num_layers, own.config.width)
-            modules = GRID_MODULES.part.build(config, attention=backend.attend, dtype=torch.float32)  # type: ignore[misc]
+            modules = GRID_MODULES.part.build(config, CastOperations, backend.attend, torch.float32)  # type: ignore[misc]
             modules.start()
             modules.put_into(network)
 
@@ -172,7 +172,7 @@ def _motion_of(model: Any, dtype: torch.dtype) -> tuple[Any, MotionConfig | None
     patcher = injection.motion_patcher(model)
     motion = patcher.cached_patcher_init[1][0]
     modules = MODULES.part.build(  # type: ignore[misc]
-        motion.config, ops=EmptyOperations, attention=backend.attend_short, dtype=dtype, device="meta"
+        motion.config, ops=EmptyCastOperations, attention=backend.attend_short, dtype=dtype, device="meta"
     )
     motion.fill(modules, dtype)
     weights = modules.state_dict()
@@ -189,7 +189,7 @@ def _new_motion(model: Any) -> tuple[Any, MotionConfig]:
     config = MotionConfig(
         unet.channels, unet.layers, version="SDXL beta" if len(unet.channels) == 3 else "v3"
     )
-    modules = MODULES.part.build(config, attention=backend.attend_short, dtype=torch.float32)  # type: ignore[misc]
+    modules = MODULES.part.build(config, CastOperations, backend.attend_short, torch.float32)  # type: ignore[misc]
     modules.start()
     return modules, config
 

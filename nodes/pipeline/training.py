@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...modules.sampling.previews import beneath, filmstrip
-from ...modules.training import sampling, state
+from ...modules.training import memory, presets, sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
 from ...modules.training.data.formats import read_items
@@ -32,6 +32,7 @@ from .training_examples import Encoders
 
 LOG = "log.jsonl"
 RECIPE = "recipe.json"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class _Course:
             strips = [self._strip(example) for example in self._shown()]
         picture = beneath(strips)
         if self.is_first:
-            folder = self.job.folder / "samples"
+            folder = self.job.folder / SAMPLES
             folder.mkdir(exist_ok=True)
             picture.save(folder / f"step-{step:06d}.png")
         return picture
@@ -151,6 +152,7 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
     with host.gradients():
         course = begin(job, said, plan, processes)
         clips = len(course.training.examples)
+        job.say(_memory(course))
         job.say(
             f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
         )
@@ -234,6 +236,13 @@ def _finish(job: Job, course: _Course) -> Outcome:
     training.processes.wait()
     lora = training_files.host_lora(job.recipe, result)
     return Outcome(file, course.losses, training.done, lora, course.report)
+
+
+def _memory(course: _Course) -> str:
+    """What the training will hold, and whether the device has it: counted on fake tensors before the first step."""
+    training = course.training
+    predicted = memory.of_training(training, [training.examples[0]])
+    return presets.check_fits(predicted, host.device_memory(), training.recipe)
 
 
 def _counted(trained: Mapping[str, nn.Parameter]) -> str:

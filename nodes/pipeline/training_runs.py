@@ -12,7 +12,7 @@ from typing import Any
 from ...modules.families import PIXART
 from ...modules.noise import EDMNoise
 from ...modules.training import configuration
-from ...modules.training.curve import draw_curve, with_samples
+from ...modules.training.curve import STRIPS, draw_curve, open_picture, with_samples
 from ...modules.training.loop import Progress
 from ...modules.training.recipe import Data, Levels, Loss, Recipe
 from ..host import files, progress, results
@@ -131,13 +131,13 @@ def train(model: Any, encoders: Encoders, text: str, choices: Choices) -> io.Nod
         training.Job(recipe, model, encoders, folder, root / recipe.name, root / CACHE, watch=show)
     )
     results.remember(outcome.file)
-    part = recipe.part.name
-    lora = dict(outcome.lora) if outcome.lora else host.withheld(LORA_ONLY.format(part))
-    report = "\n".join(_sentences(recipe, outcome, show.losses))
+    lora = dict(outcome.lora) if outcome.lora else host.withheld(LORA_ONLY.format(recipe.part.name))
+    losses = losses_of(root / recipe.name, outcome.step)
+    report = "\n".join(_sentences(recipe, outcome, losses))
     progress.tell(report)
     return io.NodeOutput(
         lora,
-        {"loss": show.losses},
+        {"loss": losses},
         outcome.step,
         recipe.name,
         report,
@@ -153,13 +153,18 @@ def losses_of(folder: Path, until: int | None = None) -> list[float]:
     return [told[step] for step in sorted(told) if until is None or step <= until]
 
 
+def samples_of(folder: Path) -> list[tuple[int, Any]]:
+    """(step, strip of frames) of a run's latest samples, those of earlier runs of its name, too."""
+    found = sorted((folder / training.SAMPLES).glob("step-*.png"))[-STRIPS:]
+    return [(int(file.stem.removeprefix("step-")), open_picture(file)) for file in found]
+
+
 class Show:
     """The node while it trains: its bar, the curve of losses with the latest samples, and how long it will take."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.total, self.folder = recipe.steps.total, folder
         self.losses: list[float] = []
-        self.samples: list[tuple[int, Any]] = []
         self._bar: Any = None
         self._drawn = 0.0
 
@@ -169,8 +174,6 @@ class Show:
             self.losses = losses_of(self.folder, step.step - 1)
             self._bar = progress.steps(self.total)
         self.losses.append(step.loss)
-        if sample is not None:
-            self.samples.append((step.step, sample))
         now, last = time.monotonic(), step.step == self.total
         due = sample is not None or last or now - self._drawn > PICTURE_SECONDS
         if due:
@@ -181,7 +184,7 @@ class Show:
     def picture(self) -> Any:
         """The curve of all steps so far, with the latest samples."""
         losses = self.losses or losses_of(self.folder)
-        return with_samples(draw_curve(losses, self.total), self.samples)
+        return with_samples(draw_curve(losses, self.total), samples_of(self.folder))
 
     def _line(self, step: Progress) -> str:
         left = (self.total - step.step) * step.seconds

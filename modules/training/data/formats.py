@@ -148,8 +148,7 @@ def _normal(root: Path) -> Iterator[Line]:
 
 def _paths(root: Path) -> Iterator[Line]:
     """`metadata.json`, a list of path, and text where there is one."""
-    path = root / "metadata.json"
-    path = path if path.is_file() else _only(root, "*.json")
+    path = _only(root, "*.json")
     for number, entry in enumerate(_json_list(path)):
         yield _entry(path, number, entry, "path", lambda entry, place: Row((place,), entry.get("text")))
 
@@ -174,19 +173,20 @@ def _diffusers(root: Path) -> Iterator[Line]:
 
 def _captions(root: Path) -> Iterator[Line]:
     """Clips and pictures with a .txt beside each; folders below count as often as the number before their name."""
-    for path in sorted(root.iterdir()):
-        if path.is_dir():
-            number, _, _ = path.name.partition("_")
-            repeat = int(number) if number.isdecimal() else 1
-            yield from (
-                _captioned(root, below, repeat) for below in sorted(path.iterdir()) if _is_shown(below)
-            )
-        elif _is_shown(path):
-            yield _captioned(root, path, 1)
+    for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts):
+        name, (*folders, _) = path.relative_to(root).as_posix(), path.relative_to(root).parts
+        number = folders[0].partition("_")[0] if folders else ""
+        if path.is_symlink() and path.is_dir():
+            yield Problem(name, "it is a link to a folder, which is not followed")
+        elif _is_shown(root, path) and len(folders) > 1:
+            yield Problem(name, "it lies more than one folder below the data folder")
+        elif _is_shown(root, path):
+            yield _captioned(root, path, int(number) if number.isdecimal() else 1)
 
 
-def _is_shown(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS | IMAGES and not path.name.startswith(".")
+def _is_shown(root: Path, path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in VIDEOS | IMAGES and not hidden
 
 
 def _captioned(root: Path, path: Path, repeat: int) -> Line:
@@ -219,13 +219,13 @@ def _imagefolder(root: Path) -> Path | None:
 
 
 def _only(root: Path, pattern: str) -> Path:
-    """The one file of a pattern; ValueError where there are none or several."""
-    files = sorted(root.glob(pattern))
-    if len(files) == 1:
-        return files[0]
+    """The one file of a pattern, of several the one called metadata; ValueError where neither is there."""
+    files, usual = sorted(root.glob(pattern)), root / pattern.replace("*", "metadata")
+    if len(files) == 1 or usual in files:
+        return files[0] if len(files) == 1 else usual
     names = ", ".join(path.name for path in files) or "none"
     raise ValueError(
-        f"The data folder {root.name} must hold one {pattern} that lists its items: found {names}."
+        f"The data folder {root.name} must hold one {pattern} that lists its items, or {usual.name}: found {names}."
     )
 
 

@@ -27,7 +27,8 @@ def fit_frames(
         have_h, have_w = frame_hwc.shape[:2]
         new_w, new_h = cover(have_w, have_h, width, height)
         left, top = round((new_w - width) * across), round((new_h - height) * down)
-        frame_chw = frame_hwc.movedim(-1, 0).float() / 255
+        # colour by colour, which is resized a third faster than pixel by pixel
+        frame_chw = frame_hwc.movedim(-1, 0).contiguous().float() / 255
         if (new_h, new_w) != (have_h, have_w):
             size = new_h, new_w
             frame_chw = F.interpolate(frame_chw[None], size=size, mode="bicubic", antialias=True)[0].clamp(

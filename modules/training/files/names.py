@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ...families import SVD
 from ...weights.keymap import KeyMap
-from ..parts import MOTION, UNET
+from ..parts import MOTION, NO_PEFT, UNET
 
 DIFFUSERS_SVD = SVD.parts["diffusion_model"].dialects["diffusers"]
 DOWNSAMPLER = re.compile(rf"^{re.escape(UNET)}input_blocks\.(\d+)\.0\.op\.")
@@ -64,9 +64,7 @@ def peft_names(family: str, layers: Iterable[str]) -> dict[str, str]:
     """
     layers = list(layers)
     if is_picture_unet(layers):
-        raise ValueError(
-            "ComfyUI reads no PEFT file for SD1.5 and SDXL: set dialect to 'kohya', which diffusers reads as well."
-        )
+        raise ValueError(NO_PEFT)
     if family == SVD.id:
         return {layer: f"unet.{_back(DIFFUSERS_SVD, layer)}" for layer in layers}
     return {layer: f"transformer.{layer}" for layer in layers}

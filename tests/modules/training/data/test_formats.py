@@ -91,6 +91,8 @@ def test_captions_with_repeats(tmp_path):
     lay(
         tmp_path, "a.mp4", "a.txt", "notes.md", "3_style/b.MP4", "3_style/c.png", "plain/d.mp4", "0_out/e.mp4"
     )
+    lay(tmp_path, "plain/deep/f.mp4", ".thumbnails/a.png", "plain/._d.mp4")
+    (tmp_path / "linked").symlink_to(tmp_path / "plain", target_is_directory=True)
     (tmp_path / "a.txt").write_text(" ein Wort \n")
     (tmp_path / "3_style" / "b.txt").write_text("zwei")
     assert format_of(tmp_path) == "captions"
@@ -102,7 +104,11 @@ def test_captions_with_repeats(tmp_path):
         ("plain/d.mp4", "video", None),
     ]
     assert [item.repeat for item in found.items] == [3, 3, 1, 1]
-    assert list(found.report.counts.items()) == [("its folder's name says 0 times", 1)]
+    assert found.report.counts == {
+        "its folder's name says 0 times": 1,
+        "it lies more than one folder below the data folder": 1,
+        "it is a link to a folder, which is not followed": 1,
+    }
 
 
 def test_one_caption_that_is_no_text(tmp_path):
@@ -116,6 +122,7 @@ def test_one_caption_that_is_no_text(tmp_path):
 def test_paths(tmp_path):
     lay(tmp_path, "a.mp4", "b.mp4")
     dump(tmp_path / "metadata.json", [{"path": "a.mp4"}, {"path": "b.mp4", "text": "b"}])
+    dump(tmp_path / "workflow.json", {"no": "list"})
     assert format_of(tmp_path) == "paths"
     assert brief(read_items(tmp_path)) == [("a.mp4", "video", None), ("b.mp4", "video", "b")]
 
@@ -161,7 +168,10 @@ def test_bad_items_are_counted_and_named(tmp_path):
     [
         ({}, "The data set set has nothing to train on. It holds no clip and no picture."),
         ({"a.csv": "videoid,page_dir\n1,0\n"}, "a.csv lacks the column name"),
-        ({"a.csv": "", "b.csv": ""}, r"must hold one \*.csv that lists its items: found a.csv, b.csv"),
+        (
+            {"a.csv": "", "b.csv": ""},
+            r"must hold one \*.csv that lists its items, or metadata.csv: found a.csv, b.csv",
+        ),
         ({"a.json": "[\n{]"}, "a.json is not JSON: .* in line 2"),
         ({"a.json": "{}"}, "a.json must be a list of items"),
         ({"metadata.jsonl": '{"file_name": "a.png"}\n{"file'}, "metadata.jsonl is not JSON: .* in line 2"),

@@ -192,7 +192,7 @@ def test_mirrored_clips(tmp_path):
     (tmp_path / "a.txt").write_text("It rolls to the left.")
     plan = plan_cuts(read_items(tmp_path), data, PICTURES)
     assert not any(planned.flipped for planned in plan.cuts)
-    assert plan.report.notes == ("1 captions name a side or a turn: these clips are never mirrored.",)
+    assert plan.report.notes == ("1 of 1 never mirrored: the caption names a side or a turn.",)
 
 
 def test_a_camera_movement_on_a_cut(tmp_path):

@@ -96,7 +96,7 @@ def test_notes_on_what_is_used_otherwise(tmp_path):
     plan = plan_cuts(read_items(tmp_path), data, VOLUMES, fits=even)
     assert [*plan.report.sentences()] == [
         "Clips have 45 frames: this model does not take 49.",
-        "1 clips or pictures are smaller than the size of the training and are enlarged.",
+        "1 of 1 enlarged: smaller than the size of the training.",
     ]
     assert len(plan.cuts[0].frames) == 45
 

@@ -1,0 +1,119 @@
+"""What fits a card of so many GiB, as counted by `memory.py`; figures in benchmarks/results/README.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .memory import GIB, Predicted
+from .recipe import Recipe
+
+# of a card for its driver, its kernels and what an allocator wastes
+RESERVED = int(1.2 * GIB)
+Card = Literal["12 GB", "16 GB", "24 GB", "80 GB"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How trainings are set on one size of card: the most that fits each."""
+
+    gib: int
+    # an optimiser that keeps a byte where AdamW keeps four
+    eight_bit: bool
+    # of LoRAs
+    rank: int
+    layers: Literal["attention", "all"]
+    # pixels of a side of AnimateDiff's and EasyAnimate's clips
+    side: int
+    # what fits, for people: the job and its GiB
+    jobs: Mapping[str, float]
+
+
+PRESETS: Mapping[Card, Preset] = {
+    "12 GB": Preset(
+        12,
+        True,
+        64,
+        "attention",
+        512,
+        {
+            "MotionLoRA, 512x512, 16 frames": 5.7,
+            "motion module, 256x256, 16 frames": 6.3,
+            "SVD LoRA, 1024x576, 14 frames": 9.2,
+            "CogVideoX-2B LoRA, 720x480, 49 frames": 6.7,
+            "EasyAnimate motion module, 512x512, 16 frames": 10.5,
+        },
+    ),
+    "16 GB": Preset(
+        16,
+        True,
+        64,
+        "attention",
+        512,
+        {
+            "all of 12 GB": 10.5,
+            "EasyAnimate motion module, two clips at once": 12.3,
+            "ExVideo, 256x256, 128 frames": 15.1,
+        },
+    ),
+    "24 GB": Preset(
+        24,
+        True,
+        128,
+        "all",
+        512,
+        {
+            "all of 16 GB": 15.1,
+            "SVD LoRA, 1024x576, 25 frames": 14.0,
+            "CogVideoX-5B LoRA, 720x480, 49 frames": 17.7,
+            "CogVideoX-Fun-5B LoRA, 512x512, 49 frames": 21.7,
+            "EasyAnimate motion module, 512x512, 80 frames": 19.6,
+        },
+    ),
+    "80 GB": Preset(
+        80,
+        False,
+        128,
+        "all",
+        512,
+        {"all of 24 GB": 23.0, "ExVideo, 512x512, 128 frames": 38.4, "CogVideoX-2B whole": 30.0},
+    ),
+}
+
+
+def apply(recipe: Recipe, card: Card) -> Recipe:
+    """A recipe with the settings of a card; what it trains and on which data stays, no larger than the card takes."""
+    preset = PRESETS[card]
+    part, steps = recipe.part, recipe.steps
+    if part.layers == "all" and preset.layers == "attention":
+        part = replace(part, layers="attention")
+    if part.rank > preset.rank:
+        # alpha / rank, by which a LoRA acts, stays
+        part = replace(part, rank=preset.rank, alpha=part.alpha * preset.rank / part.rank)
+    if preset.eight_bit and steps.optimizer == "adamw":
+        steps = replace(steps, optimizer="adamw8bit")
+    steps = replace(steps, at_once=1)
+    return replace(recipe, part=part, steps=steps, machine=replace(recipe.machine, checkpointing=True))
+
+
+def check_fits(predicted: Predicted, card: int, recipe: Recipe) -> str:
+    """A sentence for people on a prediction and a card of so many bytes; what to do where it does not fit."""
+    told = f"This training holds {predicted.total / GIB:.1f} GiB"
+    room = card - RESERVED
+    if predicted.total <= room:
+        return f"{told}, of {card / GIB:.1f} on the card."
+    advice = " or ".join(_remedies(predicted, recipe, predicted.total - room))
+    return f"{told}, and the card of {card / GIB:.1f} leaves {max(0, room) / GIB:.1f}: {advice}."
+
+
+def _remedies(predicted: Predicted, recipe: Recipe, lack: int) -> list[str]:
+    """What saves memory and is not set yet, the cheapest first."""
+    ways = []
+    if not recipe.machine.checkpointing:
+        ways.append("set machine.checkpointing")
+    if recipe.steps.at_once > 1:
+        ways.append("set steps.at_once to 1")
+    if recipe.steps.optimizer == "adamw" and predicted.optimizer * 3 // 4 >= lack // 4:
+        ways.append('choose steps.optimizer "adamw8bit"')
+    if recipe.part.layers == "all":
+        ways.append('choose part.layers "attention"')
+    return [*ways, "train on smaller or shorter clips"]
