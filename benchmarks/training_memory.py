@@ -171,7 +171,9 @@ def _trained(network: nn.Module, choice: Any) -> dict[str, nn.Parameter]:
     modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
     layers = parts.lora_modules(choice, modules)
     if layers:
-        low = _training("low_rank").LowRank({name: modules[name] for name in layers}, choice.rank, choice.alpha)
+        low = _training("low_rank").LowRank(
+            {name: modules[name] for name in layers}, choice.rank, choice.alpha
+        )
         low.attach()
         return low.parameters()
     trained = {}

@@ -182,7 +182,9 @@ def _cogvideox(size: Size, own: nn.Module, weights: dict) -> tuple[nn.Module, Ca
     tables = real_tables(own._rotary((size.frames, size.height // 2, size.width // 2), torch.device("cpu")))
 
     def predict(x: Tensor, timestep: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-        v = peer(x.transpose(1, 2), arguments["context"], timestep, image_rotary_emb=tables, return_dict=False)
+        v = peer(
+            x.transpose(1, 2), arguments["context"], timestep, image_rotary_emb=tables, return_dict=False
+        )
         return v[0].transpose(1, 2)
 
     return peer, predict

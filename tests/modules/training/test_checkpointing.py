@@ -86,7 +86,9 @@ def test_every_gradient_is_that_of_the_plain_network_to_the_last_bit(name):
     assert len(plain) > 20 and plain.keys() == anew.keys()
     missing = [key for key, value in plain.items() if value is None or not value.any()]
     # SVD looks at one token, which gets all attention whatever its key; keys have no use for a bias of their own
-    assert all("attn2.to_q" in key or "attn2.to_k" in key or "norm2" in key for key in missing if "svd" in name)
+    assert all(
+        "attn2.to_q" in key or "attn2.to_k" in key or "norm2" in key for key in missing if "svd" in name
+    )
     for key, value in plain.items():
         other = anew[key]
         assert (value is None) == (other is None), key

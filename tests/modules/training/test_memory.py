@@ -82,7 +82,9 @@ def test_a_running_mean_is_counted():
 
 def training(name="svd", checkpointing=False):
     subject = getattr(tiny, name)()
-    layers = {key: m for key, m in subject.network.named_modules() if isinstance(m, nn.Linear) and "to_" in key}
+    layers = {
+        key: m for key, m in subject.network.named_modules() if isinstance(m, nn.Linear) and "to_" in key
+    }
     low = LowRank(layers, 2, 4.0)
     low.attach()
     if checkpointing:
