@@ -69,12 +69,16 @@ def run_fetch(wish: argparse.Namespace) -> int:
 
 def run_train(wish: argparse.Namespace) -> int:
     host = _host()
+    environment.prepare(host, training=True)
     options = [part for folder in hosts.own_models(host) + wish.models for part in ("--models", str(folder))]
     options += ["--cpu"] * (not environment.has_accelerator()) + ["--output", str(wish.output.absolute())]
     options += ["--data", str(wish.data.absolute())] if wish.data else []
     options += ["--steps", str(wish.steps)] if wish.steps else []
+    options += ["--memory"] * wish.memory
     configuration = str(wish.configuration.absolute())
-    return _inside("tools/pack.py", "kinetograph.tools.train", configuration, "--host", str(host), *options)
+    return _to_its_end(
+        "tools/pack.py", "kinetograph.tools.train", configuration, "--host", str(host), *options
+    )
 
 
 def run_bench(wish: argparse.Namespace) -> int:
@@ -92,6 +96,17 @@ def _host(tests: bool = False) -> Path:
 
 def _inside(*arguments: str) -> int:
     return subprocess.run([str(python_path()), *arguments], cwd=ROOT).returncode
+
+
+def _to_its_end(*arguments: str) -> int:
+    """The same for what has something to save when it is stopped."""
+    process = subprocess.Popen([str(python_path()), *arguments], cwd=ROOT)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # a terminal's Ctrl-C has reached it already; a signal to this process alone has not
+            process.send_signal(signal.SIGTERM)
 
 
 def read_wish() -> argparse.Namespace:
@@ -143,6 +158,7 @@ def read_wish() -> argparse.Namespace:
     command.add_argument("configuration", type=Path, help="a TOML file, such as one of configs/training")
     command.add_argument("--data", type=Path, help="folder of the data set; default: the configuration's")
     command.add_argument("--steps", type=int, help="steps in all, in place of the configuration's")
+    command.add_argument("--memory", action="store_true", help="say what it would hold at once, and stop")
     command.add_argument(
         "--output", type=Path, default=ROOT / "output" / "training", help="where runs and encoded clips go"
     )

@@ -3,6 +3,7 @@
 from . import (
     conditioning,
     continuation,
+    datasets,
     decoding,
     downloads,
     inpainting,
@@ -13,6 +14,8 @@ from . import (
     motion,
     picture_loaders,
     sampling,
+    trained,
+    training,
     video,
     windows,
 )
@@ -32,4 +35,7 @@ NODES = (
     *video.NODES,
     *inspection.NODES,
     *downloads.NODES,
+    *datasets.NODES,
+    *training.NODES,
+    *trained.NODES,
 )

@@ -14,7 +14,8 @@ SHOWN = {
     *(22, 23, 24, 26, 27, 28, 29),
     *range(31, 36),
     *range(38, 51),
-    *(54, 55, 57, 58, 60, 61, 69),
+    *(30, 54, 55, 57, 58, 60, 61, 69),
+    *(62, 63, 64, 65, 67, 68),
     *(70, 71, 72, 73, 74, 75, 78, 79),
 }  # rows whose family is complete; each later family adds its own
 CONDITIONING, SAMPLER = "KinetographSVDConditioning", "KinetographVideoSampler"

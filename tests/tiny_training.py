@@ -10,6 +10,7 @@ from kinetograph.modules.families.cogvideox.config import CogVideoXConfig
 from kinetograph.modules.families.easyanimate.config import GridConfig
 from kinetograph.modules.families.pixart.config import PixArtConfig
 from kinetograph.modules.families.svd.config import SVDConfig
+from kinetograph.modules.layers.attention import attend
 from kinetograph.modules.training.recipe import Data, Files, Levels, Loss, PartChoice, Recipe, Steps
 from kinetograph.modules.training.subject import Example, Subject
 
@@ -38,8 +39,7 @@ def randomise(network, seed=0):
     return network
 
 
-def cogvideox():
-    """(subject, network)."""
+def cogvideox(attention=attend):
     config = CogVideoXConfig(
         **{
             "num_layers": 2,
@@ -50,27 +50,29 @@ def cogvideox():
             "max_text_tokens": 6,
         }
     )
-    return _subject(COGVIDEOX, config)
+    return _subject(COGVIDEOX, config, attention)
 
 
-def svd():
+def svd(attention=attend):
     config = SVDConfig(
         channels=(32, 32, 64, 64), head_dim=16, context_dim=8, adm_dim=24, num_frames=4, width=64, height=64
     )
-    return _subject(SVD, config)
+    return _subject(SVD, config, attention)
 
 
-def pixart(motion=False):
+def pixart(motion=False, attention=attend):
     config = PixArtConfig(num_layers=2, num_heads=2, head_dim=32, text_dim=8)
-    subject = _subject(PIXART, config, with_variance=True)
+    subject = _subject(PIXART, config, attention, with_variance=True)
     if motion:
-        modules = randomise(GRID_MODULES.part.build(GridConfig(2, 64)), 5)
+        modules = randomise(GRID_MODULES.part.build(GridConfig(2, 64), attention=attention), 5)
         modules.put_into(subject.network)
     return subject
 
 
-def _subject(family, config, with_variance=False):
-    network = randomise(family.parts["diffusion_model"].build(config)).requires_grad_(False)
+def _subject(family, config, attention=attend, with_variance=False):
+    network = randomise(family.parts["diffusion_model"].build(config, attention=attention)).requires_grad_(
+        False
+    )
     records = family.network
 
     def predict(x, timestep, arguments):
@@ -90,8 +92,18 @@ def _subject(family, config, with_variance=False):
         records.grid.frames_on_batch,
         partial(records.conditions, config),
         predict,
-        tuple(blocks),
+        blocks=tuple(blocks),
     )
+
+
+class Counting:
+    """PyTorch's attention, with its calls counted."""
+
+    calls = 0
+
+    def __call__(self, *inputs, **options):
+        self.calls += 1
+        return attend(*inputs, **options)
 
 
 class Examples(list):
@@ -100,8 +112,8 @@ class Examples(list):
     empty = None
 
 
-def examples(subject, count=5, frames=4, seed=3):
-    """Random clips for a subject: 8x8 cells."""
+def examples(subject, count=5, frames=4, seed=3, cells=8):
+    """Random clips for a subject."""
     dice = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -109,10 +121,10 @@ def examples(subject, count=5, frames=4, seed=3):
 
     def one(index):
         if subject.family == "svd":
-            shape, context, image = (frames, 4, 8, 8), draw(1, 8), draw(1, 4, 8, 8)
+            shape, context, image = (frames, 4, cells, cells), draw(1, 8), draw(1, 4, cells, cells)
         else:
             shape, context, image = (
-                ((frames, 4, 8, 8) if subject.frames_on_batch else (16, frames, 8, 8)),
+                ((frames, 4, cells, cells) if subject.frames_on_batch else (16, frames, cells, cells)),
                 draw(6, 8),
                 None,
             )

@@ -33,7 +33,7 @@ TEST_PACKAGES = (
 TEST_PACKAGES_ALONE = ("diffsynth==1.1.9",)
 
 
-def prepare(host: Path | None = None, tests: bool = False) -> Path:
+def prepare(host: Path | None = None, tests: bool = False, training: bool = False) -> Path:
     """Make the environment hold what is asked, and return its interpreter. `host` is a ComfyUI folder."""
     _make_environment()
     _step("torch", [TORCH], lambda: _pip(TORCH))
@@ -42,6 +42,9 @@ def prepare(host: Path | None = None, tests: bool = False) -> Path:
         _install_host(host)
     ours = (ROOT / "requirements.txt").read_text()
     _step("the pack's requirements", [ours], lambda: _pip("-r", str(ROOT / "requirements.txt")))
+    if training:
+        more = ROOT / "requirements-training.txt"
+        _step("training's requirements", [more.read_text()], lambda: _pip("-r", str(more)))
     if tests:
         _step("test packages", TEST_PACKAGES, lambda: _pip(*TEST_PACKAGES))
         _step("references", TEST_PACKAGES_ALONE, lambda: _pip("--no-deps", *TEST_PACKAGES_ALONE))

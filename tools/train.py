@@ -6,9 +6,11 @@ accelerate started them, each with a device of its own.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,21 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, help="steps in all, in place of the configuration's")
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU")
+    parser.add_argument("--memory", action="store_true", help="say what it would hold at once, and stop")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: trained; 1: something stands in the way, told on stderr; 130: stopped, the state is kept."""
     choice = read_arguments(arguments)
-    open_host(choice.host or Path(os.environ[HOST]), choice.cpu, choice.models)
     try:
-        print(train(choice))
+        # before the host looks for a device
+        shared = processes(choice.cpu)
+        cpu = choice.cpu or (shared is not None and shared.device.type == "cpu")
+        open_host(choice.host or Path(os.environ[HOST]), cpu, choice.models)
+        say(train(choice, shared))
+        if shared is not None:
+            shared.close()
     except (ValueError, OSError, ArithmeticError) as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1
@@ -49,29 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_host(host: Path, cpu: bool, models: Sequence[Path]) -> None:
-    """Make ComfyUI's classes importable, with its model folders and those of this pack."""
+    """Make ComfyUI's classes importable, with its model folders and those of this pack.
+
+    ComfyUI is opened by its path, and told what it may compute on before anything of it is.
+    """
     sys.path.insert(0, str(host))
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = cpu
-    args.use_pytorch_cross_attention = True
-    import folder_paths
-
-    for folder in models:
-        for key in list(folder_paths.folder_names_and_paths):
-            folder_paths.add_model_folder_path(key, str(folder / key))
+    chosen = import_module("comfy.cli_args").args
+    chosen.cpu, chosen.use_pytorch_cross_attention = cpu, True
     from kinetograph.nodes.pipeline.models import MODELS
 
     MODELS.register()
-    for folder in models:
-        for key in MODELS.own:
-            folder_paths.add_model_folder_path(key, str(folder / key))
+    MODELS.add(models)
 
 
-def train(choice: argparse.Namespace) -> str:
+def train(choice: argparse.Namespace, shared: Any = None) -> str:
     """The training of a configuration; what it made, for people."""
     import dataclasses
 
@@ -92,9 +91,11 @@ def train(choice: argparse.Namespace) -> str:
         folder,
         choice.output / "cache",
         say=say,
-        watch=Watch(recipe.steps.total),
+        watch=Watch(recipe.steps.total, shared),
     )
-    outcome = training.train(job, processes())
+    if choice.memory:
+        return training.foresee(job)
+    outcome = training.train(job, shared)
     return f"{outcome.file} after {outcome.step} steps"
 
 
@@ -103,22 +104,30 @@ def folder_of(name: str, beside: Path) -> Path:
     return next((place / name for place in (beside, ROOT) if (place / name).is_dir()), beside / name)
 
 
-def processes() -> Any:
+def processes(cpu: bool = False) -> Any:
     """Those of accelerate where it started this one; None for one alone."""
     if "LOCAL_RANK" not in os.environ:
         return None
-    from .accelerated import Accelerated
-
-    return Accelerated()
+    try:
+        from .accelerated import Accelerated
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'Several processes share a training through accelerate ({error}): run "pip install -r requirements-training.txt".'
+        ) from None
+    return Accelerated(cpu)
 
 
 class Watch:
-    """A line for the person at the shell, now and then."""
+    """A line for the person at the shell, now and then; and Ctrl-C, behind the step that it meets."""
 
-    def __init__(self, total: int, seconds: float = 10.0) -> None:
-        self.total, self.seconds, self.last = total, seconds, 0.0
+    def __init__(self, total: int, shared: Any = None, seconds: float = 10.0) -> None:
+        self.total, self.shared, self.seconds, self.last = total, shared, seconds, 0.0
+        self.stopped = self.interrupted = False
 
     def __call__(self, step: Any, picture: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        self._leave()
         now = time.monotonic()
         if now - self.last < self.seconds and step.step not in (1, self.total):
             return
@@ -127,6 +136,24 @@ class Watch:
             f"step {step.step} of {self.total}  loss {step.loss:.5f}  norm {step.norm:.3f}  lr {step.lr:.2e}  "
             f"{step.seconds:.2f} s a step"
         )
+
+    def _stop(self, number: int, frame: Any) -> None:
+        """The second Ctrl-C at once; to several processes the launcher sends it twice, and ends who takes too long."""
+        if number == signal.SIGINT and self.shared is None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+        self.stopped = True
+
+    def _leave(self) -> None:
+        """All processes behind the same step, whichever of them was stopped."""
+        stopped = float(self.stopped)
+        if self.shared is not None:
+            import torch
+
+            stopped = self.shared.mean(torch.tensor(stopped, device=self.shared.device)).item()
+        if stopped:
+            raise KeyboardInterrupt
 
 
 def say(text: str) -> None:

@@ -21,3 +21,13 @@ def filmstrip(
     rgb = rgb + torch.tensor(bias, device=picked.device)
     pixels = rearrange(rgb, "t h w r -> h (t w) r").add(1).div(2).clamp(0, 1).mul(255)
     return Image.fromarray(pixels.byte().cpu().numpy())
+
+
+def beneath(strips: Sequence[Image.Image], zoom: int = 8) -> Image.Image:
+    """Strips one below the other, `zoom` pixels for each of theirs."""
+    sheet = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)))
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)

@@ -63,7 +63,7 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
         metadata = {NUMBERS: json.dumps(dict(numbers))}
-        place(self.path(key), lambda path: save_file(kept, path, metadata=metadata))
+        place(self.path(key), lambda path: save_file(kept, path, metadata=metadata), lasting=False)
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """What was kept."""
@@ -89,9 +89,16 @@ class CachedExamples:
     """The examples of a training, read from disk when they are asked for."""
 
     def __init__(
-        self, cache: Cache, places: Sequence[Place], empty: str | None, facts: Mapping[str, Any] | None = None
+        self,
+        cache: Cache,
+        places: Sequence[Place],
+        empty: str | None,
+        facts: Mapping[str, Any] | None = None,
+        prompts: Sequence[str] = (),
     ) -> None:
         self._cache, self._places = cache, tuple(places)
+        # features of prompts to sample with, in their order
+        self.prompts = tuple(cache.tensors(key)["context"] for key in prompts)
         # of the data set, for whoever opens what was trained on it
         self.facts = dict(facts or {})
         self.empty: Tensor | None = None if empty is None else cache.tensors(empty)["context"]

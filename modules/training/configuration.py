@@ -14,7 +14,7 @@ def read_recipe(path: Path) -> Recipe:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # pyright: ignore[reportMissingImports]
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -26,7 +26,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
     """The recipe of plain values, nested as its records are. ValueError for unknown names, kinds and words."""
-    recipe: Recipe = _record(Recipe, values, "")
+    recipe: Recipe = record(Recipe, values, "")
     check(recipe)
     return recipe
 
@@ -71,8 +71,8 @@ def check(recipe: Recipe) -> None:
         raise ValueError("steps.lr and part.alpha are above 0.")
 
 
-def _record(kind: type[Any], values: Any, place: str) -> Any:
-    """A dataclass from a table."""
+def record(kind: type[Any], values: Any, place: str) -> Any:
+    """A dataclass from a table; `place` is its name in messages. ValueError for unknown names, kinds and words."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{place or 'A configuration'} is a table: got {values!r}.")
     hints, fields = get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
@@ -90,7 +90,7 @@ def _record(kind: type[Any], values: Any, place: str) -> Any:
 
 def _value(kind: Any, value: Any, place: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return _record(kind, value, place)  # type: ignore[arg-type]
+        return record(kind, value, place)  # type: ignore[arg-type]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ValueError(f"{place} is {value!r}: choose one of {', '.join(get_args(kind))}.")

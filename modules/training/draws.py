@@ -4,6 +4,8 @@ So a run does not depend on how many processes share it, nor on where it was sto
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -24,6 +26,14 @@ def normal(shape: tuple[int, ...], purpose: str, *numbers: int) -> Tensor:
 def uniform(purpose: str, *numbers: int) -> float:
     """One number in 0..1."""
     return torch.rand((), generator=generator(purpose, *numbers)).item()
+
+
+@contextmanager
+def seeded(purpose: str, *numbers: int) -> Iterator[None]:
+    """Layers that are made on the CPU meanwhile start with numbers of this purpose; those of others go on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(purpose, *numbers).initial_seed())
+        yield
 
 
 def order(count: int, epoch: int, seed: int) -> list[int]:

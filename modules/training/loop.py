@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from . import batch, optimizers, schedules
+from . import batch, optimizers, schedules, sharding
 from .average import Average
 from .draws import order
 from .loss import losses
@@ -67,6 +67,13 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=dtype == torch.float16)
         self.done = 0
         share_of(self._clips_of(1), self.processes)
+        if not self.is_whole:
+            sharding.check_calls(examples, recipe.steps.at_once)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process holds all of what is trained, and not a share of it."""
+        return not any(map(sharding.is_share, self.trained.values()))
 
     def step(self) -> Progress:
         """The next update. ArithmeticError when the loss is no number: nothing is changed then."""
@@ -88,18 +95,22 @@ class Training:
         return Progress(number, loss, norm, lr, time.perf_counter() - start)
 
     def result(self) -> dict[str, Tensor]:
-        """What was trained: the running mean of the weights where there is one."""
-        return (
-            dict(self.average.weights) if self.average else {k: p.detach() for k, p in self.trained.items()}
+        """What was trained: the running mean of the weights where there is one. Whole for the first process alone."""
+        return self._whole(
+            self.average.weights if self.average else {k: p.detach() for k, p in self.trained.items()}
         )
 
+    def network_state(self) -> dict[str, Tensor]:
+        """The network as it is, by its own names. Whole for the first process alone."""
+        return self._whole(self.subject.network.state_dict())
+
     def state(self) -> State:
-        """All that going on needs."""
+        """All that going on needs. Whole for the first process alone, but all that share weights call it."""
         tensors: dict[str, Tensor] = {MODEL + name: p.detach() for name, p in self.trained.items()}
         tensors |= _below(OPTIMIZER, optimizers.state_tensors(self.optimizer, self.trained))
         if self.average:
             tensors |= _below(AVERAGE, self.average.state())
-        return State(self.done, tensors, {"scale": self.scaler.state_dict()})
+        return State(self.done, self._whole(tensors), {"scale": self.scaler.state_dict()})
 
     @torch.no_grad()
     def go_on(self, state: State) -> None:
@@ -110,14 +121,21 @@ class Training:
                 f"The state of step {state.step} is that of another training: it holds {len(stored)} tensors, this one "
                 f"trains {len(self.trained)}. Give this one a name of its own, or delete the folder."
             )
-        for name, parameter in self.trained.items():
-            parameter.copy_(stored[name])
-        optimizers.load_state_tensors(self.optimizer, self.trained, _of(OPTIMIZER, state.tensors))
+        for name, value in self._shares(stored).items():
+            self.trained[name].copy_(value)
+        optimizer = self._shares(_of(OPTIMIZER, state.tensors))
+        optimizers.load_state_tensors(self.optimizer, self.trained, optimizer)
         if self.average:
-            self.average.load(_of(AVERAGE, state.tensors))
+            self.average.load(self._shares(_of(AVERAGE, state.tensors)))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state.facts["scale"])
         self.done = state.step
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return sharding.whole(tensors, keep=self.processes.rank == 0)
+
+    def _shares(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return sharding.shares(tensors, self.trained)
 
     def _clips_of(self, number: int) -> list[int]:
         """Places in the stream of samples that an update takes: epoch after epoch, each in its own order."""

@@ -130,8 +130,8 @@ def of_training(training: Training, examples: list[Example]) -> Predicted:
     # random numbers have values, and so has what follows from them
     noisy = batch.add_noise(subject, clips, training.recipe.levels, steps.seed, device)
     arguments = batch.tell(subject, clips, device, training.dtype)
-    # a noise keeps its table of levels, which shall not be made of fakes
-    subject.noise.network_input(noisy.x.flatten(1), noisy.sigma)
+    # a process keeps its table from the first call on: none of fake numbers
+    subject.noise.timestep(noisy.sigma)
 
     def loss() -> Tensor:
         with training.autocast():

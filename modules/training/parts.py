@@ -30,6 +30,9 @@ BRANCH = re.compile(r"\.(?:time_stack\.0|time_pos_embed|positional)\.")
 POSITIONAL = re.compile(r"\.positional\.")
 # saved with a motion module, never trained
 TABLE = re.compile(r"\.pos_encoder\.pe$")
+NO_PEFT = (
+    "ComfyUI reads no PEFT file for SD1.5 and SDXL: set dialect to 'kohya', which diffusers reads as well."
+)
 WHOLE_PARTS: tuple[PartName, ...] = ("whole", "motion_module", "exvideo", "temporal")
 
 
@@ -53,7 +56,7 @@ def whole_names(part: PartName, names: Iterable[str]) -> list[str]:
 def lora_modules(choice: PartChoice, modules: Mapping[str, nn.Module]) -> list[str]:
     """The linear layers among a network's modules that get a LoRA; none for a part that is trained whole.
 
-    ValueError where the network has none of them.
+    ValueError where the network has none of them, or where nothing would read the file.
     """
     if choice.name in WHOLE_PARTS:
         return []
@@ -64,6 +67,8 @@ def lora_modules(choice: PartChoice, modules: Mapping[str, nn.Module]) -> list[s
         layers = f", layers {choice.layers!r}" if choice.name == "lora" else ""
         reason = _lack("temporal" if choice.layers.startswith("temporal") else choice.name)
         raise ValueError(f"part is {choice.name!r}{layers}: {reason} {_kind(modules)}")
+    if choice.name == "lora" and choice.dialect == "PEFT" and chosen[0].startswith(UNET):
+        raise ValueError(NO_PEFT)
     return chosen
 
 

@@ -54,3 +54,18 @@ def share_of(clips: list[int], processes: Processes) -> list[int]:
         )
     own = len(clips) // processes.count
     return clips[processes.rank * own : (processes.rank + 1) * own]
+
+
+def agree(processes: Processes, what: str, *values: float) -> None:
+    """ValueError, in all processes alike, unless these values are the same in all of them."""
+    if processes.count == 1:
+        return
+    own = torch.tensor(values, dtype=torch.float64, device=processes.device)
+    mean = processes.mean(own)
+    apart = processes.mean((own - mean).abs())
+    # a mean of equal numbers may differ from them in its last digit
+    if bool((apart > 1e-9 * mean.abs()).any()):
+        raise ValueError(
+            f"The {processes.count} processes differ in {what}. All of them read the same configuration, models and data, "
+            "and write to one folder that all of them see, with one version of each package."
+        )

@@ -171,9 +171,8 @@ class Evaluation:
     """Clips that are sampled on the way."""
 
     every: int = 0
+    # empty: the caption, or the picture, of the data's first clip
     prompts: tuple[str, ...] = ()
-    # empty: the data's first pictures, where the model starts from one
-    images: tuple[str, ...] = ()
     steps: int = 20
     cfg: float = 6.0
 

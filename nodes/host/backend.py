@@ -102,8 +102,13 @@ def _by(
     kernel: Callable[..., Tensor], q_bhld: Tensor, k_bhld: Tensor, v_bhld: Tensor, options: Any
 ) -> Tensor:
     """Attention by a kernel of the host."""
-    heads = q_bhld.shape[1]
-    return kernel(q_bhld, k_bhld, v_bhld, heads=heads, skip_reshape=True, transformer_options=options or {})
+    dtype, more = q_bhld.dtype, {"heads": q_bhld.shape[1], "skip_reshape": True}
+    if q_bhld.device.type == "cpu" and dtype != torch.float32 and torch.is_grad_enabled():
+        # with gradients PyTorch's kernel takes several times as long in 16 bit on a CPU
+        with torch.autocast("cpu", enabled=False):
+            q_bhld, k_bhld, v_bhld = (x.float() for x in (q_bhld, k_bhld, v_bhld))
+            return kernel(q_bhld, k_bhld, v_bhld, transformer_options=options or {}, **more).to(dtype)
+    return kernel(q_bhld, k_bhld, v_bhld, transformer_options=options or {}, **more)
 
 
 def machine_memory() -> int:

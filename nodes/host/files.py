@@ -25,21 +25,46 @@ def output_directory() -> Path:
     return result_root(temporary=False)
 
 
+def input_folders() -> list[str]:
+    """Folders below the host's input folder, as its own dataset nodes name them; none that is hidden."""
+    names = folder_paths.get_input_subfolders()
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def input_folder(name: str) -> Path:
+    """A folder below the host's input folder; ValueError for one that is not there, or lies outside."""
+    root = Path(folder_paths.get_input_directory()).resolve()
+    # a name with a drive or a root of its own replaces what stands before it
+    folder = (root / str(name)).resolve()
+    if folder == root or not folder.is_relative_to(root) or not folder.is_dir():
+        raise ValueError(
+            f"There is no folder {str(name)[:80]!r} below ComfyUI's input folder: put the data set there, refresh the list "
+            "(press R) and choose it."
+        )
+    return folder
+
+
+def training_directory() -> Path:
+    """Where trainings of nodes go: each in a folder of its own, below the host's output folder."""
+    return output_directory() / "training"
+
+
 def result_directories() -> list[Path]:
     """The host's folders for results: output and temporary."""
     return [result_root(temporary) for temporary in (False, True)]
 
 
 def supply_samples() -> None:
-    """Put the pictures and clips that the templates start from into the host's input folder.
+    """Put the pictures, clips and data sets that the templates start from into the host's input folder.
 
     What has such a name there stays as it is. A folder that cannot be written to is no fault of ours: a word in the log.
     """
     folder = Path(folder_paths.get_input_directory())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for sample in sorted(SAMPLES.iterdir()):
-            _copy_if_absent(sample, folder / sample.name)
+        for sample in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
+            place = folder / sample.relative_to(SAMPLES)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _copy_if_absent(sample, place)
     except OSError as error:
         logging.warning(
             f"Kinetograph: the sample pictures of the templates could not be laid into {folder}: {error}"

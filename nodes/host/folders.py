@@ -51,6 +51,13 @@ class ModelFolders:
             except OSError:
                 logging.warning(f"Kinetograph: the folder models/{name} is not there and cannot be made.")
 
+    def add(self, roots: Iterable[Path]) -> None:
+        """Have models folders like ComfyUI's own searched, too, in each of their folders that is there."""
+        for root in roots:
+            for key in list(folder_paths.folder_names_and_paths):
+                if (root / key).is_dir():
+                    folder_paths.add_model_folder_path(key, str(root / key))
+
     def names(
         self, keys: Iterable[str], pipelines: bool = True, unless: Callable[[Path], bool] | None = None
     ) -> list[str]:

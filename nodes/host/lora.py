@@ -8,7 +8,7 @@ from typing import Any
 import comfy.lora
 import comfy.lora_convert
 from comfy.weight_adapter.lora import LoRAAdapter
-from torch import Tensor
+from torch import Tensor, nn
 
 # the host's key of a weight, alone or with the part of it that is meant -> what changes it
 Patches = dict[Any, Any]
@@ -37,11 +37,23 @@ def add(target: Any, patches: Patches, strength: float) -> Any:
     if not patches or strength == 0:
         return target
     clone = target.clone()
-    taken = clone.add_patches(patches, strength)
+    taken = {*clone.add_patches(patches, strength)}
+    # The host looks into the network as it lies there: layers that this MODEL puts into it come with the first run.
+    for key in _in_layers(clone).intersection(key for key in patches if key not in taken):
+        clone.patches[key] = [*clone.patches.get(key, ()), (strength, patches[key], 1.0, None, None)]
+        taken.add(key)
     if len(taken) != len(patches):
         lost = [str(key) for key in patches if key not in taken]
         raise RuntimeError(f"ComfyUI took {len(taken)} of {len(patches)} LoRA patches; not {lost[:5]}.")
     return clone
+
+
+def _in_layers(target: Any) -> set[str]:
+    """Keys of the weights of layers that a MODEL puts into its network; a CLIP has none."""
+    layers = getattr(target, "object_patches", {}).items()
+    return {
+        f"{at}.{key}" for at, layer in layers if isinstance(layer, nn.Module) for key in layer.state_dict()
+    }
 
 
 def weights_of(clip: Any) -> dict[str, tuple[int, ...]]:

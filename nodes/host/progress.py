@@ -4,7 +4,11 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import numpy as np
+import torch
 from comfy_execution.utils import get_executing_context
+
+from .api import ui
 
 
 class Progress:
@@ -33,6 +37,12 @@ def tell(text: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.send_progress_text(text, running.node_id)
+
+
+def still(picture: Any) -> dict[str, Any]:
+    """What a node's result has for the page to show a PIL image on it, from the temporary folder."""
+    pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).float() / 255
+    return ui.PreviewImage(pixels[None]).as_dict()
 
 
 def steps(total: int) -> Progress:

@@ -10,6 +10,7 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from .injection import MIDDLE, res_norms
@@ -34,6 +35,11 @@ def device() -> torch.device:
     return comfy.model_management.get_torch_device()
 
 
+def device_memory() -> int:
+    """Bytes of memory where the host computes."""
+    return comfy.model_management.get_total_memory(device())
+
+
 def training_dtype(precision: str) -> torch.dtype:
     """What products are computed in. `auto`: bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU."""
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,6 +55,11 @@ def free_memory() -> None:
     """Send the host's models off the device: the encoders have done their work."""
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
+
+
+def withheld(reason: str) -> Any:
+    """An output that is none: whatever takes it ends in this sentence, and nothing happens where nobody does."""
+    return ExecutionBlocker(reason)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ...modules.families.family import AddOn, Request
 from ...modules.families.svd import EXVIDEO
 from ...modules.families.svd.exvideo import ExVideoBranches
 from ...modules.noise import Noise
-from ...modules.training import parts
+from ...modules.training import draws, parts
 from ...modules.training.operations import CastOperations, EmptyCastOperations
 from ...modules.training.recipe import Recipe
 from ...modules.training.subject import Arguments, Subject
@@ -55,8 +55,11 @@ def _of_family(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
     for add_on in (GRID_MODULES, EXVIDEO):
         _put_layers(model, network, add_on, dtype)
     _merge(network, host.changed_weights(model, network.state_dict()))
-    _start_part(network, own, recipe)
-    network = network.to(host.device()).requires_grad_(False)
+    with draws.seeded("start", recipe.steps.seed):
+        _start_part(network, own, recipe)
+    # a share of each block goes to the device, where the whole need not fit
+    place = "cpu" if recipe.machine.sharing == "weights" else host.device()
+    network = network.to(place).requires_grad_(False)
     return Subject(
         family=own.family.id,
         label=said.label,
@@ -138,7 +141,8 @@ def _of_pictures(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
     said = describe(model, NODE)
     motion, config = _motion_of(model, dtype)
     if motion is None and recipe.part.name == "motion_module":
-        motion, config = _new_motion(model)
+        with draws.seeded("start", recipe.steps.seed):
+            motion, config = _new_motion(model)
     joint = config is not None and config.joint_base_norms
     unet = host.copy_unet(model, dtype)
     if motion is not None:

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...modules.sampling.previews import filmstrip
-from ...modules.training import checkpointing, parts, sampling, state
+from ...modules.sampling.previews import beneath, filmstrip
+from ...modules.training import memory, presets, sampling, state
 from ...modules.training.cache import Cache
 from ...modules.training.configuration import check, plain
 from ...modules.training.data.formats import read_items
@@ -18,19 +19,20 @@ from ...modules.training.data.plan import Plan, plan_cuts
 from ...modules.training.levels import check_levels
 from ...modules.training.loop import Progress, Training, run
 from ...modules.training.loss import check_loss
-from ...modules.training.low_rank import LowRank
 from ...modules.training.processes import Alone, Processes
 from ...modules.training.recipe import Recipe
-from ...modules.training.subject import Subject
+from ...modules.training.subject import Example
+from ...modules.training.trained import trained_of
 from ..host import progress
 from ..host import training as host
 from ..host.description import VideoModel, describe
-from . import subjects, training_examples, training_files
+from . import subjects, training_examples, training_files, training_processes
 from .subjects import NODE
 from .training_examples import Encoders
 
 LOG = "log.jsonl"
 RECIPE = "recipe.json"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ class _Course:
     facts: Mapping[str, Any]
     # what was left out of it
     report: str
+    # features of the prompts to sample with
+    prompts: tuple[Tensor, ...] = ()
     losses: list[float] = field(default_factory=list)
+    # whether all processes stand behind one step: who stops a shared training does so in all of them there
+    together: bool = True
 
     def after(self, step: Progress) -> None:
         """Log, save, show, and let Cancel through; what was learned until then is saved."""
@@ -84,11 +90,13 @@ class _Course:
         if self.is_first:
             with (self.job.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(step)) + "\n")
-            if step.step % recipe.machine.save_every == 0:
-                self.save()
+        if step.step % recipe.machine.save_every == 0:
+            self._write()
         every = recipe.evaluation.every
         picture = self.sample(step.step) if every and step.step % every == 0 else None
+        self.together = True
         self.job.watch(step, picture)
+        self.together = step.step == recipe.steps.total
 
     @property
     def is_first(self) -> bool:
@@ -96,31 +104,40 @@ class _Course:
         return self.training.processes.rank == 0
 
     def save(self) -> None:
+        """Write the state, unless that takes processes of which one may have failed amid a step."""
+        if self.training.done and (self.together or self.training.is_whole):
+            self._write()
+
+    def _write(self) -> None:
+        kept = self.training.state()
         if self.is_first:
-            state.save(self.job.folder, self.training.state())
+            state.save(self.job.folder, kept)
 
     def sample(self, step: int) -> Any:
-        """A strip of a clip sampled with the weights of now; beside the log, too."""
-        course, recipe = self.training, self.job.recipe
-        example = course.examples[0]
-        with course.autocast():
-            latents = sampling.sample(
-                course.subject,
-                example,
-                course.examples.empty,
-                recipe.evaluation,
-                recipe.steps.seed,
-                course.processes.device,
-                course.dtype,
-            )
-        frames_first = latents.movedim(1, 0) if self.said.grid.frames_on_batch else latents
-        z = frames_first.float().cpu() * self.said.latents.scale
-        strip = filmstrip(z, self.said.latents.rgb_factors, self.said.latents.rgb_bias)
+        """A strip of a clip for each prompt, sampled with the weights of now; beside the log, too."""
+        course = self.training
+        with course.autocast(), course.average.swapped() if course.average else nullcontext():
+            strips = [self._strip(example) for example in self._shown()]
+        picture = beneath(strips)
         if self.is_first:
-            folder = self.job.folder / "samples"
+            folder = self.job.folder / SAMPLES
             folder.mkdir(exist_ok=True)
-            strip.resize((strip.width * 8, strip.height * 8)).save(folder / f"step-{step:06d}.png")
-        return strip
+            picture.save(folder / f"step-{step:06d}.png")
+        return picture
+
+    def _shown(self) -> list[Example]:
+        """The data's first clip as it is told, or as each prompt tells it."""
+        first, prompts = self.training.examples[0], self.prompts
+        return [replace(first, context=prompt) for prompt in prompts] if prompts else [first]
+
+    def _strip(self, example: Example) -> Any:
+        course, recipe = self.training, self.job.recipe
+        place = (course.processes.device, course.dtype)
+        empty, wish, seed = course.examples.empty, recipe.evaluation, recipe.steps.seed
+        latents = sampling.sample(course.subject, example, empty, wish, seed, *place)
+        z_cthw = latents.movedim(1, 0) if self.said.grid.frames_on_batch else latents
+        space = self.said.latents
+        return filmstrip(z_cthw.float().cpu() * space.scale, space.rgb_factors, space.rgb_bias)
 
 
 def train(job: Job, processes: Processes | None = None) -> Outcome:
@@ -130,22 +147,31 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
     in an error after its first step, its state is saved.
     """
     said = describe(job.model, NODE)
-    plan = prepare(job, said)
+    processes = processes or Alone(host.device())
+    plan = prepare(job, said, processes)
     with host.gradients():
         course = begin(job, said, plan, processes)
         clips = len(course.training.examples)
+        if processes.device.type != "cpu":
+            job.say(_memory(course))
         job.say(
             f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
         )
         try:
             run(course.training, course.after)
         finally:
-            if course.training.done:
-                course.save()
+            course.save()
         return _finish(job, course)
 
 
-def prepare(job: Job, said: VideoModel) -> Plan:
+def foresee(job: Job) -> str:
+    """What a job would hold at once, as a sentence, without a step of it: its clips are encoded for that."""
+    said, processes = describe(job.model, NODE), Alone(host.device())
+    with host.gradients():
+        return _memory(begin(job, said, prepare(job, said, processes), processes))
+
+
+def prepare(job: Job, said: VideoModel, processes: Processes) -> Plan:
     """The cuts of the data set and what was left out of it; ValueError for everything that can be known to fail."""
     recipe = job.recipe
     check(recipe)
@@ -153,6 +179,7 @@ def prepare(job: Job, said: VideoModel) -> Plan:
         check_loss(said.noise, recipe.loss)
         check_levels(said.noise, recipe.levels)
     subjects.check_part(job.model, recipe)
+    training_processes.check(recipe, processes)
     training_examples.check_encoders(said, job.encoders)
     dataset = read_items(job.data, recipe.data.format)
     needs_text = job.encoders.clip is not None
@@ -162,49 +189,34 @@ def prepare(job: Job, said: VideoModel) -> Plan:
     )
 
 
-def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes | None) -> _Course:
+def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes) -> _Course:
     """Encode what is not yet, build what is trained, and take over an earlier run's state."""
     recipe = job.recipe
-    processes = processes or Alone(host.device())
     with torch.no_grad():
         cache = Cache(job.cache)
-        examples, report = training_examples.encode(said, job.encoders, plan, recipe.data, cache)
+        training_processes.encode(said, job.encoders, plan, cache, recipe, processes)
+        examples, report = training_examples.encode(
+            said, job.encoders, plan, recipe.data, cache, recipe.evaluation.prompts
+        )
     words = "\n".join(report.sentences())
     job.say(words)
     host.free_memory()
     dtype = host.training_dtype(recipe.machine.precision)
     subject = subjects.subject_of(job.model, recipe, dtype)
     trained = trained_of(subject, recipe)
+    training_processes.check_weights(trained, len(examples), processes)
+    trained = training_processes.spread(subject, trained, recipe, processes, dtype)
     training = Training(subject, trained, examples, recipe, processes, dtype)
     training_files.check_room(job.folder, training, recipe)
     earlier = state.load(job.folder)
     if earlier is not None:
         _check_same(earlier, recipe, job.folder)
-        training.go_on(earlier)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
-    return _Course(job, training, said, examples.facts, words)
-
-
-def trained_of(subject: Subject, recipe: Recipe) -> dict[str, nn.Parameter]:
-    """The parameters that get gradients, in fp32: whole weights of the network, or halves beside its layers."""
-    network = subject.network
-    modules = dict(network.named_modules())
-    if recipe.machine.checkpointing:
-        checkpointing.checkpoint_blocks(subject.blocks)
-    layers = parts.lora_modules(recipe.part, modules)
-    if layers:
-        low = LowRank(
-            {name: modules[name] for name in layers}, recipe.part.rank, recipe.part.alpha, recipe.steps.seed
-        )
-        low.attach()
-        return low.parameters()
-    names = parts.whole_names(recipe.part.name, [name for name, _ in network.named_parameters()])
-    parameters = dict(network.named_parameters())
-    for name in names:
-        parameters[name].data = parameters[name].data.float().clone()
-        parameters[name].requires_grad_(True)
-    return {name: parameters[name] for name in names}
+    training_processes.go_on(training, earlier, job.folder)
+    course = _Course(job, training, said, examples.facts, words, examples.prompts)
+    if course.is_first:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
+    return course
 
 
 def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:
@@ -225,13 +237,23 @@ def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:
 def _finish(job: Job, course: _Course) -> Outcome:
     """The result's file, once the last step is done."""
     training = course.training
-    result = training.result()
+    result, network = training.result(), training.network_state()
     file = job.folder / f"{job.recipe.name}.safetensors"
     if course.is_first:
-        training_files.save(file, training, job.recipe, result, course.facts)
+        training_files.save(file, training, job.recipe, result, network, course.facts)
     training.processes.wait()
     lora = training_files.host_lora(job.recipe, result)
     return Outcome(file, course.losses, training.done, lora, course.report)
+
+
+def _memory(course: _Course) -> str:
+    """What the training will hold, and whether the device has it: counted on fake tensors, nothing is computed.
+
+    That takes as long as some steps on a CPU, where it is told only to who asks.
+    """
+    training = course.training
+    predicted = memory.of_training(training, [training.examples[0]])
+    return presets.check_fits(predicted, host.device_memory(), training.recipe)
 
 
 def _counted(trained: Mapping[str, nn.Parameter]) -> str:

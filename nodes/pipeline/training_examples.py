@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,37 +49,65 @@ class Encoders:
 
 
 def encode(
-    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache
+    said: VideoModel,
+    encoders: Encoders,
+    plan: Plan,
+    data: Data,
+    cache: Cache,
+    prompts: Sequence[str] = (),
 ) -> tuple[CachedExamples, Report]:
     """The examples of planned cuts, and what could not be read after all; what is on disk is not encoded again.
 
-    An item's repeats are examples of their own, with noise of their own. ValueError for an encoder that the model
+    `prompts` are those to sample with on the way. An item's repeats are examples of their own, with noise of their own. ValueError for an encoder that the model
     needs and does not get, and where no clip is left.
     """
     check_encoders(said, encoders)
     mark, bar = _marks(encoders), progress.steps(len(plan.cuts))
     keys: list[str] = []
     captions: list[str] = []
+    told: list[float | None] = []
     problems: list[Problem] = []
     for planned in plan.cuts:
-        key = _key(planned, data, mark)
         try:
-            if not cache.holds(key):
-                cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+            key = _keep(said, encoders, planned, data, cache, mark)
         except BadItem as bad:
             problems.append(Problem(planned.item.name, str(bad)))
         else:
             keys += [key] * _times(planned, data)
             captions += [planned.item.text or ""] * _times(planned, data)
+            told += [planned.item.bucket] * _times(planned, data)
         bar.advance()
     report = plan.report.with_problems(problems)
     check_left("folder", len(keys), report)
-    texts = _texts(encoders, {*captions, ""}, cache, mark)
-    facts: dict[str, Any] = {"data": key_of(keys, sorted(texts))}
-    numbers = _buckets(cache, keys, data, facts)
+    texts = _texts(encoders, {*captions, *prompts, ""}, cache, mark)
+    facts: dict[str, Any] = {"data": key_of(keys, sorted({*captions}))}
+    numbers = _buckets(cache, keys, told, data, facts)
     rows = zip(keys, captions, numbers, strict=True)
-    places = [Place(key, texts.get(caption), told) for key, caption, told in rows]
-    return CachedExamples(cache, places, texts.get(""), facts), report
+    places = [Place(key, texts.get(caption), row) for key, caption, row in rows]
+    shown = [texts[prompt] for prompt in prompts if prompt in texts]
+    return CachedExamples(cache, places, texts.get(""), facts, shown), report
+
+
+def encode_share(
+    said: VideoModel, encoders: Encoders, plan: Plan, data: Data, cache: Cache, share: tuple[int, int]
+) -> None:
+    """Encode a part of the clips and captions, `share` being (which, of how many); `encode` says what is bad."""
+    mark, (which, many) = _marks(encoders), share
+    for planned in plan.cuts[which::many]:
+        with suppress(BadItem):
+            _keep(said, encoders, planned, data, cache, mark)
+    captions = sorted({planned.item.text or "" for planned in plan.cuts} | {""})
+    _texts(encoders, captions[which::many], cache, mark)
+
+
+def _keep(
+    said: VideoModel, encoders: Encoders, planned: Planned, data: Data, cache: Cache, mark: Mapping[str, str]
+) -> str:
+    """The key of a cut, which is encoded unless it is on disk. BadItem for what cannot be read."""
+    key = _key(planned, data, mark)
+    if not cache.holds(key):
+        cache.keep(key, *_clip(said, encoders, cut(planned), data, _draws_key(planned)))
+    return key
 
 
 def _draws_key(planned: Planned) -> tuple[int, int, int]:
@@ -105,9 +134,8 @@ def _key(planned: Planned, data: Data, mark: Mapping[str, str]) -> str:
     """What decides an encoded clip: the bytes of its files, how it is cut, what encodes it."""
     item = planned.item
     files = [digest_of(Path(path)) for path in (item.path, item.control) if path]
-    details = {**asdict(replace(planned, item=replace(item, source=None))), "item": item.index}
     told = (data.image_noise, data.told_fps)
-    return key_of(VERSION, files, details, told, mark["vae"], mark["vision"])
+    return key_of(VERSION, files, planned.identity, told, mark["vae"], mark["vision"])
 
 
 def _marks(encoders: Encoders) -> dict[str, str]:
@@ -218,11 +246,17 @@ def _texts(encoders: Encoders, texts: Iterable[str], cache: Cache, mark: Mapping
     return keys
 
 
-def _buckets(cache: Cache, keys: Sequence[str], data: Data, facts: dict[str, Any]) -> list[dict[str, float]]:
-    """What SVD is told of each clip's motion: its rank among the data set's own, or the same for all."""
+def _buckets(
+    cache: Cache, keys: Sequence[str], told: Sequence[float | None], data: Data, facts: dict[str, Any]
+) -> list[dict[str, float]]:
+    """What SVD is told of each clip's motion: what its list says, its rank among the data set's own, or the same for all."""
     scores = [cache.numbers(key).get(SCORE) for key in keys]
-    if data.told_bucket or any(score is None for score in scores):
-        return [{} if score is None else {"motion_bucket_id": data.told_bucket} for score in scores]
-    thresholds = own_thresholds([score for score in scores if score is not None])
-    facts["motion_quantiles"] = thresholds
-    return [{"motion_bucket_id": float(motion_bucket(score or 0.0, thresholds))} for score in scores]
+    if any(score is None for score in scores):
+        return [{} for _ in scores]
+    buckets = [data.told_bucket or own for own in told]
+    if any(bucket is None for bucket in buckets):
+        thresholds = own_thresholds([score for score in scores if score is not None])
+        facts["motion_quantiles"] = thresholds
+        ranks = [float(motion_bucket(score or 0.0, thresholds)) for score in scores]
+        buckets = [rank if own is None else own for own, rank in zip(buckets, ranks, strict=True)]
+    return [{"motion_bucket_id": bucket} for bucket in buckets if bucket is not None]

@@ -19,14 +19,16 @@ WORDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 LORAS = ("lora", "domain_adapter")
 
 
-def outcome_of(training: Training, recipe: Recipe, trained: Mapping[str, Tensor]) -> Outcome:
-    """What was trained, with all that its file says beside it."""
+def outcome_of(
+    training: Training, recipe: Recipe, trained: Mapping[str, Tensor], network: Mapping[str, Tensor]
+) -> Outcome:
+    """What was trained, with all that its file says beside it; `network` is the state of the network around it."""
     subject, data = training.subject, recipe.data
     config: Any = subject.config
     size = (data.width, data.height, data.frames)
     if recipe.part.name == "motion_module" and config is not None:
         config = GridConfig(config.num_layers, config.width, native_size=size)
-    return Outcome(subject.family, recipe.part, trained, subject.network.state_dict(), config, size)
+    return Outcome(subject.family, recipe.part, trained, network, config, size)
 
 
 def check_room(folder: Path, training: Training, recipe: Recipe) -> None:
@@ -35,11 +37,19 @@ def check_room(folder: Path, training: Training, recipe: Recipe) -> None:
     numbers = sum(parameter.numel() for parameter in trained.values())
     # weights, two moments and a running mean, twice while a state takes another's place
     states = 2 * 4 * numbers * (4 if recipe.steps.ema else 3)
-    check_free(folder, states + num_bytes(outcome_of(training, recipe, trained)))
+    check_free(
+        folder,
+        states + num_bytes(outcome_of(training, recipe, trained, training.subject.network.state_dict())),
+    )
 
 
 def save(
-    file: Path, training: Training, recipe: Recipe, trained: Mapping[str, Tensor], more: Mapping[str, Any]
+    file: Path,
+    training: Training,
+    recipe: Recipe,
+    trained: Mapping[str, Tensor],
+    network: Mapping[str, Tensor],
+    more: Mapping[str, Any],
 ) -> Path:
     """Write the result in place of an earlier one of this run, in 16 bit."""
     notes = Notes(
@@ -52,7 +62,7 @@ def save(
         more={key: value for key, value in more.items() if key != "data"},
     )
     dtype = torch.float16 if training.dtype == torch.float32 else training.dtype
-    return write(file, outcome_of(training, recipe, trained), notes, dtype, over=True)
+    return write(file, outcome_of(training, recipe, trained, network), notes, dtype, over=True)
 
 
 def host_lora(recipe: Recipe, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Where EasyAnimate's motion modules start in the pocket PixArt: they change nothing, and their norms fit its features."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,16 +38,21 @@ class GridMotion:
         self.motion.put_into(self.base.transformer)
 
     def fit_norms(self, first_seed: int, count: int) -> None:
-        """Let what leaves the modules' norms have mean 0 and spread 1 in each channel of clips at all noise levels."""
-        modules = [place.attn_temporal.temporal_transformer for _, place in self.motion.items()]
+        """Let the modules' norms fit clips at all noise levels."""
+        fit_modules(self.motion, lambda: self.base(*noisy_clips(first_seed, count)))
 
-        def fit(module: Any, inputs: tuple[Any, ...]) -> None:
-            fit_norm(module.norm, inputs[0].mT)
 
-        hooks = [module.register_forward_pre_hook(fit) for module in modules]
-        self.base(*noisy_clips(first_seed, count))
-        for hook in hooks:
-            hook.remove()
+def fit_modules(motion: "GridModules", run: Callable[[], object]) -> None:
+    """Let what leaves the modules' norms have mean 0 and spread 1 in each channel of what `run` sends through them."""
+
+    def fit(module: Any, inputs: tuple[Any, ...]) -> None:
+        fit_norm(module.norm, inputs[0].mT)
+
+    modules = [place.attn_temporal.temporal_transformer for _, place in motion.items()]
+    hooks = [module.register_forward_pre_hook(fit) for module in modules]
+    run()
+    for hook in hooks:
+        hook.remove()
 
 
 def noisy_clips(first_seed: int, count: int) -> tuple[Tensor, Tensor, Tensor, int]:

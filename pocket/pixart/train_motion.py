@@ -2,32 +2,17 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from ..sd.motion import fit_norm, start_motion
 from ..sd.train_motion import ClipTraining, train_clips
-from .parts import LAYERS, WIDTH, TextToPicture, attend_to_words
+from .motion import build_motion, fit_modules
+from .parts import TextToPicture
 from .text import Captions
 from .train_base import trained_base
 
-if TYPE_CHECKING:
-    from ...modules.families.easyanimate.model import GridModules
-
 BATCH = 6
 CHECK_EVERY = 500
-
-
-def build_motion() -> "GridModules":
-    """EasyAnimate's modules at the base's width, at the start of training: they change nothing."""
-    from kinetograph.modules.families.easyanimate.config import GridConfig
-    from kinetograph.modules.families.easyanimate.model import GridModules
-
-    motion = GridModules(GridConfig(LAYERS, WIDTH), attention=attend_to_words, dtype=torch.float32)
-    start_motion(motion)
-    return motion
 
 
 class MotionPicture(nn.Module):
@@ -45,15 +30,7 @@ class MotionPicture(nn.Module):
 
     def fit_norms(self, x_nchw: Tensor, timestep_n: Tensor, context_nld: Tensor, frames: int) -> None:
         """Start the modules' norms so that what leaves them has mean 0 and spread 1 in each channel of these clips."""
-        modules = [place.attn_temporal.temporal_transformer for _, place in self.motion.items()]
-
-        def fit(module: Any, inputs: tuple[Any, ...]) -> None:
-            fit_norm(module.norm, inputs[0].mT)
-
-        hooks = [module.register_forward_pre_hook(fit) for module in modules]
-        self(x_nchw, timestep_n, context_nld, frames)
-        for hook in hooks:
-            hook.remove()
+        fit_modules(self.motion, lambda: self(x_nchw, timestep_n, context_nld, frames))
 
 
 class GridTraining(ClipTraining):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kinetograph.modules.families.svd import keys
+from kinetograph.pocket import datasets
 from kinetograph.tests import tiny_pixart
 from kinetograph.tests.host import motion_stand_ins
 from kinetograph.tests.saved import loras
@@ -34,6 +35,7 @@ FOLDERS = {
     "CogVideoX-2b": None,
     "CogVideoX-Fun-V1.1-5b-InP": "pocket-cogvideox-fun-inp",
 }
+CLIPS = 2
 # small pictures and clips under the names of large ones
 SAMPLES = {
     "kinetograph_rocket.jpg": "kinetograph_first_frame.png",
@@ -103,8 +105,10 @@ def write(models):
 
 def write_samples(folder):
     """The templates' pictures and clips in an input folder, large ones small."""
-    for sample in (ROOT / "workflows" / "input").iterdir():
+    for sample in (ROOT / "workflows" / "input").glob("*.*"):
         copy(sample.with_name(SAMPLES.get(sample.name, sample.name)), folder / sample.name)
+    # the user's own clips, in trainings
+    datasets.write_folder("pan-left", folder / "my_clips", CLIPS)
 
 
 def as_drawn(graph, name):

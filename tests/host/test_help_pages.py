@@ -44,7 +44,7 @@ def takes(name, kind, options):
         return f"{number(options['min'])} to {number(options['max'])} ({number(options['default'])})"
     if kind == "BOOLEAN":
         return f"on or off ({'on' if options['default'] else 'off'})"
-    if kind == "STRING":
+    if kind == "STRING" and not options.get("forceInput"):
         return f"text ({options['default']})"
     if kind == "COMFY_DYNAMICCOMBO_V3":
         return "see below"

@@ -8,7 +8,8 @@ import pytest
 
 from kinetograph.tools.commands import ROOT
 
-SAMPLES = sorted((ROOT / "workflows" / "input").iterdir())
+INPUT = ROOT / "workflows" / "input"
+SAMPLES = sorted(path for path in INPUT.rglob("*") if path.is_file())
 READERS = {"LoadImage": "image", "LoadVideo": "file"}
 
 
@@ -52,20 +53,25 @@ def choices_of(spec):
 def test_a_new_folder_gets_them_all_unchanged(supplied):
     folder = supplied()
     assert len(SAMPLES) > 10
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
-        file.name: file.read_bytes() for file in SAMPLES
+    assert {name: file.read_bytes() for name, file in files_in(folder).items()} == {
+        name: file.read_bytes() for name, file in files_in(INPUT).items()
     }
 
 
+def files_in(folder):
+    """{name below the folder: file}, of what can be read and of links to nothing."""
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+
+
 def test_what_is_there_stays_as_it_is(supplied, tmp_path):
-    mine, gone = (tmp_path / "input" / sample.name for sample in SAMPLES[:2])
+    mine, gone = [tmp_path / "input" / sample.relative_to(INPUT) for sample in SAMPLES][:2]
     mine.parent.mkdir()
     mine.write_text("a picture of mine")
     gone.symlink_to("nowhere")
     folder = supplied()
     assert mine.read_text() == "a picture of mine"
     assert gone.is_symlink() and not gone.exists()
-    assert {file.name for file in folder.iterdir()} == {file.name for file in SAMPLES}
+    assert files_in(folder).keys() == files_in(INPUT).keys()
 
 
 def test_a_folder_that_cannot_be_made_is_told_and_nothing_stops(supplied, tmp_path, caplog):
@@ -85,7 +91,8 @@ def test_no_part_of_a_file_is_left_on_a_full_disk(supplied, tmp_path, caplog):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert "could not be laid into" in caplog.text
-    whole = {file.name: file.stat().st_size for file in SAMPLES}
-    left = {file.name: file.stat().st_size for file in folder.iterdir()}
+    whole, left = (
+        {name: file.stat().st_size for name, file in files_in(place).items()} for place in (INPUT, folder)
+    )
     assert left and left == {name: whole[name] for name in left}
     assert largest.name not in left

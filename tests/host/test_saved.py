@@ -24,10 +24,13 @@ SHIPPED = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json
 # One workflow more: choices whose parts come only with the first word of a list.
 FIRST_CHOICES = {"first_choices": ["VAEEncodeChunked.posterior", "VideoSampler.guidance"]}
 # No pocket model takes the mask as latents, the other choice; the other way with captions needs packages that not
-# everybody has.
+# everybody has; a camera movement is never mirrored.
 ONLY_CHOICES = {
     "InpaintConditioning": ["InpaintConditioning.mode"],
     "PixArtLoader": ["PixArtLoader.captions"],
+    "SaveTrained": ["TrainingData.flip"],
+    "TrainVideoModel": ["TrainingData.flip"],
+    "TrainingData": ["TrainingData.flip"],
 }
 SPREAD, MOTION = 5.0, 1.0  # levels of 255 in every frame, and between the frames of a clip
 

@@ -36,6 +36,7 @@ MAKES = {
     "animatediff_motion_loras": [(16, 64, 64)],
     "animatediff_sdxl": [(16, 64, 64)],
     "animatediff_text_to_video": [(16, 64, 64)],
+    "animatediff_train_motion_lora": [(16, 64, 64)],
     "animatediff_v3": [(16, 64, 64)],
     "animatelcm_svd_image_to_video": [(8, 128, 128)],
     "animatelcm_text_to_video": [(16, 64, 64)],
@@ -52,6 +53,7 @@ MAKES = {
     "cogvideox_long_clip": [(65, 64, 64)],
     "cogvideox_text_to_video": [(17, 64, 64)],
     "cogvideox_text_to_video_4_steps": [(17, 64, 64)],
+    "cogvideox_train_style_lora": [(17, 64, 64)],
     "cogvideox_video_to_video": [(17, 64, 64)],
     "easyanimate_portrait": [(6, 64, 64)],
     "easyanimate_portrait_lora": [(6, 64, 64)],
@@ -60,9 +62,11 @@ MAKES = {
     "exvideo_image_to_128_frames": [(16, 128, 128)],
     "exvideo_second_pass": [(16, 256, 256)],
     "exvideo_text_to_129_frames": [(33, 64, 64)],
+    "exvideo_train_post_tuning": [(16, 128, 128)],
     "pixart_text_to_picture": [(1, 64, 64)],
     "svd_image_to_video": [(14, 128, 128)],
     "svd_micro_conditioning": [(8, 128, 128)] * 2,
+    "svd_train_lora": [(8, 128, 128)],
     "svd_xt_image_to_video": [(8, 128, 128)],
     "try_animatediff": [(16, 64, 64)],
     "try_cogvideox": [(17, 64, 64)],
@@ -71,6 +75,7 @@ MAKES = {
     "try_easyanimate": [(16, 64, 64)],
     "try_exvideo": [(32, 128, 128)],
     "try_svd": [(8, 128, 128)],
+    "try_train_style_lora": [(16, 64, 64)],
 }
 SEAMS = {  # how the seam report of a task starts
     "animatelcm_svd_image_to_video": "3 chunks of 4 frames, 2 blended: ",
@@ -78,6 +83,8 @@ SEAMS = {  # how the seam report of a task starts
     "try_svd": "Decoded in one piece: ",
     "exvideo_image_to_128_frames": "2 chunks of up to 14 frames, 4 blended: ",
     "exvideo_second_pass": "3 chunks of up to 8 frames, 2 blended: ",
+    "exvideo_train_post_tuning": "2 chunks of up to 14 frames, 4 blended: ",
+    "svd_train_lora": "Decoded in one piece: ",
     "svd_xt_image_to_video": "Decoded in one piece: ",
     "cogvideox_fun_long_video": "Segment 1: ",
     "cogvideox_fun_loop": "Segment 1: ",
@@ -97,9 +104,18 @@ SMALLER = {
     "cogvideox_long_clip": {"num_frames": 65},
     # the same graph as try_exvideo's, which has all 32
     "exvideo_image_to_128_frames": {"num_frames": 16},
+    "exvideo_train_post_tuning": {"num_frames": 16},
     "pixart_text_to_picture": {**TINY_CLIP, "num_frames": 0},
     "cogvideox_fun_reward_lora": {"width": 64, "height": 64, "num_frames": 9},
 }
+# Trainings take small clips, one at a time, and little else
+CLIPS = {
+    "animatediff_train_motion_lora": {"width": 64, "height": 64, "frames": 8, "pace.stride": 1},
+    "cogvideox_train_style_lora": {"width": 64, "height": 64, "frames": 9},
+    "exvideo_train_post_tuning": {"width": 128, "height": 128, "frames": 8},
+    "svd_train_lora": {"width": 128, "height": 128, "frames": 4},
+}
+BRIEF = {"steps": 2, "learning.batch": 1, "samples.every": 2, "samples.steps": 2}
 TYPED = {
     "animatediff_loop": [0, 0, 64],
     "cogvideox_long_clip": [0, 0, 169],
@@ -149,7 +165,7 @@ def test_there_is_one_workflow_per_task_in_both_forms():
 LONG = {
     path: pytest.mark.newest
     for path in API
-    if path.stem.startswith(("exvideo", "animatelcm_svd", "try_exvideo"))
+    if path.stem.startswith(("exvideo", "animatelcm_svd", "svd_train", "try_exvideo"))
 }
 
 
@@ -164,6 +180,10 @@ def test_api_prompt_runs_as_it_is(pocket, path):
     for kind in ("KinetographVideoLatent", "KinetographFitVideo"):
         for sized in prompts.nodes_of(graph, kind):
             sized["inputs"].update(SMALLER.get(path.stem, {}))
+    for trained in prompts.nodes_of(graph, "KinetographTrainVideoModel"):
+        trained["inputs"] |= BRIEF
+    for data in prompts.nodes_of(graph, "KinetographTrainingData"):
+        data["inputs"] |= CLIPS.get(path.stem, {})
     client = pocket.client
     result = client.run(graph)
     assert result.status == "success" and not result.node_errors, result.message
@@ -282,9 +302,13 @@ def test_template_and_what_it_needs_are_served(pocket, path):
     listed = pocket.client.get_json("/workflow_templates")
     assert path.stem in listed["ComfyUI-Kinetograph"]
     place = "/api/workflow_templates/ComfyUI-Kinetograph"
-    for file in (path, path.with_suffix(".jpg"), *sorted((ROOT / "workflows" / "input").iterdir())):
+    for file in (path, path.with_suffix(".jpg"), *files_in(ROOT / "workflows" / "input")):
         served = pocket.client.get(f"{place}/{file.relative_to(path.parent).as_posix()}")
         assert served == file.read_bytes()
+
+
+def files_in(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def to_prompt(template):

@@ -11,6 +11,8 @@ import av
 import numpy as np
 from PIL import Image
 
+# shows the course of its training as a picture, which is no frame of a clip
+TRAINER = "KinetographTrainVideoModel"
 CELLS = 8  # block means to a side of a frame
 LEVELS = 0.75  # of 255, between a recorded mean (itself rounded by up to 0.5) and one of another CPU
 NUMBER = re.compile(r"\d+\.\d+")
@@ -40,6 +42,8 @@ def collect(client, prompt, result):
     found = Results()
     for node, shown in result.outputs.items():
         items = shown.get("images", [])
+        if prompt[node]["class_type"] == TRAINER:
+            continue
         if prompt[node]["class_type"] == "PreviewAny":
             found.texts[node] = "\n".join(shown["text"])
         elif items and items[0]["filename"].endswith(".png"):

@@ -6,6 +6,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -62,6 +63,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
     write_pixart(base / "models" / "Diffusion_Transformer")
     write_fetched(base / "models" / "Personalized_Model")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
+    write_first_data(base / "input" / "a-data")
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running
 
@@ -91,6 +93,12 @@ def write_fetched(folder):
     """A file of a release that lies at no hub: where it is there, Model Download has nobody to ask."""
     folder.mkdir(parents=True, exist_ok=True)
     tiny_pixart.write_lora(folder / "easyanimate_portrait_lora.safetensors")
+
+
+def write_first_data(folder):
+    """A data set that comes before that of the templates in a list."""
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
 
 
 def version_of(client):

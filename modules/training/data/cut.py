@@ -61,9 +61,9 @@ def cut_item(
 
 
 def _shaped(footage: Footage, planned: Planned) -> Tensor:
-    frames_fhwc = footage.read(planned.frames)
     size = canvas(planned.width, planned.height) if planned.camera else (planned.width, planned.height)
-    frames_fhwc = fit_frames(frames_fhwc, *size, planned.across, planned.down)
+    shots = footage.read(planned.frames)
+    frames_fhwc = fit_frames(shots, len(planned.frames), *size, planned.across, planned.down)
     if planned.camera:
         frames_fhwc = move_camera(frames_fhwc, planned.camera, planned.width, planned.height)
     return flip(frames_fhwc) if planned.flipped else frames_fhwc

@@ -9,13 +9,15 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..recipe import Format
 from .items import IMAGES, VIDEOS, BadItem, DataSet, Item, Kind, Problem, Report, check_left, kind_of
 
+# of an entry: what SVD is told of the clip's motion
+BUCKET, MOST_BUCKET = "motion_bucket_id", 255
 KINDS: dict[str, Kind] = {"video": "video", "image": "image"}
 
 
@@ -28,6 +30,7 @@ class Row:
     kind: Any = None
     control: Any = None
     repeat: int = 1
+    bucket: Any = None
 
 
 # what a list's line says, or why it says nothing
@@ -80,7 +83,19 @@ def _item(root: Path, index: int, line: Line) -> Item:
     control = str(_place(root, (str(line.control),), "the control file")) if line.control else ""
     text = line.text.strip() if isinstance(line.text, str) else ""
     name = path.relative_to(root.resolve()).as_posix()
-    return Item(index, name, KINDS[kind], text or None, str(path), control, line.repeat)
+    bucket = _bucket(line.bucket)
+    return Item(
+        index, name, KINDS[kind], text or None, str(path), control=control, repeat=line.repeat, bucket=bucket
+    )
+
+
+def _bucket(value: Any) -> float | None:
+    """An item's own motion bucket; BadItem for what is none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_BUCKET:
+        raise BadItem(f"its {BUCKET} is {value!r:.40}, not a number from 0 to {MOST_BUCKET}")
+    return float(value)
 
 
 def _place(root: Path, places: tuple[str, ...], what: str) -> Path:
@@ -110,7 +125,10 @@ def _webvid(root: Path) -> Iterator[Line]:
 
 
 def _normal(root: Path) -> Iterator[Line]:
-    """JSON list of file_path, text, type, control_file_path. Sizes named there are not needed: files are opened."""
+    """JSON list of file_path, text, type, control_file_path, motion_bucket_id.
+
+    Sizes named there are not needed: files are opened.
+    """
     path = _only(root, "*.json")
     for number, entry in enumerate(_json_list(path)):
         yield _entry(
@@ -119,15 +137,18 @@ def _normal(root: Path) -> Iterator[Line]:
             entry,
             "file_path",
             lambda entry, place: Row(
-                (place,), entry.get("text"), entry.get("type"), entry.get("control_file_path")
+                (place,),
+                entry.get("text"),
+                entry.get("type"),
+                entry.get("control_file_path"),
+                bucket=entry.get(BUCKET),
             ),
         )
 
 
 def _paths(root: Path) -> Iterator[Line]:
     """`metadata.json`, a list of path, and text where there is one."""
-    path = root / "metadata.json"
-    path = path if path.is_file() else _only(root, "*.json")
+    path = _only(root, "*.json")
     for number, entry in enumerate(_json_list(path)):
         yield _entry(path, number, entry, "path", lambda entry, place: Row((place,), entry.get("text")))
 
@@ -152,25 +173,28 @@ def _diffusers(root: Path) -> Iterator[Line]:
 
 def _captions(root: Path) -> Iterator[Line]:
     """Clips and pictures with a .txt beside each; folders below count as often as the number before their name."""
-    for path in sorted(root.iterdir()):
-        if path.is_dir():
-            number, _, _ = path.name.partition("_")
-            repeat = int(number) if number.isdecimal() else 1
-            yield from (
-                replace(row, repeat=repeat) for row in map(_captioned(root), sorted(path.iterdir())) if row
-            )
-        elif row := _captioned(root)(path):
-            yield row
+    for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts):
+        name, (*folders, _) = path.relative_to(root).as_posix(), path.relative_to(root).parts
+        number = folders[0].partition("_")[0] if folders else ""
+        if path.is_symlink() and path.is_dir():
+            yield Problem(name, "it is a link to a folder, which is not followed")
+        elif _is_shown(root, path) and len(folders) > 1:
+            yield Problem(name, "it lies more than one folder below the data folder")
+        elif _is_shown(root, path):
+            yield _captioned(root, path, int(number) if number.isdecimal() else 1)
 
 
-def _captioned(root: Path) -> Callable[[Path], Row | None]:
-    def row(path: Path) -> Row | None:
-        if path.suffix.lower() not in VIDEOS | IMAGES or path.name.startswith("."):
-            return None
-        caption = path.with_suffix(".txt")
-        return Row((path.relative_to(root).as_posix(),), _text(caption) if caption.is_file() else None)
+def _is_shown(root: Path, path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in VIDEOS | IMAGES and not hidden
 
-    return row
+
+def _captioned(root: Path, path: Path, repeat: int) -> Line:
+    name, caption = path.relative_to(root).as_posix(), path.with_suffix(".txt")
+    try:
+        return Row((name,), _text(caption) if caption.is_file() else None, repeat=repeat)
+    except ValueError:
+        return Problem(name, "its caption is not text in UTF-8")
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Line]]] = {
@@ -195,13 +219,13 @@ def _imagefolder(root: Path) -> Path | None:
 
 
 def _only(root: Path, pattern: str) -> Path:
-    """The one file of a pattern; ValueError where there are none or several."""
-    files = sorted(root.glob(pattern))
-    if len(files) == 1:
-        return files[0]
+    """The one file of a pattern, of several the one called metadata; ValueError where neither is there."""
+    files, usual = sorted(root.glob(pattern)), root / pattern.replace("*", "metadata")
+    if len(files) == 1 or usual in files:
+        return files[0] if len(files) == 1 else usual
     names = ", ".join(path.name for path in files) or "none"
     raise ValueError(
-        f"The data folder {root.name} must hold one {pattern} that lists its items: found {names}."
+        f"The data folder {root.name} must hold one {pattern} that lists its items, or {usual.name}: found {names}."
     )
 
 

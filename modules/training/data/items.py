@@ -30,8 +30,8 @@ class Footage:
     height: int
     # frames per second; None: a picture
     rate: float | None
-    # numbers in rising order -> (f, h, w, 3) uint8; BadItem where the file breaks off
-    read: Callable[[Sequence[int]], Tensor]
+    # numbers in rising order -> each (h, w, 3) uint8, when somebody wants it; BadItem where the file breaks off
+    read: Callable[[Sequence[int]], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,18 @@ class Item:
     text: str | None
     # of its file; empty where frames are in memory
     path: str = ""
+    # seconds: only this part of a video counts, 0: all that follows
+    begin: float = 0.0
+    seconds: float = 0.0
     # of a clip or picture that the model is to follow, frame by frame
     control: str = ""
     # an epoch holds it so many times
     repeat: int = 1
-    # opens it where it is no file
-    source: Callable[[], Footage] | None = None
+    # what SVD is told of its motion, of 255; None: what its frames show
+    bucket: float | None = None
+    # of frames in memory, and what tells them from others
+    source: Footage | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ...conditioning.sizes import Fits, frames_below
 from ...grid import LatentGrid
@@ -42,6 +43,13 @@ class Planned:
     # how often it fills the place of one sample of full length
     repeats: int
     enlarged: bool
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All that decides the cut's pixels but the bytes of its files; the item's number is part of it for masks."""
+        item, own = self.item, {**vars(self)}
+        del own["item"], own["enlarged"], own["repeats"]
+        return item.index, item.kind, item.begin, item.seconds, item.digest, tuple(sorted(own.items()))
 
 
 @dataclass(frozen=True)
@@ -159,11 +167,12 @@ def directional(item: Item) -> bool:
 
 
 def _notes(cuts: list[Planned], data: Data, grid: LatentGrid, fits: Fits) -> Iterator[str]:
-    length = frames_below(grid, data.frames, fits)
+    length, used = frames_below(grid, data.frames, fits), len({cut.item.index for cut in cuts})
+    enlarged = len({cut.item.index for cut in cuts if cut.enlarged})
+    kept = len({cut.item.index for cut in cuts if directional(cut.item)}) if data.flip else 0
     if length != data.frames:
         yield f"Clips have {length} frames: this model does not take {data.frames}."
-    if enlarged := len({cut.item.index for cut in cuts if cut.enlarged}):
-        yield f"{enlarged} clips or pictures are smaller than the size of the training and are enlarged."
-    kept = len({cut.item.index for cut in cuts if directional(cut.item)}) if data.flip else 0
+    if enlarged:
+        yield f"{enlarged} of {used} enlarged: smaller than the size of the training."
     if kept:
-        yield f"{kept} captions name a side or a turn: these clips are never mirrored."
+        yield f"{kept} of {used} never mirrored: the caption names a side or a turn."

@@ -1,5 +1,7 @@
 """Frames at the size of a training: cover, antialiased bicubic, crop."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,18 +15,20 @@ def cover(width: int, height: int, new_width: int, new_height: int) -> tuple[int
 
 
 def fit_frames(
-    frames_fhwc: Tensor, width: int, height: int, across: float = 0.5, down: float = 0.5
+    frames: Iterable[Tensor], count: int, width: int, height: int, across: float = 0.5, down: float = 0.5
 ) -> Tensor:
-    """uint8 frames as (f, height, width, 3) in 0..1: covered by their own size, and cut at a place of 0..1.
+    """`count` frames (h, w, 3) uint8 as (f, height, width, 3) in 0..1: covered, and cut at a place of 0..1.
 
-    CogVideoX-Fun and EasyAnimate take the cover of a batch's first clip for all, and so squeeze the others.
+    One after the other, so that a clip of large frames is never held. The cover is that of their own size:
+    CogVideoX-Fun and EasyAnimate take that of a batch's first clip for all, and so squeeze the others.
     """
-    have_h, have_w = frames_fhwc.shape[1:3]
-    new_w, new_h = cover(have_w, have_h, width, height)
-    left, top = round((new_w - width) * across), round((new_h - height) * down)
-    fitted = torch.empty(len(frames_fhwc), height, width, 3)
-    for place, frame_hwc in zip(fitted, frames_fhwc, strict=True):
-        frame_chw = frame_hwc.movedim(-1, 0).float() / 255
+    fitted = torch.empty(count, height, width, 3)
+    for place, frame_hwc in zip(fitted, frames, strict=True):
+        have_h, have_w = frame_hwc.shape[:2]
+        new_w, new_h = cover(have_w, have_h, width, height)
+        left, top = round((new_w - width) * across), round((new_h - height) * down)
+        # colour by colour, which is resized a third faster than pixel by pixel
+        frame_chw = frame_hwc.movedim(-1, 0).contiguous().float() / 255
         if (new_h, new_w) != (have_h, have_w):
             size = new_h, new_w
             frame_chw = F.interpolate(frame_chw[None], size=size, mode="bicubic", antialias=True)[0].clamp(

@@ -46,14 +46,12 @@ def kohya(pairs: Pairs, alpha: float, network: list[str]) -> dict[str, Tensor]:
     return tensors
 
 
-def peft(
-    pairs: Pairs, alpha: float, family: str, network: list[str]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def peft(pairs: Pairs, alpha: float, family: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(W + up @ down with alpha / rank in the upper half, what diffusers reads of it).
 
     Programs that know no metadata take a scale of one, and so do those that do: alpha is told to be the rank.
     """
-    names = peft_names(family, pairs, network)
+    names = peft_names(family, pairs)
     tensors: dict[str, Tensor] = {}
     for layer, (down, up) in folded(pairs, alpha).items():
         tensors |= {f"{names[layer]}.lora_A.weight": down, f"{names[layer]}.lora_B.weight": up}

@@ -1,6 +1,6 @@
 """The names that LoRA files have for a network's layers.
 
-Ours are those of the published files, but for the UNets: LoRA files of the host's picture models and PEFT files of SVD
+Ours are those of the published files, but for the UNets: kohya's files for the host's picture models and PEFT's for SVD
 have diffusers' names.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ...families import SVD
 from ...weights.keymap import KeyMap
-from ..parts import MOTION, UNET
+from ..parts import MOTION, NO_PEFT, UNET
 
 DIFFUSERS_SVD = SVD.parts["diffusion_model"].dialects["diffusers"]
 DOWNSAMPLER = re.compile(rf"^{re.escape(UNET)}input_blocks\.(\d+)\.0\.op\.")
@@ -57,11 +57,14 @@ def kohya_names(layers: Iterable[str], network: Iterable[str]) -> dict[str, str]
     return {layer: layer for layer in layers}
 
 
-def peft_names(family: str, layers: Iterable[str], network: Iterable[str]) -> dict[str, str]:
-    """{layer: its name in the files of PEFT and diffusers}, with what is in front."""
+def peft_names(family: str, layers: Iterable[str]) -> dict[str, str]:
+    """{layer: its name in the files of PEFT and diffusers}, with what is in front.
+
+    ValueError for the host's picture models, whose LoRA loaders know no such names.
+    """
     layers = list(layers)
     if is_picture_unet(layers):
-        return {layer: f"unet.{name}" for layer, name in picture_names(layers, network).items()}
+        raise ValueError(NO_PEFT)
     if family == SVD.id:
         return {layer: f"unet.{_back(DIFFUSERS_SVD, layer)}" for layer in layers}
     return {layer: f"transformer.{layer}" for layer in layers}

@@ -37,27 +37,28 @@ def store(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     num_bytes = sum(value.nbytes + HEADER_BYTES for value in tensors.values()) + sum(
         map(len, metadata.values())
     )
-    beside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not over:
-            raise ValueError(_taken(path))
         check_room(path.parent, num_bytes)
-        save_file(dict(tensors), beside, dict(metadata))
-        flush(beside)
-        if over:
-            os.replace(beside, path)
-        elif not appear(beside, path):
-            raise ValueError(_taken(path))
+        _appear(path, tensors, metadata, over)
         flush_folder(path.parent)
     except OSError as error:
         raise ValueError(f"{shown(path.name)} could not be written: {reason(error)}.") from error
     except SafetensorError as error:
         raise ValueError(f"{shown(path.name)} could not be written: {error}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
-def _taken(path: Path) -> str:
-    return f"{shown(path.name)} is there already: choose another name, or delete it first."
+def _appear(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], over: bool) -> None:
+    """Fill a file beside its place, then give it its name; ValueError where that is taken."""
+    beside, taken = path.with_name(f".{path.name}.part"), path.exists() and not over
+    try:
+        if not taken:
+            save_file(dict(tensors), beside, dict(metadata))
+            flush(beside)
+        if over:
+            os.replace(beside, path)
+        elif taken or not appear(beside, path):
+            raise ValueError(f"{shown(path.name)} is there already: choose another name, or delete it first.")
+    finally:
+        beside.unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def contents(outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, str]]:
         if choice.name == "domain_adapter":
             return lora.domain_adapter(pairs, alpha, network), {}
         if choice.dialect == "PEFT":
-            return lora.peft(pairs, alpha, outcome.family, network)
+            return lora.peft(pairs, alpha, outcome.family)
         return lora.kohya(pairs, alpha, network), {}
     state = {**outcome.state, **outcome.trained}
     if choice.name == "motion_module":
@@ -100,7 +100,10 @@ def stored_as(name: str, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def num_bytes(outcome: Outcome, dtype: torch.dtype = torch.bfloat16) -> int:
     """How large the file of an outcome is, but for its notes; also before the first step."""
-    meta = {key: torch.empty_like(value, device="meta") for key, value in outcome.trained.items()}
-    state = {key: torch.empty_like(value, device="meta") for key, value in outcome.state.items()}
-    tensors, _ = contents(replace(outcome, trained=meta, state=state))
+    tensors, _ = contents(replace(outcome, trained=_shapes(outcome.trained), state=_shapes(outcome.state)))
     return sum(value.numel() * dtype.itemsize + HEADER_BYTES for value in tensors.values())
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of these shapes without numbers; of weights that processes share, the whole shapes."""
+    return {key: torch.empty(value.shape, dtype=value.dtype, device="meta") for key, value in tensors.items()}

@@ -206,3 +206,9 @@ def test_a_part_that_the_family_lacks(family, choice, words):
         whole_names(choice.name, network.state_dict())
         lora_modules(choice, dict(network.named_modules()))
     assert f"part is {choice.name!r}" in str(error.value)
+
+
+def test_a_dialect_that_nobody_reads_is_refused_before_the_first_step():
+    with pytest.raises(ValueError, match="ComfyUI reads no PEFT file for SD1.5 and SDXL"):
+        lora_modules(PartChoice("lora", dialect="PEFT"), picture_unet())
+    assert lora_modules(PartChoice("domain_adapter", dialect="PEFT"), picture_unet())

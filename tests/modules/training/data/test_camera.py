@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinetograph.modules.training.data.camera import MOVEMENTS, move_camera, rectangles
+from kinetograph.modules.training.data.camera import MOVEMENTS, canvas, move_camera, rectangles
 
 WHOLE, SMALL = (320, 512), (240, 384)
 RECTANGLES = {
@@ -77,3 +77,12 @@ def test_directions():
     # a clockwise camera: its right side is seen going down
     right = move_camera(plane(), "roll_clockwise", 64, 48)[:, 24, 60, 1].numpy()
     assert (np.diff(right) > 0).all()
+
+
+def test_the_closest_view_is_as_sharp_as_the_clip():
+    """On the canvas its rectangle has the pixels of the clip: a view from corner to corner is the canvas itself."""
+    assert canvas(48, 33) == (64, 44)
+    noise = torch.rand(2, 48, 64, 3, generator=torch.Generator().manual_seed(1))
+    assert canvas(48, 36) == (64, 48)
+    # 6 of 12 rows above, all columns to spare at its right
+    assert (move_camera(noise, "pan_left", 48, 36)[1] - noise[1, 6:42, :48]).abs().max() < 1e-5

@@ -15,6 +15,10 @@ from kinetograph.tests.films import SIZE, numbers, run_ffmpeg, shots, write
 ALMOST = 1 - 2**-53
 
 
+def read(footage, frames):
+    return torch.stack([*footage.read(frames)])
+
+
 @pytest.mark.parametrize(
     ("there", "frames", "span"), [(300, 49, 145), (147, 49, 145), (144, 48, 142), (100, 33, 97), (30, 10, 28)]
 )
@@ -60,7 +64,7 @@ def test_only_the_frames_of_the_clip_come(tmp_path, b_frames):
     path = write(tmp_path / "a.mp4", shots(60), 24, b_frames=b_frames)
     footage = open_file(path, "video")
     assert (footage.num_frames, footage.width, footage.height, footage.rate) == (60, *SIZE, 24.0)
-    frames = footage.read([13, 14, 20, 59])
+    frames = read(footage, [13, 14, 20, 59])
     assert frames.dtype == torch.uint8 and frames.shape == (4, SIZE[1], SIZE[0], 3)
     assert numbers(frames) == [13, 14, 20, 59]
 
@@ -71,7 +75,7 @@ def test_frames_go_by_number_where_their_times_are_uneven(tmp_path):
     ticks = [round(time * 1000) for time in times]
     path = write(tmp_path / "a.mp4", shots(30), 24, times=ticks, tick=Fraction(1, 24000))
     footage = open_file(path, "video")
-    assert footage.num_frames == 30 and numbers(footage.read([4, 7, 11, 29])) == [4, 7, 11, 29]
+    assert footage.num_frames == 30 and numbers(read(footage, [4, 7, 11, 29])) == [4, 7, 11, 29]
 
 
 def test_a_picture_is_turned_upright(tmp_path):
@@ -82,7 +86,7 @@ def test_a_picture_is_turned_upright(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=turned)
     footage = open_file(str(tmp_path / "a.png"), "image")
     assert (footage.num_frames, footage.width, footage.height, footage.rate) == (1, 20, 40, None)
-    assert torch.equal(footage.read([0])[0], torch.from_numpy(np.rot90(pixels, -1).copy()))
+    assert torch.equal(read(footage, [0])[0], torch.from_numpy(np.rot90(pixels, -1).copy()))
 
 
 @pytest.mark.parametrize(("kind", "word"), [("video", "video"), ("image", "picture")])
@@ -105,9 +109,9 @@ def test_a_file_that_breaks_off(tmp_path):
     assert 5 < footage.num_frames < 35
     # of the last there is a part
     last = footage.num_frames - 1
-    assert len(footage.read([0, last - 1])) == 2
+    assert len(read(footage, [0, last - 1])) == 2
     with pytest.raises(BadItem, match="breaks off, is damaged or was changed"):
-        footage.read([0, last])
+        read(footage, [0, last])
 
 
 def test_a_file_that_was_changed_meanwhile(tmp_path):
@@ -115,7 +119,27 @@ def test_a_file_that_was_changed_meanwhile(tmp_path):
     footage = open_file(path, "video")
     write(tmp_path / "a.mp4", shots(30), 24)
     with pytest.raises(BadItem, match="was changed"):
-        footage.read([0])
+        read(footage, [0])
+
+
+def test_pictures_of_16_bits(tmp_path):
+    """PIL would take all of their light for white."""
+    Image.fromarray(np.full((32, 32), 3000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(BadItem, match="more than 8 bits a colour"):
+        open_file(str(tmp_path / "a.png"), "image")
+
+
+def test_a_part_of_a_video(tmp_path):
+    path = write(tmp_path / "a.mp4", shots(60), 24)
+    part = open_file(path, "video", 1.0, 0.5)
+    assert part.num_frames == 12 and numbers(read(part, [0, 11])) == [24, 35]
+
+
+def test_frames_are_decoded_when_somebody_wants_them(tmp_path):
+    """So that a clip of large frames is never held whole: the first comes, though the last is broken off."""
+    path = write(tmp_path / "a.mp4", shots(60), 24)
+    frames = open_file(path, "video").read([2, 59])
+    assert numbers(next(frames)[None]) == [2]
 
 
 def test_pictures_below_16_pixels_are_refused(tmp_path):

@@ -63,6 +63,17 @@ def test_normal(tmp_path):
     assert found.items[0].control == str(tmp_path / "pose.mp4") and found.items[1].control == ""
 
 
+def test_a_clip_may_tell_its_own_motion_bucket(tmp_path):
+    lay(tmp_path, "a.mp4")
+    told = [{}, {"motion_bucket_id": 0}, {"motion_bucket_id": 171.5}]
+    wrong = [{"motion_bucket_id": value} for value in (-1, 256, "fast", True)]
+    dump(tmp_path / "data.json", [{"file_path": "a.mp4", "text": "a", **words} for words in told + wrong])
+    found = read_items(tmp_path)
+    assert [item.bucket for item in found.items] == [None, 0.0, 171.5]
+    assert len(found.report.problems) == len(wrong)
+    assert all("from 0 to 255" in problem.reason for problem in found.report.problems)
+
+
 @pytest.mark.parametrize("below", ["", "train/"])
 def test_diffusers(tmp_path, below):
     lay(tmp_path, f"{below}0.png", f"{below}deep/1.png")
@@ -80,6 +91,8 @@ def test_captions_with_repeats(tmp_path):
     lay(
         tmp_path, "a.mp4", "a.txt", "notes.md", "3_style/b.MP4", "3_style/c.png", "plain/d.mp4", "0_out/e.mp4"
     )
+    lay(tmp_path, "plain/deep/f.mp4", ".thumbnails/a.png", "plain/._d.mp4")
+    (tmp_path / "linked").symlink_to(tmp_path / "plain", target_is_directory=True)
     (tmp_path / "a.txt").write_text(" ein Wort \n")
     (tmp_path / "3_style" / "b.txt").write_text("zwei")
     assert format_of(tmp_path) == "captions"
@@ -91,12 +104,25 @@ def test_captions_with_repeats(tmp_path):
         ("plain/d.mp4", "video", None),
     ]
     assert [item.repeat for item in found.items] == [3, 3, 1, 1]
-    assert list(found.report.counts.items()) == [("its folder's name says 0 times", 1)]
+    assert found.report.counts == {
+        "its folder's name says 0 times": 1,
+        "it lies more than one folder below the data folder": 1,
+        "it is a link to a folder, which is not followed": 1,
+    }
+
+
+def test_one_caption_that_is_no_text(tmp_path):
+    lay(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    found = read_items(tmp_path)
+    assert brief(found) == [("b.mp4", "video", None)]
+    assert [*found.report.sentences()] == ["1 of 2 left out: its caption is not text in UTF-8 (a.mp4)."]
 
 
 def test_paths(tmp_path):
     lay(tmp_path, "a.mp4", "b.mp4")
     dump(tmp_path / "metadata.json", [{"path": "a.mp4"}, {"path": "b.mp4", "text": "b"}])
+    dump(tmp_path / "workflow.json", {"no": "list"})
     assert format_of(tmp_path) == "paths"
     assert brief(read_items(tmp_path)) == [("a.mp4", "video", None), ("b.mp4", "video", "b")]
 
@@ -142,7 +168,10 @@ def test_bad_items_are_counted_and_named(tmp_path):
     [
         ({}, "The data set set has nothing to train on. It holds no clip and no picture."),
         ({"a.csv": "videoid,page_dir\n1,0\n"}, "a.csv lacks the column name"),
-        ({"a.csv": "", "b.csv": ""}, r"must hold one \*.csv that lists its items: found a.csv, b.csv"),
+        (
+            {"a.csv": "", "b.csv": ""},
+            r"must hold one \*.csv that lists its items, or metadata.csv: found a.csv, b.csv",
+        ),
         ({"a.json": "[\n{]"}, "a.json is not JSON: .* in line 2"),
         ({"a.json": "{}"}, "a.json must be a list of items"),
         ({"metadata.jsonl": '{"file_name": "a.png"}\n{"file'}, "metadata.jsonl is not JSON: .* in line 2"),

@@ -44,6 +44,7 @@ def test_own_thresholds_spread_the_clips_evenly():
     )
     assert counts.min() >= 4 and counts.max() <= 6
     assert motion.motion_bucket(0.0, thresholds) == 0 and motion.motion_bucket(9.0, thresholds) == 127
+    assert motion.motion_bucket(thresholds[77], thresholds) == 77
     assert len(motion.own_thresholds([0.2])) == 128
     with pytest.raises(ValueError, match="one clip at least"):
         motion.own_thresholds([])

@@ -97,7 +97,7 @@ def test_own_aspect_at_another_base():
 def test_frames_keep_their_aspect_and_are_antialiased():
     """As PIL's own bicubic, which widens its kernel too; nothing is squeezed."""
     pixels = np.random.default_rng(1).integers(0, 256, (90, 160, 3), np.uint8)
-    fitted = fit_frames(torch.from_numpy(pixels)[None], 48, 48)
+    fitted = fit_frames([torch.from_numpy(pixels)], 1, 48, 48)
     image = Image.fromarray(pixels).resize((85, 48), Image.Resampling.BICUBIC)
     wanted = np.asarray(image, np.float32)[:, 18:66] / 255
     assert fitted.shape == (1, 48, 48, 3)
@@ -106,5 +106,5 @@ def test_frames_keep_their_aspect_and_are_antialiased():
 
 def test_places_of_a_crop():
     frames = torch.arange(100, dtype=torch.uint8)[None, None, :, None].expand(2, 40, -1, 3)
-    starts = [int(fit_frames(frames, 40, 40, across)[0, 0, 0, 0] * 255 + 0.5) for across in (0, 0.5, 1)]
+    starts = [int(fit_frames(frames, 2, 40, 40, across)[0, 0, 0, 0] * 255 + 0.5) for across in (0, 0.5, 1)]
     assert starts == [0, 30, 60]
