@@ -65,16 +65,16 @@ def learned(facts):
 
 
 @forks
-@pytest.mark.parametrize("name", ["lora", "motion_module", "whole", "svd"])
+@pytest.mark.parametrize("name", ["lora", "motion_module", "shared_module", "whole"])
 def test_two_processes_train_as_one_does(came, name):
-    """Weights, running means, moments and the network; of `whole` and `svd` each process held a share."""
+    """Weights, running means, moments and the network; of `shared_module` and `whole` each process held a share."""
     (one, alone), (two, shared) = came(f"{name}-1"), came(f"{name}-2")
     distance, key = worst(two, one)
     assert distance <= SAME, key
     for a, b in zip(alone["losses"], shared["losses"], strict=True):
         assert b == pytest.approx(a, rel=SAME)
     assert learned(alone)
-    if name in ("whole", "svd"):
+    if name in ("shared_module", "whole"):
         assert shared["local"] <= 0.6 * shared["numbers"] == 0.6 * alone["local"]
     else:
         assert shared["local"] == alone["local"]
@@ -112,7 +112,7 @@ def test_shared_weights_go_on_with_another_number_of_processes(came, count):
 @forks
 def test_a_state_is_whole_whenever_its_writer_is_killed(came):
     _, facts = came("states")
-    assert len(facts["steps"]) >= 5 and facts["steps"] == sorted(facts["steps"]) and facts["steps"][-1] > 5
+    assert len(set(facts["steps"])) == 10 and facts["steps"] == sorted(facts["steps"])
     assert facts["files"] == ["state-00000000.safetensors", "state.json"]
 
 
