@@ -74,6 +74,7 @@ def run_train(wish: argparse.Namespace) -> int:
     options += ["--cpu"] * (not environment.has_accelerator()) + ["--output", str(wish.output.absolute())]
     options += ["--data", str(wish.data.absolute())] if wish.data else []
     options += ["--steps", str(wish.steps)] if wish.steps else []
+    options += ["--memory"] * wish.memory
     configuration = str(wish.configuration.absolute())
     return _to_its_end(
         "tools/pack.py", "kinetograph.tools.train", configuration, "--host", str(host), *options
@@ -157,6 +158,7 @@ def read_wish() -> argparse.Namespace:
     command.add_argument("configuration", type=Path, help="a TOML file, such as one of configs/training")
     command.add_argument("--data", type=Path, help="folder of the data set; default: the configuration's")
     command.add_argument("--steps", type=int, help="steps in all, in place of the configuration's")
+    command.add_argument("--memory", action="store_true", help="say what it would hold at once, and stop")
     command.add_argument(
         "--output", type=Path, default=ROOT / "output" / "training", help="where runs and encoded clips go"
     )

@@ -7,6 +7,7 @@ from .host.api import io
 from .pipeline import training_runs
 from .pipeline.training_examples import Encoders
 
+USUAL = Steps()
 # AdamW's rates as published, one for each part: AnimateDiff, ExVideo, CogVideoX-Fun, EasyAnimate
 RATES = {"exvideo": 1e-5, "temporal": 1e-5, "whole": 2e-5}
 
@@ -40,7 +41,7 @@ class TrainVideoModel(io.ComfyNode):
                 ),
                 io.Vae.Input("vae", tooltip="VAE of that model's loader."),
                 io.String.Input("data", force_input=True, tooltip="Data set of Training Data."),
-                io.Clip.Input("clip", optional=True, tooltip="Text encoder, for all models but SVD."),
+                io.Clip.Input("clip", optional=True, tooltip="Text encoder; SVD needs none."),
                 io.ClipVision.Input(
                     "clip_vision", optional=True, tooltip="Image encoder of the SVD checkpoint."
                 ),
@@ -101,7 +102,7 @@ class TrainVideoModel(io.ComfyNode):
             check_known("samples", samples, training_runs.SAMPLES)
         except ValueError as error:
             return str(error)
-        return training_runs.name_problem(name) or training_runs.learning_problem(learning) or True
+        return training_runs.name_problem(name) or training_runs.learning_problem(learning, machine) or True
 
     @classmethod
     def fingerprint_inputs(cls, **_) -> int:
@@ -177,9 +178,7 @@ def _part() -> io.DynamicCombo.Input:
 
 
 def _rank(default: int) -> io.Int.Input:
-    return io.Int.Input(
-        "rank", default=default, min=1, max=1024, tooltip="Rank of the LoRA: how much it can hold."
-    )
+    return io.Int.Input("rank", default=default, min=1, max=1024, tooltip="Rank of the LoRA.")
 
 
 def _rate(part: str) -> io.Float.Input:
@@ -193,46 +192,24 @@ def _rate(part: str) -> io.Float.Input:
     )
 
 
+def _float(name: str, high: float, step: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=getattr(USUAL, name), min=0.0, max=high, step=step, tooltip=tooltip)
+
+
 def _learning() -> io.DynamicCombo.Input:
-    usual = Steps()
     shared = [
-        io.Int.Input("batch", default=usual.batch, min=1, max=4096, tooltip="Clips of one update."),
-        io.Float.Input(
-            "weight_decay",
-            default=usual.weight_decay,
-            min=0.0,
-            max=1.0,
-            step=1e-4,
-            tooltip="Pull towards zero.",
-        ),
+        io.Int.Input("batch", default=1, min=1, max=4096, tooltip="Clips of one update."),
+        _float("weight_decay", 1.0, 1e-4, "Pull towards zero."),
         io.Combo.Input(
             "schedule",
             options=["constant", "hold", "cosine"],
-            default=usual.schedule,
+            default=USUAL.schedule,
             tooltip="Course of the rate: constant; falling over the last part; falling as a cosine.",
         ),
-        io.Int.Input(
-            "warm_up",
-            default=usual.warm_up,
-            min=0,
-            max=100_000,
-            tooltip="Steps in which the rate rises from 0.",
-        ),
-        io.Float.Input(
-            "clip",
-            default=usual.clip,
-            min=0.0,
-            max=100.0,
-            step=0.01,
-            tooltip="Largest norm of the gradients; 0: any.",
-        ),
-        io.Float.Input(
-            "ema",
-            default=usual.ema,
-            min=0.0,
-            max=0.99999,
-            step=1e-5,
-            tooltip="Decay of the running mean of the weights, which is then what is saved; 0: none.",
+        io.Int.Input("warm_up", default=0, min=0, max=100_000, tooltip="Steps in which the rate rises."),
+        _float("clip", 100.0, 0.01, "Norm that gradients are cut to; 0: any."),
+        _float(
+            "ema", 0.99999, 1e-5, "Decay of the running mean of the weights, which is then saved; 0: none."
         ),
         io.Combo.Input(
             "loss",
@@ -257,9 +234,7 @@ def _learning() -> io.DynamicCombo.Input:
 
 
 def _machine() -> io.DynamicCombo.Input:
-    save = io.Int.Input(
-        "save_every", default=500, min=1, max=1_000_000, tooltip="Steps between two states kept on disk."
-    )
+    save = io.Int.Input("save_every", default=500, min=1, max=1_000_000, tooltip="Steps between two states.")
     by_hand = [
         io.Combo.Input(
             "precision",
@@ -282,7 +257,7 @@ def _machine() -> io.DynamicCombo.Input:
             io.DynamicCombo.Option(name, [save, *(by_hand if name == training_runs.BY_HAND else [])])
             for name in training_runs.MACHINES
         ],
-        tooltip="How it fits the graphics memory.",
+        tooltip="How it fits the graphics memory. A size: that of the card, whose settings the report names.",
     )
 
 
@@ -291,6 +266,9 @@ def _samples() -> io.DynamicCombo.Input:
         io.Int.Input("every", default=100, min=1, max=1_000_000, tooltip="Steps between two samples."),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps of a sample."),
         io.Float.Input("cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance of a sample."),
+        io.String.Input(
+            "prompt", default="", tooltip="What a sample shows; empty: the first clip's caption."
+        ),
     ]
     return io.DynamicCombo.Input(
         "samples",

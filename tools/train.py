@@ -32,6 +32,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, help="steps in all, in place of the configuration's")
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU")
+    parser.add_argument("--memory", action="store_true", help="say what it would hold at once, and stop")
     return parser.parse_args(arguments)
 
 
@@ -92,6 +93,8 @@ def train(choice: argparse.Namespace, shared: Any = None) -> str:
         say=say,
         watch=Watch(recipe.steps.total, shared),
     )
+    if choice.memory:
+        return training.foresee(job)
     outcome = training.train(job, shared)
     return f"{outcome.file} after {outcome.step} steps"
 

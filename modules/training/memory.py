@@ -49,11 +49,13 @@ class Predicted:
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of every storage that an operation makes, from its birth to its release.
 
-    Workspaces inside a kernel are not seen; what existed before and the views of it are not counted.
+    Workspaces inside a kernel are not seen; what existed before and the views of it are not counted. Real tensors are
+    seen as fakes of `mode`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
+        self.mode = mode
         self.peak = 0
         self.live = 0
         self._known: dict[int, weakref.ref[Any]] = {}
@@ -62,15 +64,24 @@ class LiveBytes(TorchDispatchMode):
         if func is torch.ops.prim.device.default:
             # asked for thousands of times
             return func(*args)
-        result = func(*args, **(kwargs or {}))
+        args = [self._fake(value) for value in args]
+        named = {name: self._fake(value) for name, value in (kwargs or {}).items()}
+        result = func(*args, **named)
         fresh = [s for s in _storages((result,)) if s._cdata not in self._known]
         if fresh:
-            for storage in _storages((*args, *(kwargs or {}).values())):
+            for storage in _storages((*args, *named.values())):
                 self._know(storage, 0)
             for storage in fresh:
                 self._know(storage, storage.nbytes())
             self.peak = max(self.peak, self.live)
         return result
+
+    def _fake(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(self._fake, value))
+        if not isinstance(value, Tensor) or isinstance(value, FakeTensor):
+            return value
+        return self.mode.from_tensor(value)
 
     def _know(self, storage: torch.UntypedStorage, count: int) -> None:
         key = storage._cdata
@@ -94,7 +105,7 @@ def predict(
     of one mode.
     """
     gradients = sum(p.numel() * p.element_size() for p in trained.values())
-    with _faked(network, trained) as mode, mode, LiveBytes() as bytes_:
+    with _faked(network, trained) as mode, mode, LiveBytes(mode) as bytes_:
         if steps.batch > steps.at_once:
             # those of the clips before
             for parameter in trained.values():

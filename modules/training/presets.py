@@ -19,12 +19,10 @@ class Preset:
     gib: int
     # an optimiser that keeps a byte where AdamW keeps four
     eight_bit: bool
-    # of LoRAs
+    # the most of a LoRA
     rank: int
     layers: Literal["attention", "all"]
-    # pixels of a side of AnimateDiff's and EasyAnimate's clips
-    side: int
-    # what fits, for people: the job and its GiB
+    # what fits, for people: a job of benchmarks/training_memory.py and its GiB
     jobs: Mapping[str, float]
 
 
@@ -34,13 +32,12 @@ PRESETS: Mapping[Card, Preset] = {
         True,
         64,
         "attention",
-        512,
         {
-            "MotionLoRA, 512x512, 16 frames": 5.7,
-            "motion module, 256x256, 16 frames": 6.3,
-            "SVD LoRA, 1024x576, 14 frames": 9.2,
-            "CogVideoX-2B LoRA, 720x480, 49 frames": 6.7,
-            "EasyAnimate motion module, 512x512, 16 frames": 10.5,
+            "MotionLoRA r64 v2, 512x512, 16 frames": 5.6,
+            "AnimateDiff module v2, 256x256, 16 frames, 4 clips": 7.7,
+            "SVD LoRA r64 over time, 1024x576, 14 frames": 9.2,
+            "CogVideoX 2B LoRA r64 attention, 720x480, 49 frames": 6.6,
+            "EasyAnimate module, 512x512, 16 frames": 10.4,
         },
     ),
     "16 GB": Preset(
@@ -48,11 +45,9 @@ PRESETS: Mapping[Card, Preset] = {
         True,
         64,
         "attention",
-        512,
         {
-            "all of 12 GB": 10.5,
-            "EasyAnimate motion module, two clips at once": 12.3,
-            "ExVideo, 256x256, 128 frames": 15.1,
+            "SVD LoRA r64 over time, 1024x576, 25 frames": 14.2,
+            "EasyAnimate module, 512x512, 16 frames, 2 clips": 12.2,
         },
     ),
     "24 GB": Preset(
@@ -60,13 +55,12 @@ PRESETS: Mapping[Card, Preset] = {
         True,
         128,
         "all",
-        512,
         {
-            "all of 16 GB": 15.1,
-            "SVD LoRA, 1024x576, 25 frames": 14.0,
-            "CogVideoX-5B LoRA, 720x480, 49 frames": 17.7,
-            "CogVideoX-Fun-5B LoRA, 512x512, 49 frames": 21.7,
-            "EasyAnimate motion module, 512x512, 80 frames": 19.6,
+            "CogVideoX 5B LoRA r64 attention, 720x480, 49 frames": 17.3,
+            "CogVideoX 5B LoRA r128 all, 720x480, 49 frames": 21.0,
+            "Fun 5B LoRA r128 all, 512x512, 49 frames": 19.2,
+            "EasyAnimate module, 512x512, 80 frames": 19.4,
+            "ExVideo, 256x256, 128 frames": 15.1,
         },
     ),
     "80 GB": Preset(
@@ -74,8 +68,10 @@ PRESETS: Mapping[Card, Preset] = {
         False,
         128,
         "all",
-        512,
-        {"all of 24 GB": 23.0, "ExVideo, 512x512, 128 frames": 38.4, "CogVideoX-2B whole": 30.0},
+        {
+            "CogVideoX 5B LoRA r128 all, 720x480, 49 frames": 23.8,
+            "ExVideo, 512x512, 128 frames": 39.2,
+        },
     ),
 }
 
@@ -112,7 +108,8 @@ def _remedies(predicted: Predicted, recipe: Recipe, lack: int) -> list[str]:
         ways.append("set machine.checkpointing")
     if recipe.steps.at_once > 1:
         ways.append("set steps.at_once to 1")
-    if recipe.steps.optimizer == "adamw" and predicted.optimizer * 3 // 4 >= lack // 4:
+    # three quarters of its state go
+    if recipe.steps.optimizer == "adamw" and 3 * predicted.optimizer >= lack:
         ways.append('choose steps.optimizer "adamw8bit"')
     if recipe.part.layers == "all":
         ways.append('choose part.layers "attention"')

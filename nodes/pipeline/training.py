@@ -152,7 +152,8 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
     with host.gradients():
         course = begin(job, said, plan, processes)
         clips = len(course.training.examples)
-        job.say(_memory(course))
+        if processes.device.type != "cpu":
+            job.say(_memory(course))
         job.say(
             f"{course.training.subject.label}: {_counted(course.training.trained)} to train, {clips} clips"
         )
@@ -161,6 +162,13 @@ def train(job: Job, processes: Processes | None = None) -> Outcome:
         finally:
             course.save()
         return _finish(job, course)
+
+
+def foresee(job: Job) -> str:
+    """What a job would hold at once, as a sentence, without a step of it: its clips are encoded for that."""
+    said, processes = describe(job.model, NODE), Alone(host.device())
+    with host.gradients():
+        return _memory(begin(job, said, prepare(job, said, processes), processes))
 
 
 def prepare(job: Job, said: VideoModel, processes: Processes) -> Plan:
@@ -239,7 +247,10 @@ def _finish(job: Job, course: _Course) -> Outcome:
 
 
 def _memory(course: _Course) -> str:
-    """What the training will hold, and whether the device has it: counted on fake tensors before the first step."""
+    """What the training will hold, and whether the device has it: counted on fake tensors, nothing is computed.
+
+    That takes as long as some steps on a CPU, where it is told only to who asks.
+    """
     training = course.training
     predicted = memory.of_training(training, [training.examples[0]])
     return presets.check_fits(predicted, host.device_memory(), training.recipe)

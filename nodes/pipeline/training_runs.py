@@ -11,7 +11,7 @@ from typing import Any
 
 from ...modules.families import PIXART
 from ...modules.noise import EDMNoise
-from ...modules.training import configuration
+from ...modules.training import configuration, presets
 from ...modules.training.curve import STRIPS, draw_curve, open_picture, with_samples
 from ...modules.training.loop import Progress
 from ...modules.training.recipe import Data, Levels, Loss, Recipe
@@ -26,7 +26,7 @@ from .training_examples import Encoders
 PARTS = ("lora", "motion_lora", "motion_module", "domain_adapter", "exvideo", "temporal", "whole")
 OPTIMIZERS = ("adamw", "adamw8bit", "lion", "muon")
 BY_HAND = "by hand"
-MACHINES = ("auto", "12 GB", "16 GB", "24 GB", "80 GB", BY_HAND)
+MACHINES = ("auto", *presets.PRESETS, BY_HAND)
 OFF, ON = SAMPLES = "off", "on"
 LOSSES = ("published", "min_snr")
 # of encoded clips; no run has such a name
@@ -66,14 +66,19 @@ def name_problem(name: Any) -> str | None:
     )
 
 
-def learning_problem(learning: Mapping[str, Any] | None) -> str | None:
+def learning_problem(learning: Any, machine: Any) -> str | None:
     """Why an optimizer cannot be had here; None where it can."""
-    if (learning or {}).get("learning") == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        return (
-            'learning: adamw8bit needs the package bitsandbytes, which is not there. Install it with "pip install --no-deps '
-            'bitsandbytes", or choose adamw.'
-        )
-    return None
+    optimizer: Any = (learning or {}).get("learning")
+    card: Any = (machine or {}).get("machine")
+    preset = presets.PRESETS.get(card)
+    eight_bit = optimizer == "adamw8bit" or (optimizer == "adamw" and preset is not None and preset.eight_bit)
+    if not eight_bit or importlib.util.find_spec("bitsandbytes") is not None:
+        return None
+    who = "learning: adamw8bit" if optimizer == "adamw8bit" else f"machine: {card} takes adamw8bit, which"
+    return (
+        f'{who} needs the package bitsandbytes, which is not there. Install it with "pip install --no-deps bitsandbytes", or '
+        "choose adamw and the machine auto."
+    )
 
 
 def recipe_of(model: Any, data: Data, choices: Choices) -> Recipe:
@@ -88,6 +93,9 @@ def recipe_of(model: Any, data: Data, choices: Choices) -> Recipe:
     steps |= {"total": choices.steps, "seed": choices.seed}
     if "at_once" in machine:
         steps["at_once"] = machine["at_once"]
+    evaluation = {key: value for key, value in samples.items() if key not in ("samples", "prompt")}
+    if samples.get("prompt"):
+        evaluation["prompts"] = [samples["prompt"]]
     return configuration.recipe_of(
         {
             "name": choices.name,
@@ -98,9 +106,24 @@ def recipe_of(model: Any, data: Data, choices: Choices) -> Recipe:
             "loss": asdict(replace(loss, motion_sub=learning["motion_sub"])),
             "steps": steps,
             "machine": {key: value for key, value in machine.items() if key not in ("machine", "at_once")},
-            "evaluation": {key: value for key, value in samples.items() if key != "samples"},
+            "evaluation": evaluation,
         }
     )
+
+
+def fit(recipe: Recipe, machine: str) -> tuple[Recipe, str]:
+    """A recipe as a card of this size takes it, and a sentence on what became of its numbers."""
+    if machine not in presets.PRESETS:
+        return recipe, ""
+    fitted = presets.apply(recipe, machine)  # type: ignore[arg-type]
+    before, after = asdict(recipe), asdict(fitted)
+    changes = [
+        f"{key} {value} in place of {before[record][key]}"
+        for record in ("part", "steps", "machine")
+        for key, value in after[record].items()
+        if value != before[record][key]
+    ]
+    return fitted, f"For {machine}: {', '.join(changes)}." if changes else ""
 
 
 def part_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +147,7 @@ def train(model: Any, encoders: Encoders, text: str, choices: Choices) -> io.Nod
     ValueError for data, parts and settings that cannot be, before anything is encoded.
     """
     data, folder = datasets.read(text)
-    recipe = recipe_of(model, data, choices)
+    recipe, fitted = fit(recipe_of(model, data, choices), choices.machine["machine"])
     root = files.training_directory()
     show = Show(recipe, root / recipe.name)
     outcome = training.train(
@@ -133,7 +156,7 @@ def train(model: Any, encoders: Encoders, text: str, choices: Choices) -> io.Nod
     results.remember(outcome.file)
     lora = dict(outcome.lora) if outcome.lora else host.withheld(LORA_ONLY.format(recipe.part.name))
     losses = losses_of(root / recipe.name, outcome.step)
-    report = "\n".join(_sentences(recipe, outcome, losses))
+    report = "\n".join(filter(None, [*_sentences(recipe, outcome, losses), fitted]))
     progress.tell(report)
     return io.NodeOutput(
         lora,

@@ -150,7 +150,13 @@ def test_every_choice_reaches_the_recipe(client, folders):
         **{"part.rank": 2, "part.alpha": 1.0, "part.layers": "all", "part.dialect": "PEFT"},
         **{f"learning.{name}": value for name, value in LEARNING.items()},
         **{f"machine.{name}": value for name, value in MACHINE.items()},
-        **{"samples": "on", "samples.every": 7, "samples.steps": 4, "samples.cfg": 2.0},
+        **{
+            "samples": "on",
+            "samples.every": 7,
+            "samples.steps": 4,
+            "samples.cfg": 2.0,
+            "samples.prompt": "a blue circle",
+        },
     )
     graph["data"]["inputs"].pop("pace.stride")
     run(client, graph)
@@ -168,7 +174,12 @@ def test_every_choice_reaches_the_recipe(client, folders):
         "seed": 5,
     }
     assert recipe["machine"] == recipe["machine"] | {k: v for k, v in MACHINE.items() if k != "at_once"}
-    assert recipe["evaluation"] == recipe["evaluation"] | {"every": 7, "steps": 4, "cfg": 2.0}
+    assert recipe["evaluation"] == recipe["evaluation"] | {
+        "every": 7,
+        "steps": 4,
+        "cfg": 2.0,
+        "prompts": ["a blue circle"],
+    }
 
 
 FURTHER = {
@@ -201,6 +212,7 @@ AT_THE_POST = {
 }  # fmt: skip
 if importlib.util.find_spec("bitsandbytes") is None:
     AT_THE_POST["no bitsandbytes"] = (changed(learning="adamw8bit"), "needs the package bitsandbytes")
+    AT_THE_POST["a small card without it"] = (changed(machine="16 GB"), "16 GB takes adamw8bit, which needs")
 
 
 @pytest.mark.parametrize("case", AT_THE_POST)
@@ -237,6 +249,22 @@ def test_what_cannot_be_is_said_before_the_first_step(client, folders, case):
     result = client.run(graph())
     assert result.status == "error" and words in result.message, result.message
     assert not (folders / "refused").exists() and not result.previews
+
+
+def test_a_card_s_settings_are_named(client, folders):
+    result = run(
+        client,
+        {
+            **training(name="card", steps=1, machine="80 GB", **{"part.rank": 256, "part.alpha": 64.0}),
+            "report": shown("train", 4),
+        },
+    )
+    assert (
+        "For 80 GB: rank 128 in place of 256, alpha 32.0 in place of 64.0."
+        in result.outputs["report"]["text"][0]
+    )
+    recipe = json.loads((folders / "card" / "recipe.json").read_text())
+    assert (recipe["part"]["rank"], recipe["part"]["alpha"]) == (128, 32.0)
 
 
 def test_a_run_of_the_same_name_with_other_settings_is_not_mixed_up(client, folders):

@@ -112,10 +112,10 @@ SMALLER = {
 CLIPS = {
     "animatediff_train_motion_lora": {"width": 64, "height": 64, "frames": 8, "pace.stride": 1},
     "cogvideox_train_style_lora": {"width": 64, "height": 64, "frames": 9},
-    "exvideo_train_post_tuning": {"width": 128, "height": 128, "frames": 8},
+    "exvideo_train_post_tuning": {"width": 128, "height": 128, "frames": 4},
     "svd_train_lora": {"width": 128, "height": 128, "frames": 4},
 }
-BRIEF = {"steps": 2, "learning.batch": 1, "samples.every": 2, "samples.steps": 2}
+BRIEF = {"steps": 2, "learning.batch": 1, "samples": "off"}
 TYPED = {
     "animatediff_loop": [0, 0, 64],
     "cogvideox_long_clip": [0, 0, 169],

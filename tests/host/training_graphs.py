@@ -74,7 +74,7 @@ TRAIN = {
     "machine.save_every": 500,
     "samples": "off",
 }
-SAMPLES = {"samples": "on", "samples.every": 2, "samples.steps": 2, "samples.cfg": 3.0}
+SAMPLES = {"samples": "on", "samples.every": 2, "samples.steps": 2, "samples.cfg": 3.0, "samples.prompt": ""}
 
 
 def write_data(base, name, world="shapes", count=2):

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kinetograph.pocket import datasets
 from kinetograph.tests import sparse_files, tiny_pixart
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.saved import loras
@@ -64,6 +65,7 @@ def comfyui(host, base, pack=ROOT, supplies=ROOT):
     write_fetched(base / "models" / "Personalized_Model")
     shutil.copytree(supplies / "workflows" / "input", base / "input", dirs_exist_ok=True)
     write_first_data(base / "input" / "a-data")
+    datasets.write_folder("pan-left", base / "input" / "saved-clips", 2)
     with Server(Path(sys.executable), host, base, models=models) as running:
         yield running
 
