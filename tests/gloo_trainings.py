@@ -20,11 +20,11 @@ import torch._dynamo  # an optimizer's first step would
 import torch.distributed.fsdp  # noqa: F401
 from safetensors.torch import save_file
 
-from kinetograph.modules.training import parts, sharding, state
+from kinetograph.modules.training import parts, sampling, sharding, state
 from kinetograph.modules.training.loop import Training, run
 from kinetograph.modules.training.low_rank import LowRank
 from kinetograph.modules.training.processes import Alone, agree
-from kinetograph.modules.training.recipe import Loss
+from kinetograph.modules.training.recipe import Evaluation, Loss
 from kinetograph.tests import tiny_training as tiny
 from kinetograph.tools.accelerated import Accelerated
 
@@ -79,12 +79,13 @@ def finish(processes, folder, name, make, resume=None, keep=0, **steps):
     course = make(processes, **steps)
     if resume:
         course.go_on(state.load(resume))
-    began, losses = course.done, []
+    began, losses, sample = course.done, [], []
 
     def after(progress):
         losses.append([progress.loss, progress.norm])
         if progress.step == keep:
             _save(course, folder / f"{name}-at-{keep}")
+            sample.extend(_sample(course))
 
     run(course, after)
     kept, network = course.state(), course.network_state()
@@ -94,8 +95,17 @@ def finish(processes, folder, name, make, resume=None, keep=0, **steps):
         local = sum(getattr(p, "_local_tensor", p).numel() for p in course.trained.values())
         numbers = sum(p.numel() for p in course.trained.values())
         (folder / f"{name}.json").write_text(
-            json.dumps({"losses": losses, "began": began, "local": local, "numbers": numbers})
+            json.dumps(
+                {"losses": losses, "began": began, "local": local, "numbers": numbers, "sample": sample}
+            )
         )
+
+
+def _sample(course):
+    """Some numbers of a clip sampled with the running mean, as a training shows it."""
+    with course.average.swapped():
+        wish = (course.examples.empty, Evaluation(steps=2), 1, "cpu", torch.float32)
+        return sampling.sample(course.subject, course.examples[0], *wish).flatten()[:50].tolist()
 
 
 def _save(course, folder):
@@ -229,7 +239,7 @@ def whole_states(folder):
 
 def main(folder):
     torch.set_num_threads(1)
-    for make, steps in ((lora, 2), (motion_module, 2), (shared_module, 2), (whole, 3)):
+    for make, steps in ((lora, 2), (motion_module, 2), (shared_module, 3), (whole, 3)):
         for count in (1, 2):
             name = f"{make.__name__}-{count}"
             together(count, finish, folder, name, make, keep=2, total=steps, batch=4)

@@ -21,7 +21,7 @@ REQUIRED = {
 }
 REQUIRED |= {"dev.py", "workflows/input/kinetograph_first_frame.png"}
 FOLDERS = ("modules", "nodes", "tools", "web", "workflows")  # what nodes, templates and dev.py are made of
-TOP = {*REQUIRED, *FOLDERS, "pocket", "configs", "locales", "subgraphs"}
+TOP = {*REQUIRED, *FOLDERS, "pocket", "configs", "locales", "subgraphs", "requirements-training.txt"}
 MAKING = re.compile(
     r"(^|/)(tests?|benchmarks|scores?|runs|training|train_\w+|loss|test_\w+|\.\w+)(\.\w+)?(/|$)"
 )

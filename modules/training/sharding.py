@@ -50,7 +50,8 @@ def shard(
         for name in BESIDE:
             if hasattr(block, name):
                 register_fsdp_forward_method(block, name)
-    fully_shard(subject.network, mesh=mesh, mp_policy=policy)
+    # its own would stay whole behind a sampled clip, and so be those of the running mean in the next step
+    fully_shard(subject.network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     own = dict(subject.network.named_parameters())
     for name in trained.keys() - own.keys():
         trained[name].data = trained[name].data.to(device)
