@@ -26,9 +26,10 @@ def output_directory() -> Path:
 
 
 def input_folders() -> list[str]:
-    """Folders below the host's input folder, as its own dataset nodes name them; none that is hidden."""
-    names = folder_paths.get_input_subfolders()
-    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    """Folders with files below the host's input folder, as its own dataset nodes name them; none that is hidden."""
+    root, names = input_directory(), folder_paths.get_input_subfolders()
+    legible = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    return [name for name in legible if any(path.is_file() for path in (root / name).rglob("*"))]
 
 
 def input_directory() -> Path:
@@ -38,7 +39,7 @@ def input_directory() -> Path:
 
 def input_folder(name: str) -> Path:
     """A folder below the host's input folder; ValueError for one that is not there, or lies outside."""
-    root = Path(folder_paths.get_input_directory()).resolve()
+    root = input_directory().resolve()
     # a name with a drive or a root of its own replaces what stands before it
     folder = (root / str(name)).resolve()
     if folder == root or not folder.is_relative_to(root) or not folder.is_dir():
@@ -64,7 +65,7 @@ def supply_samples() -> None:
 
     What has such a name there stays as it is. A folder that cannot be written to is no fault of ours: a word in the log.
     """
-    folder = Path(folder_paths.get_input_directory())
+    folder = input_directory()
     try:
         for sample in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
             place = folder / sample.relative_to(SAMPLES)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IDS = json.loads((ROOT / "tests" / "node_ids.json").read_text())
 MANY = 8  # longer lists of choices, and lists of files, are described in words
 FILES = (
+    "folder",
     "model",
     "text_encoder",
     "image_encoder",
