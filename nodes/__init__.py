@@ -1,6 +1,7 @@
 """The nodes of this pack, in the one list that ComfyUI, the README and the tests read."""
 
 from . import (
+    clip_lists,
     conditioning,
     continuation,
     datasets,
@@ -36,6 +37,7 @@ NODES = (
     *inspection.NODES,
     *downloads.NODES,
     *datasets.NODES,
+    *clip_lists.NODES,
     *training.NODES,
     *trained.NODES,
 )

@@ -197,22 +197,17 @@ def _sizes() -> io.DynamicCombo.Input:
     )
 
 
+def _number(
+    name: str, kind: type[io.Int.Input] | type[io.Float.Input], low: float, high: float, tooltip: str
+) -> io.Input:
+    return kind(name, default=getattr(USUAL, name), min=low, max=high, tooltip=tooltip)  # type: ignore[arg-type]
+
+
 def _further() -> io.DynamicCombo.Input:
+    told = "that it is told of every clip; 0: each clip's own"
     chosen = [
-        io.Int.Input(
-            "variants",
-            default=USUAL.variants,
-            min=1,
-            max=100,
-            tooltip="Different cuts of each clip that are kept.",
-        ),
-        io.Int.Input(
-            "video_repeat",
-            default=USUAL.video_repeat,
-            min=1,
-            max=1000,
-            tooltip="A clip counts so often among pictures.",
-        ),
+        _number("variants", io.Int.Input, 1, 100, "Different cuts of each clip that are kept."),
+        _number("video_repeat", io.Int.Input, 1, 1000, "A clip counts so often among pictures."),
         _share("start", "Part of each file in front of which nothing is taken."),
         _share("end", "Part of each file behind which nothing is taken."),
         io.Combo.Input(
@@ -222,32 +217,18 @@ def _further() -> io.DynamicCombo.Input:
             tooltip="Where in a file a clip starts: anywhere, or always at its beginning (ExVideo).",
         ),
         _share("dropout", "Part of the captions left out, for guidance."),
-        io.Float.Input(
+        _number(
             "image_dropout",
-            default=USUAL.image_dropout,
-            min=0.0,
-            max=0.33,
-            step=0.01,
-            tooltip="SVD: part of the pictures left out, as latents, as tokens, and as both.",
+            io.Float.Input,
+            0.0,
+            0.33,
+            "SVD: part of the pictures left out, each way and both.",
         ),
         io.Boolean.Input(
             "image_noise", default=USUAL.image_noise, tooltip="Noise on the picture that a clip starts from."
         ),
-        io.Float.Input(
-            "told_fps",
-            default=USUAL.told_fps,
-            min=0.0,
-            max=240.0,
-            step=0.01,
-            tooltip="SVD: the rate that it is told of every clip; 0: each clip's own.",
-        ),
-        io.Float.Input(
-            "told_bucket",
-            default=USUAL.told_bucket,
-            min=0.0,
-            max=1023.0,
-            tooltip="SVD: the motion that it is told of every clip; 0: each clip's place among the data set's own.",
-        ),
+        _number("told_fps", io.Float.Input, 0.0, 240.0, f"SVD: the rate {told}."),
+        _number("told_bucket", io.Float.Input, 0.0, 1023.0, f"SVD: the motion {told} among the data set's."),
     ]
     return io.DynamicCombo.Input(
         "further",

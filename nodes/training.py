@@ -92,7 +92,7 @@ class TrainVideoModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, name=None, learning=None, *, part=None, machine=None, samples=None
+        cls, name=None, learning=None, machine=None, *, part=None, samples=None
     ) -> bool | str:
         """Refuse unknown choices, names that are none, and an optimizer whose package is not there."""
         try:
@@ -130,43 +130,38 @@ class TrainVideoModel(io.ComfyNode):
         return training_runs.train(model, Encoders(vae, clip, clip_vision), data, choices)
 
 
+def _lora_inputs() -> list[io.Input]:
+    """What a LoRA of any model has beside its rate."""
+    return [
+        _rank(64),
+        io.Float.Input(
+            "alpha",
+            default=64.0,
+            min=0.01,
+            max=4096.0,
+            step=0.01,
+            tooltip="Strength: the LoRA acts times alpha / rank.",
+        ),
+        io.Combo.Input(
+            "layers",
+            options=["attention", "all", "temporal", "temporal_self"],
+            default="attention",
+            tooltip="Linear layers with a LoRA: those of the attentions; all; SVD: of attentions over time alone.",
+        ),
+        io.Combo.Input(
+            "dialect", options=["kohya", "PEFT"], default="kohya", tooltip="How the file names layers."
+        ),
+    ]
+
+
 def _part() -> io.DynamicCombo.Input:
-    layers = ["attention", "all", "temporal", "temporal_self"]
-    own = {
-        "lora": [
-            _rank(64),
-            io.Float.Input(
-                "alpha",
-                default=64.0,
-                min=0.01,
-                max=4096.0,
-                step=0.01,
-                tooltip="Strength: the LoRA acts times alpha / rank.",
-            ),
-            io.Combo.Input(
-                "layers",
-                options=layers,
-                default="attention",
-                tooltip="Linear layers with a LoRA: those of the attentions; all; SVD: of attentions over time alone.",
-            ),
-            io.Combo.Input(
-                "dialect",
-                options=["kohya", "PEFT"],
-                default="kohya",
-                tooltip="How the file names its layers.",
-            ),
-        ],
-        "motion_lora": [
-            _rank(64),
-            io.Combo.Input(
-                "layers",
-                options=["attention", "all"],
-                default="attention",
-                tooltip="attention: as AnimateDiff's MotionLoRAs; all: as MotionDirector's, feed-forward layers, too.",
-            ),
-        ],
-        "domain_adapter": [_rank(128)],
-    }
+    layers = io.Combo.Input(
+        "layers",
+        options=["attention", "all"],
+        default="attention",
+        tooltip="attention: as AnimateDiff's MotionLoRAs; all: as MotionDirector's, feed-forward layers, too.",
+    )
+    own = {"lora": _lora_inputs(), "motion_lora": [_rank(64), layers], "domain_adapter": [_rank(128)]}
     return io.DynamicCombo.Input(
         "part",
         options=[

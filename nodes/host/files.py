@@ -31,6 +31,11 @@ def input_folders() -> list[str]:
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
+def input_directory() -> Path:
+    """The host's input folder."""
+    return Path(folder_paths.get_input_directory())
+
+
 def input_folder(name: str) -> Path:
     """A folder below the host's input folder; ValueError for one that is not there, or lies outside."""
     root = Path(folder_paths.get_input_directory()).resolve()

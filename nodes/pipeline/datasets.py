@@ -97,9 +97,9 @@ def read(text: str) -> tuple[Data, Path]:
 
 def _sentences(dataset: DataSet, plan: Plan, data: Data) -> Iterator[str]:
     used = {cut.item.index: cut for cut in plan.cuts}
-    clips = [cut for cut in used.values() if cut.fps is not None]
-    pictures = len(used) - len(clips)
-    counted = f"{len(clips)} clips" + (f" and {pictures} pictures" if pictures else "")
+    clips = sum(cut.fps is not None for cut in used.values())
+    kinds = {"clips": clips, "pictures": len(used) - clips}
+    counted = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
     yield f"{dataset.name}: {counted} of {dataset.report.total} items, {len(plan.cuts)} cuts."
     for size, number in _counts((cut.width, cut.height, len(cut.frames)) for cut in plan.cuts):
         width, height, frames = size

@@ -65,7 +65,7 @@ def files_in(folder):
 
 def test_what_is_there_stays_as_it_is(supplied, tmp_path):
     mine, gone = [tmp_path / "input" / sample.relative_to(INPUT) for sample in SAMPLES][:2]
-    mine.parent.mkdir()
+    mine.parent.mkdir(parents=True)
     mine.write_text("a picture of mine")
     gone.symlink_to("nowhere")
     folder = supplied()
