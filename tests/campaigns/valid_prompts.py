@@ -25,6 +25,31 @@ PIXART = {
     "vae": "from the model's folder",
     "personalized": "Motion_Module/tiny-portrait.safetensors",
 }
+PICTURES = {
+    **{"folder": "kinetograph_chalk", "format": "captions", "width": 64, "height": 64, "frames": 1},
+    **{"pace": "every n-th frame", "pace.stride": 1, "sizes": "one size", "sizes.crop": "centre"},
+    **{"random_frames": "none", "camera": "none", "flip": False, "masks": "none", "further": "usual"},
+}
+BRIEF = {
+    **{"part": "lora", "part.lr": 1e-3, "part.rank": 2, "part.alpha": 2.0, "part.layers": "attention"},
+    **{
+        "part.dialect": "kohya",
+        "name": "brief",
+        "steps": 1,
+        "seed": 0,
+        "learning": "adamw",
+        "learning.batch": 1,
+    },
+    **{
+        "learning.weight_decay": 0.0,
+        "learning.schedule": "constant",
+        "learning.warm_up": 0,
+        "learning.clip": 1.0,
+    },
+    **{"learning.ema": 0.0, "learning.loss": "published", "learning.motion_sub": 0.0},
+    **{"machine": "auto", "machine.save_every": 500, "samples": "off"},
+}
+TRAINED = {"data": ["data", 0], "clip": ["cog", 1]}
 # What gives a value of each type: nodes of the host, or of ours with settings that cost little.
 SOURCES = {
     "cog": node("KinetographCogVideoXLoader", **COG, weight_dtype="auto"),
@@ -37,6 +62,8 @@ SOURCES = {
     "frames": node("EmptyImage", width=64, height=64, batch_size=9, color=0x336699),
     "mask": node("SolidMask", value=1.0, width=64, height=64),
     "film": node("CreateVideo", images=["frames", 0], fps=8.0),
+    "data": node("KinetographTrainingData", **PICTURES),
+    "trained": node("KinetographTrainVideoModel", model=["cog", 0], vae=["cog", 2], **TRAINED, **BRIEF),
     "sound": node("EmptyAudio", duration=1.0, sample_rate=44100, channels=2),
 }
 LINKS = {
@@ -79,6 +106,9 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
     "KinetographMotionModuleApply": {"motion_module": "animatediff_models/tiny-v2.safetensors"},
     "KinetographSparseCtrlLoader": {"sparsectrl": "tiny-pocket-sparsectrl.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
+    "KinetographTrainingData": PICTURES,
+    "KinetographTrainVideoModel": {**TRAINED, **BRIEF},
+    "KinetographSaveTrained": {"run": ["trained", 3]},
     # it is there, and lies at no hub: nothing is asked for
     "KinetographModelDownload": {"release": "EasyAnimate portrait LoRA", "with_needs": False},
     # a file for the MODEL that is linked; others in the list are for other ones

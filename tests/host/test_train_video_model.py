@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
+from kinetograph.pocket import datasets
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.training_graphs import (
     POCKET,
@@ -249,6 +251,33 @@ def test_what_cannot_be_is_said_before_the_first_step(client, folders, case):
     result = client.run(graph())
     assert result.status == "error" and words in result.message, result.message
     assert not (folders / "refused").exists() and not result.previews
+
+
+def test_what_is_trained_stays_fp32_under_bf16(client, folders):
+    """Weights and moments of the state; the file is in 16 bits, and says what products were computed in."""
+    hand = {
+        "machine": "by hand",
+        "machine.precision": "bf16",
+        "machine.checkpointing": True,
+        "machine.at_once": 1,
+    }
+    run(client, training(name="half", steps=1, **hand))
+    (state,) = (folders / "half").glob("state-*.safetensors")
+    kept = [value for key, value in load_file(state).items() if key.startswith(("model.", "optimizer."))]
+    assert len(kept) > 100 and {value.dtype for value in kept if value.ndim} == {torch.float32}
+    with safe_open(folders / "half" / "half.safetensors", "pt") as file:
+        assert file.metadata()["ss_mixed_precision"] == "bf16"
+        halves = [file.get_tensor(key) for key in file.keys() if "lora_" in key]  # noqa: SIM118
+    assert {value.dtype for value in halves} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("format", ["normal", "diffusers"])
+def test_a_lora_learns_from_either_list(client, base, folders, format):
+    folder = base / "input" / f"listed-{format}"
+    datasets.write_folder("shapes", folder, 2, format)
+    run(client, training("cog", folder.name, f"from {format}", steps=1, clip={"format": format}))
+    assert json.loads((folders / f"from {format}" / "recipe.json").read_text())["data"]["format"] == format
+    shutil.rmtree(folder)
 
 
 def test_a_card_s_settings_are_named(client, folders):
