@@ -1,8 +1,9 @@
-"""`python -m pocket.sd.score_mark`: whether a domain adapter keeps a watermark out of a motion module's clips.
+"""`python -m pocket.sd.score_mark --models FOLDER`: whether a domain adapter keeps a watermark out of a motion module's clips.
 
 Two motion modules learned on from clips under a watermark: one while the adapter was on, which had taken the mark up from
 photos, one without it. Clips of both, the first with the adapter at alpha 1 and at 0, made by the real ComfyUI. Writes
-score_mark.json and contact sheets beside this file.
+score_mark.json and contact sheets beside this file. The three files are not shipped: FOLDER is a copy of pocket/models with
+them in it, as `configs/training/pocket` makes them.
 """
 
 import json
