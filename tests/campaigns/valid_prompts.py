@@ -63,6 +63,7 @@ SOURCES = {
     "mask": node("SolidMask", value=1.0, width=64, height=64),
     "film": node("CreateVideo", images=["frames", 0], fps=8.0),
     "data": node("KinetographTrainingData", **PICTURES),
+    "words": node("PrimitiveString", value="a red circle"),
     "trained": node("KinetographTrainVideoModel", model=["cog", 0], vae=["cog", 2], **TRAINED, **BRIEF),
     "sound": node("EmptyAudio", duration=1.0, sample_rate=44100, channels=2),
 }
@@ -107,6 +108,7 @@ SETTINGS = {  # instead of defaults that cost much or need a file, and optional 
     "KinetographSparseCtrlLoader": {"sparsectrl": "tiny-pocket-sparsectrl.safetensors"},
     "KinetographModelDoctor": {"model": "CogVideo/tiny-5B"},
     "KinetographTrainingData": PICTURES,
+    "KinetographSaveTrainingData": {"captions": ["words", 0], "name": "campaign"},
     "KinetographTrainVideoModel": {**TRAINED, **BRIEF},
     "KinetographSaveTrained": {"run": ["trained", 3]},
     # it is there, and lies at no hub: nothing is asked for

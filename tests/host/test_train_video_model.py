@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from kinetograph.modules.training.data.footage import open_file
 from kinetograph.pocket import datasets
 from kinetograph.tests.host.graphs import node
 from kinetograph.tests.host.training_graphs import (
@@ -267,7 +268,7 @@ def test_what_is_trained_stays_fp32_under_bf16(client, folders):
     assert len(kept) > 100 and {value.dtype for value in kept if value.ndim} == {torch.float32}
     with safe_open(folders / "half" / "half.safetensors", "pt") as file:
         assert file.metadata()["ss_mixed_precision"] == "bf16"
-        halves = [file.get_tensor(key) for key in file.keys() if "lora_" in key]  # noqa: SIM118
+        halves = [file.get_tensor(key) for key in file.keys() if key.endswith(".weight")]  # noqa: SIM118
     assert {value.dtype for value in halves} == {torch.bfloat16}
 
 
@@ -351,3 +352,56 @@ def test_the_report_of_a_data_set_counts_what_is_left_out(client, base, folders)
     (text,) = result.outputs["data"]["text"]
     assert text.splitlines()[0] == "shapes: 2 clips of 3 items, 2 cuts."
     assert "1 of 3 left out: the file cannot be read as a video (z.mp4)." in text
+
+
+def test_lists_of_the_hosts_dataset_nodes_become_a_folder(client, base, folders):
+    """Pictures without loss, and written once; other lists under the name get a number. `folder` leads on."""
+    datasets.write_folder("photos", base / "input" / "photos", 2, "captions")
+
+    def graph(folder):
+        load = node("LoadImageTextDataSetFromFolder", folder=folder)
+        kept = node(
+            "KinetographSaveTrainingData", clips=["load", 0], captions=["load", 1], name="listed", rate=8.0
+        )
+        return {"load": load, "kept": kept, "data": data(["kept", 0], frames=1)}
+
+    for folder, name, count in (
+        ("photos", "listed", 2),
+        ("kinetograph_chalk", "listed-2", 16),
+        ("photos", "listed", 2),
+    ):
+        (text,) = run(client, graph(folder)).outputs["data"]["text"]
+        assert text.splitlines()[0] == f"{name}: {count} pictures of {count} items, {count} cuts."
+        assert captioned(base / "input" / name) == captioned(base / "input" / folder)
+    for name in ("photos", "listed", "listed-2"):
+        shutil.rmtree(base / "input" / name)
+
+
+def captioned(folder):
+    """(caption, pixels) of each picture: the host's loader takes them in any order."""
+    pictures = [(path, Image.open(path).convert("RGB").tobytes()) for path in folder.glob("*.png")]
+    return sorted((path.with_suffix(".txt").read_text().strip(), pixels) for path, pixels in pictures)
+
+
+@pytest.mark.newest
+def test_a_list_of_videos_becomes_a_folder(client, base, folders):
+    """Files that nothing changed are copied; frames that a node chose are clips without loss."""
+    load = node("LoadVideoTextDataSetFromFolder", folder="shapes")
+    chosen = node("VideoFrameSample", video=["load", 0], num_frames=5, strategy="head", seed=0)
+    graph = {"load": load, "chosen": chosen}
+    for name, source in (("copied", "load"), ("cut", "chosen")):
+        kept = {"clips": [source, 0], "captions": ["load", 1], "name": name, "rate": 8.0}
+        graph |= {
+            name: node("KinetographSaveTrainingData", **kept),
+            f"{name}_data": data([name, 0], frames=5),
+        }
+    run(client, graph)
+    source, copied, cut = (base / "input" / name / "00000" for name in ("shapes", "copied", "cut"))
+    assert copied.with_suffix(".mp4").read_bytes() == source.with_suffix(".mp4").read_bytes()
+    (mine,), theirs = base.glob("input/cut/00000*.mkv"), open_file(str(source.with_suffix(".mp4")), "video")
+    ours = open_file(str(mine), "video")
+    assert ours.num_frames == 5 and cut.parent.is_dir()
+    pairs = zip(ours.read(range(5)), theirs.read(range(5)), strict=True)
+    assert all((mine.int() - given.int()).abs().max() <= 1 for mine, given in pairs)
+    for name in ("copied", "cut"):
+        shutil.rmtree(base / "input" / name)
