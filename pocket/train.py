@@ -2,7 +2,7 @@
 
 CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
-PixArt: pixart_base, pixart_motion, pixart_style, ship_pixart.
+PixArt: pixart_base, pixart_motion, ship_pixart.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
 
 
 def run_pixart(part: str, runs: Path, steps: int | None) -> None:
-    """One part of the PixArt pocket model, its motion module and its style."""
+    """One part of the PixArt pocket model and its motion module."""
     base_run = runs / "pixart_base"
     if part == "pixart_base":
         from .pixart.train_base import train_base
@@ -123,10 +123,6 @@ def run_pixart(part: str, runs: Path, steps: int | None) -> None:
         from .pixart.train_motion import train_motion
 
         train_motion(runs / part, base_run, steps or 2400)
-    elif part == "pixart_style":
-        from .pixart.train_style import train_style
-
-        train_style(runs / part, base_run, steps or 500)
     else:
         from .pixart.ship import ship_pixart
 
@@ -148,7 +144,7 @@ COGVIDEOX = (
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
-PIXART = ("pixart_base", "pixart_motion", "pixart_style", "ship_pixart")
+PIXART = ("pixart_base", "pixart_motion", "ship_pixart")
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ from tools import hosts
 from tools.commands import python_path
 from tools.server import Server
 
+from ..datasets import CHALK
 from ..sd import scoring
 from ..sd.parts import MODEL as TEXT_AND_VAE
 from ..sd.scoring import Order, Places, Rows, Settings, captions_of, mean_of, node, subjects_of, sum_up_motion
 from ..shapes import MOTIONS
 from .parts import MODEL, MOTION, STYLE
-from .train_style import CHALK
 
 PARTS = ("alone", "motion", "style")
 GOALS = {"jump_ratio": 0.2, "right_way": 0.85, "covered": 0.7, "in_chalk": 0.95, "right_way_in_chalk": 0.85}

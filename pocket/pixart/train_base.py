@@ -68,16 +68,13 @@ def trained_base(run: Path, captions: Captions) -> tuple[TextToPicture, int]:
 
 
 @torch.no_grad()
-def check(model: Denoiser, captions: Captions, vae: nn.Module, style: str | None = None) -> dict[str, float]:
-    """Stills of all subjects: where their motion words put them, and what the detector reads once they are decoded.
-
-    `style`: the colour that all of them are to have, as if their captions named it.
-    """
+def check(model: Denoiser, captions: Captions, vae: nn.Module) -> dict[str, float]:
+    """Stills of all subjects: where their motion words put them, and what the detector reads once they are decoded."""
     told, silent = (captions(texts) for texts in (checked_captions(), [""]))
     z = sample(model, told, silent, "pixart")
     row = figures_of(z)
     seen = [read_clip(frames) for frames in decode(vae, z)]
-    asked = [(style or colour, shape) for colour, shape, _ in all_subjects()]
+    asked = [(colour, shape) for colour, shape, _ in all_subjects()]
     for name, place in (("colour", 0), ("shape", 1)):
         right = [getattr(r, name) == s[place] for r, s in zip(seen, asked, strict=False)]
         row[name] = round(sum(right) / len(right), 3)

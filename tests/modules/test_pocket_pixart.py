@@ -10,7 +10,7 @@ from kinetograph.modules.families import EASYANIMATE, PIXART
 from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.files import read_header
 from kinetograph.pocket.lora import LowRank
-from kinetograph.pocket.pixart import score, ship, train_style
+from kinetograph.pocket.pixart import score
 from kinetograph.pocket.pixart.parts import (
     LAYERS,
     MODEL,
@@ -27,6 +27,7 @@ from kinetograph.pocket.sd.parts import MODEL as TEXT_AND_VAE
 from kinetograph.pocket.sd.parts import TEXT, VAE
 from kinetograph.pocket.shapes import MOTIONS, draw
 
+RANK, ALPHA = 8, 4.0
 MOST_BYTES, MOST_OF_ALL = 5_000_000, 12_000_000
 SUBJECTS = world.all_subjects()
 
@@ -139,37 +140,6 @@ def test_motion_learns_and_the_base_does_not():
     assert all(p.grad is None for p in training.net.parameters() if id(p) not in motion)
 
 
-def test_style_learns_from_photos_in_chalk():
-    shown = [train_style.styled(seed) for seed in range(60)]
-    assert {one.clip.colour for one in shown} == {"white"}
-    assert len({one.caption.split()[1] for one in shown}) == 6
-    training = train_style.StyleTraining(random_base(0.02), Captions())
-    losses = []
-    for number in range(1, 6):
-        torch.manual_seed(1)
-        losses.append(training.step(shown[:4], 5e-3, number)["loss"])
-    assert losses[-1] < losses[0]
-
-
-def test_style_is_written_as_it_was_trained():
-    """Merged from the file's own words, layer by layer, and as the training merges it."""
-    base = random_base()
-    lora = train_style.new_lora(base)
-    for up in lora.up.values():
-        nn.init.normal_(up)
-    written, merged = ship.kohya_weights(lora), train_style.changed(base, lora)
-    layers = {name: m for name, m in base.transformer.named_modules() if isinstance(m, nn.Linear)}
-    assert len(written) == 3 * len(layers) and len(merged) == len(layers)
-    for name, layer in layers.items():
-        key = "lora_unet__" + name.replace(".", "_")
-        up, down, alpha = (
-            written[f"{key}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha")
-        )
-        assert alpha.shape == ()
-        wanted = layer.weight + alpha / down.shape[0] * up @ down
-        torch.testing.assert_close(merged[f"transformer.{name}.weight"], wanted)
-
-
 def test_low_rank_starts_as_nothing():
     lora = LowRank({"a.weight": torch.randn(5, 7)}, 2)
     assert not lora.changes()["a.weight"].any() and lora.halves()["a"][0].shape == (2, 7)
@@ -249,9 +219,9 @@ def test_shipped_style_changes_every_linear_layer():
     assert len(shapes) == 3 * len(layers)
     for layer, (rows, columns) in layers.items():
         key = "lora_unet__" + layer.replace(".", "_")
-        assert shapes[f"{key}.lora_down.weight"] == (train_style.RANK, columns)
-        assert shapes[f"{key}.lora_up.weight"] == (rows, train_style.RANK)
-        assert shapes[f"{key}.alpha"] == () and weights[f"{key}.alpha"] == train_style.ALPHA
+        assert shapes[f"{key}.lora_down.weight"] == (RANK, columns)
+        assert shapes[f"{key}.lora_up.weight"] == (rows, RANK)
+        assert shapes[f"{key}.alpha"] == () and weights[f"{key}.alpha"] == ALPHA
     assert any(v.abs().max() > 0.01 for k, v in weights.items() if k.endswith("up.weight"))
 
 
