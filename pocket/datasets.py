@@ -136,6 +136,7 @@ WORLDS: dict[str, World] = {
     "clips-marked": World(marked(clip), 6_000_000, "webvid"),
     "pan-left": World(pan("moving left"), 7_000_000, "captions"),
     "pan-right": World(pan("moving right"), 7_000_000, "captions"),
+    "pan-up": World(pan("moving up"), 7_000_000, "captions"),
     "slides": World(slide(sliding.FRAMES), 3_000_000, "normal"),
     "slides-long": World(slide(sliding.LONG_FRAMES), 3_500_000, "normal"),
     "shapes": World(shape, 10_000_000, "captions"),

@@ -193,7 +193,12 @@ def make_part(
 
 
 def conclude(
-    figures: dict[str, float], rows: Rows, goals: Mapping[str, float], settings: Settings, folder: Path
+    figures: dict[str, float],
+    rows: Rows,
+    goals: Mapping[str, float],
+    settings: Settings,
+    folder: Path,
+    name: str = "score.json",
 ) -> bool:
     """Print and write; whether every goal is reached."""
     good = all(
@@ -202,7 +207,7 @@ def conclude(
         if name in figures
     )
     print(json.dumps(figures | {"good": good}, indent=1))
-    write_score(folder / "score.json", figures | rows | {"goals": goals, "settings": asdict(settings)})
+    write_score(folder / name, figures | rows | {"goals": goals, "settings": asdict(settings)})
     return good
 
 
