@@ -71,10 +71,18 @@ def place(path: Path, write: Any, folder: Path | None = None, lasting: bool = Tr
     # of its own for each process that writes the same
     beside = (folder or path.parent) / f".{path.name}.{os.getpid()}.part"
     try:
-        write(beside)
+        fill(beside, write)
         if lasting:
             with open(beside, "rb+") as file:
                 os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def fill(path: Path, write: Any) -> None:
+    """Have `write` make a file that others may read where they may read the user's files: those of safetensors are private."""
+    path.touch()
+    mode = path.stat().st_mode
+    write(path)
+    path.chmod(mode)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...videofile.errors import reason
 from ...videofile.workspace import appear, flush, flush_folder
 from ...weights.errors import shown
+from ..state import fill
 
 # of a header, for each tensor
 HEADER_BYTES = 300
@@ -54,7 +55,7 @@ def _appear(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     beside, taken = path.with_name(f".{path.name}.part"), path.exists() and not over
     try:
         if not taken:
-            save_file(dict(tensors), beside, dict(metadata))
+            fill(beside, lambda path: save_file(dict(tensors), path, dict(metadata)))
             flush(beside)
         if over:
             os.replace(beside, path)

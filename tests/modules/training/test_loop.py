@@ -121,3 +121,12 @@ def test_the_state_of_another_training_is_refused(tmp_path):
     other, _ = training("pixart")
     with pytest.raises(ValueError, match="another training"):
         other.go_on(state.load(tmp_path))
+
+
+def test_states_may_be_read_by_whoever_reads_the_users_files(tmp_path):
+    """safetensors by itself makes files for their owner alone."""
+    course, _ = training("cogvideox")
+    (tmp_path / "usual").touch()
+    state.save(tmp_path / "run", course.state())
+    (file,) = (tmp_path / "run").glob("state-*.safetensors")
+    assert file.stat().st_mode == (tmp_path / "usual").stat().st_mode
