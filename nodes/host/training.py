@@ -94,6 +94,11 @@ def patched(patches: Any, weight: Tensor, key: str) -> Tensor:
     return comfy.lora.calculate_weight(patches, weight.detach().clone().float(), key)
 
 
+def place_copy(own: nn.Module, device: torch.device | str) -> nn.Module:
+    """A network of a training's own on a device: no patcher of the host knows it, none moves it."""
+    return own.to(device)
+
+
 def copy_unet(model: Any, dtype: torch.dtype) -> nn.Module:
     """The host's UNet of pictures once more, built of torch's own layers, on the device, frozen."""
     settings = dict(model.model.model_config.unet_config)

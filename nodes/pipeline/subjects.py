@@ -59,7 +59,7 @@ def _of_family(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
         _start_part(network, own, recipe)
     # a share of each block goes to the device, where the whole need not fit
     place = "cpu" if recipe.machine.sharing == "weights" else host.device()
-    network = network.to(place).requires_grad_(False)
+    network = host.place_copy(network, place).requires_grad_(False)
     return Subject(
         family=own.family.id,
         label=said.label,
@@ -146,7 +146,7 @@ def _of_pictures(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
     joint = config is not None and config.joint_base_norms
     unet = host.copy_unet(model, dtype)
     if motion is not None:
-        motion = motion.to(host.device()).requires_grad_(False)
+        motion = host.place_copy(motion, host.device()).requires_grad_(False)
     network = host.PictureNetwork(unet, motion, joint)
     noise = said.noise
     if config is not None and not injection.has_motion(model):

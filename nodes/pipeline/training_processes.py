@@ -47,7 +47,7 @@ def spread(
     """Put the network where it is trained, whole or a share of it; returns what is trained as it is then."""
     if recipe.machine.sharing == "weights" and processes.count > 1:
         return sharding.shard(subject, trained, processes.device, dtype)
-    subject.network.to(processes.device)
+    host.place_copy(subject.network, processes.device)
     for parameter in trained.values():
         parameter.data = parameter.data.to(processes.device)
     return trained

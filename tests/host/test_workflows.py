@@ -327,12 +327,14 @@ def inputs_of(node, sources):
     values = iter(node.get("widgets_values", []))
     waiting = next(values, None)
     for socket in node["inputs"]:
+        linked = socket["link"] is not None
         if "widget" in socket:
-            yield socket["name"], waiting
+            # a widget keeps its value beside a link, which counts
+            yield socket["name"], sources[socket["link"]] if linked else waiting
             waiting = next(values, None)
             if waiting in BESIDE_A_SEED and socket["name"].split(".")[-1] == "seed":
                 waiting = next(values, None)
-        elif socket["link"] is not None:
+        elif linked:
             yield socket["name"], sources[socket["link"]]
 
 
