@@ -331,6 +331,7 @@ def test_whole_weights_are_no_lora_and_are_saved_as_what_they_are(client, base, 
 def test_no_file_is_replaced_and_the_same_bytes_are_stored_once(client, base, folders):
     """A foreign file keeps its name; the run gets a number."""
     place = base / "models" / "loras" / "taken.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(b"somebody's")
     run(client, training(name="taken", steps=1))
     texts = [
