@@ -12,7 +12,7 @@ from kinetograph.modules.families.pixart.config import PixArtConfig
 from kinetograph.modules.families.svd.config import SVDConfig
 from kinetograph.modules.layers.attention import attend
 from kinetograph.modules.training.recipe import Data, Files, Levels, Loss, PartChoice, Recipe, Steps
-from kinetograph.modules.training.subject import Example, Subject
+from kinetograph.modules.training.subject import Example, Subject, ask
 
 
 def recipe(part="lora", loss=None, levels=None, data=None, **steps):
@@ -62,25 +62,18 @@ def svd(attention=attend):
 
 def pixart(motion=False, attention=attend):
     config = PixArtConfig(num_layers=2, num_heads=2, head_dim=32, text_dim=8)
-    subject = _subject(PIXART, config, attention, with_variance=True)
+    subject = _subject(PIXART, config, attention)
     if motion:
         modules = randomise(GRID_MODULES.part.build(GridConfig(2, 64), attention=attention), 5)
         modules.put_into(subject.network)
     return subject
 
 
-def _subject(family, config, attention=attend, with_variance=False):
+def _subject(family, config, attention=attend):
     network = randomise(family.parts["diffusion_model"].build(config, attention=attention)).requires_grad_(
         False
     )
     records = family.network
-
-    def predict(x, timestep, arguments):
-        named = dict(arguments)
-        context, concat = named.pop("context", None), named.pop("concat", None)
-        x = x if concat is None else torch.cat([x, concat.to(x)], 1)
-        more = {"with_variance": True} if with_variance else {}
-        return network(x, timestep, context, None, **named, **more)
 
     blocks = getattr(network, "transformer_blocks", None) or network.numbered_layers()
     return Subject(
@@ -91,7 +84,7 @@ def _subject(family, config, attention=attend, with_variance=False):
         records.latents(config).scale,
         records.grid.frames_on_batch,
         partial(records.conditions, config),
-        predict,
+        partial(ask, network),
         blocks=tuple(blocks),
     )
 

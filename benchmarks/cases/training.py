@@ -199,12 +199,6 @@ def _subject(size: Size) -> Any:
     ours.draw(network, None if size.family == "cogvideox" else 0.03)
     records = family.network
 
-    def predict(x: Tensor, timestep: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-        named = dict(arguments)
-        context, concat = named.pop("context", None), named.pop("concat", None)
-        x = x if concat is None else torch.cat([x, concat.to(x)], dim=1)
-        return network(x, timestep, context, None, **named)
-
     blocks = getattr(network, "transformer_blocks", None) or network.numbered_layers()  # type: ignore[operator]
     return _module("subject").Subject(
         family.id,
@@ -214,7 +208,7 @@ def _subject(size: Size) -> Any:
         records.latents(config).scale,
         records.grid.frames_on_batch,
         partial(records.conditions, config),
-        predict,
+        partial(_module("subject").ask, network),
         blocks=tuple(blocks),
     )
 

@@ -17,6 +17,8 @@ class Network(nn.Module):
     """A module built from a config. A subclass puts its layers together in `assemble`."""
 
     places = Places()  # where it calls hooks
+    # whether its forward takes `with_variance`, for what it learned to tell beside its prediction
+    tells_variance = False
 
     def __init__(
         self,

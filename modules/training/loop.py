@@ -85,7 +85,7 @@ class Training:
         norm = self._cut(number)
         lr = steps.lr * schedules.rate(number, steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("share", 1.0)
+            group["lr"] = lr
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

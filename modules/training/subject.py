@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..families.family import Request
@@ -36,6 +37,16 @@ class Subject:
     takes_pooled: bool = False
     # modules that are computed anew in the backward pass, and sharded one by one
     blocks: tuple[nn.Module, ...] = ()
+
+
+def ask(network: Any, x: Tensor, timestep: Tensor, arguments: Arguments) -> Tensor:
+    """The answer of a network of this pack, with what it tells of its variance behind; "concat" goes beside x."""
+    named = dict(arguments)
+    context, concat = named.pop("context", None), named.pop("concat", None)
+    if concat is not None:
+        x = torch.cat([x, concat.to(x)], dim=1)
+    more: dict[str, Any] = {"with_variance": True} if network.tells_variance else {}
+    return network(x, timestep, context, None, **named, **more)
 
 
 @dataclass(frozen=True)

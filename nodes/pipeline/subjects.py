@@ -18,7 +18,7 @@ from ...modules.noise import Noise
 from ...modules.training import draws, parts
 from ...modules.training.operations import CastOperations, EmptyCastOperations
 from ...modules.training.recipe import Recipe
-from ...modules.training.subject import Arguments, Subject
+from ...modules.training.subject import Arguments, Subject, ask
 from ..host import backend, injection, patching
 from ..host import training as host
 from ..host.description import describe
@@ -68,22 +68,10 @@ def _of_family(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
         scale=own.family.network.latents(own.config).scale,
         frames_on_batch=said.grid.frames_on_batch,
         conditions=partial(own.family.network.conditions, own.config),
-        predict=partial(_predict, network, own.family.id == "pixart"),
+        predict=partial(ask, network),
         blocks=blocks_of(network),
         config=own.config,
     )
-
-
-def _predict(
-    network: nn.Module, with_variance: bool, x: Tensor, timestep: Tensor, arguments: Arguments
-) -> Tensor:
-    """A network's answer, PixArt's with what it learned of its variance."""
-    named = dict(arguments)
-    context, concat = named.pop("context", None), named.pop("concat", None)
-    if concat is not None:
-        x = torch.cat([x, concat.to(x)], dim=1)
-    more: dict[str, Any] = {"with_variance": True} if with_variance else {}
-    return network(x, timestep, context, None, **named, **more)
 
 
 def _put_layers(model: Any, network: nn.Module, add_on: AddOn, dtype: torch.dtype) -> None:
@@ -158,7 +146,7 @@ def _of_pictures(model: Any, recipe: Recipe, dtype: torch.dtype) -> Subject:
         noise=_noise(noise),
         scale=said.latents.scale,
         frames_on_batch=True,
-        conditions=partial(_picture_conditions, model),
+        conditions=_picture_conditions,
         predict=partial(_predict_pictures, network, model),
         takes_pooled=host.takes_labels(model),
         blocks=tuple(host.unet_blocks(network)),
@@ -194,7 +182,7 @@ def _new_motion(model: Any) -> tuple[Any, MotionConfig]:
     return modules, config
 
 
-def _picture_conditions(model: Any, request: Request) -> Arguments:
+def _picture_conditions(request: Request) -> Arguments:
     """Text features, the frames of a clip, and what SDXL is told beside them."""
     if request.context is None:
         raise ValueError("Pictures are trained with captions: the clip has no text features.")

@@ -81,6 +81,8 @@ class CaptionProjection(nn.Module):
 class PixArtTransformer(Network):
     """Predicts the noise of noisy latents from text features and a timestep."""
 
+    tells_variance = True
+
     def assemble(self, config: PixArtConfig, ops: Operations, attention: Attention, factory: Factory) -> None:
         self.pos_embed = PatchEmbed(config, ops, **factory)
         self.adaln_single = SharedNorm(config, ops, **factory)
