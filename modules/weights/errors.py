@@ -52,9 +52,10 @@ def shown(text: object, longest: int = SHOWN_CHARACTERS) -> str:
 
 
 def shown_list(names: Iterable[object], most: int = 5) -> str:
-    """The first few of many names or keys."""
+    """The first few of many names or keys, and how many more there are."""
     names = list(names)
-    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+    more = len(names) - most
+    return ", ".join(shown(name) for name in names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def reason(problem: OSError) -> str:

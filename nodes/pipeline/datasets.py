@@ -13,6 +13,7 @@ from ...modules.training.data.formats import read_items
 from ...modules.training.data.items import DataSet
 from ...modules.training.data.plan import Plan, plan_cuts
 from ...modules.training.recipe import Data, Format
+from ...modules.weights.errors import shown_list
 from ...modules.weights.files import FileIdentity, file_identity
 from ..host import files, progress
 
@@ -106,10 +107,7 @@ def _sentences(dataset: DataSet, plan: Plan, data: Data) -> Iterator[str]:
         yield f"{number} of {width}x{height}, {frames} frame{'s' if frames > 1 else ''}."
     silent = [cut.item.name for cut in used.values() if not cut.item.text]
     if silent:
-        shown = ", ".join(silent[:SHOWN]) + (
-            f" and {len(silent) - SHOWN} more" if len(silent) > SHOWN else ""
-        )
-        yield f"{len(silent)} have no caption ({shown}): SVD needs none, every other model leaves them out."
+        yield f"{len(silent)} have no caption ({shown_list(silent, SHOWN)}): SVD needs none, every other model leaves them out."
     if data.camera:
         yield f"The camera movement {data.camera} is laid over every clip."
     yield from plan.report.sentences()

@@ -19,7 +19,7 @@ from ...modules.families.animatediff.config import (
 from ...modules.lora_origin import find_origin
 from ...modules.noise import DiscreteNoise, TableNoise
 from ...modules.weights.checkpoint import Checkpoint
-from ...modules.weights.errors import CheckpointError
+from ...modules.weights.errors import CheckpointError, shown_list
 from ...modules.weights.files import FileIdentity
 from ...modules.weights.lora_names import is_lora
 from ..host import backend, diffusion, guards, injection
@@ -166,7 +166,7 @@ def _those_that_fit(base: Base) -> str:
     """A sentence on the files in the model folders that go into a UNet."""
     fitting = [name for name in list_modules() if _fits(name, base)]
     if fitting:
-        return f"Of the files in your model folders these fit: {', '.join(fitting[:8])}."
+        return f"Of the files in your model folders these fit: {shown_list(fitting, 8)}."
     return f"No file in your model folders fits: put a motion module for {base.label} into models/{MODULES.part.folder}."
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,19 @@ def bench(comfy_here, base):
 @pytest.fixture(scope="module")
 def plain(bench):
     return pictures.build("small")
+
+
+@pytest.fixture
+def own_modules(bench, tmp_path, monkeypatch):
+    """A folder with the bench's motion modules alone: other tests put more into the one that all share."""
+    import folder_paths
+
+    names = [Path(file).name for file in (*bench.files.values(), *bench.small.values())]
+    for name in names:
+        shutil.copyfile(bench.folder / name, tmp_path / name)
+    kinds = folder_paths.folder_names_and_paths[FOLDER][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], kinds))
+    return tmp_path
 
 
 def copy(bench, version, name, change=dict):
@@ -47,18 +61,22 @@ def move(bench, model, file, **changes):
         ("small", "v2", "the model is SD1.5 with 1 blocks a level of 32, 64 channels", None),
     ],
 )
-def test_a_module_for_another_base_names_those_that_fit(bench, kind, file, words, fitting):
+def test_a_module_for_another_base_names_those_that_fit(bench, own_modules, kind, file, words, fitting):
     with pytest.raises(ValueError) as caught:
         move(bench, pictures.build(kind), bench.files[file])
     assert words in str(caught.value)
     names = (
         [f"tiny-{name}" for name in fitting] if fitting else [f"small-{name}" for name in ("v1", "v2", "v3")]
     )
-    named = str(caught.value).split("these fit: ")[1]
-    # other tests may have put more there
-    every = [f"tiny-{name}" for name in ("AnimateLCM", "SDXL-beta", "v1", "v2", "v3")]
-    every += [f"small-{name}" for name in ("v1", "v2", "v3")]
-    assert {name for name in every if f"{FOLDER}/{name}.safetensors" in named} == {*names}
+    named = str(caught.value).split("these fit: ")[1].removesuffix(".")
+    assert sorted(named.split(", ")) == [f"{FOLDER}/{name}.safetensors" for name in names]
+
+
+def test_of_many_that_fit_the_rest_is_counted(bench, own_modules, plain):
+    for number in range(7):
+        shutil.copyfile(own_modules / "tiny-v2.safetensors", own_modules / f"tiny-v2-{number}.safetensors")
+    with pytest.raises(ValueError, match=r"these fit: (\S+, ){7}\S+ and 3 more\.$"):
+        move(bench, pictures.build("SD15"), bench.files["SDXL beta"])
 
 
 def test_where_none_fits_the_folder_is_named(bench):

@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from ...weights.errors import shown_list
+
 Kind = Literal["video", "image"]
 # suffixes of files
 VIDEOS = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".flv", ".m4v"}
@@ -94,9 +96,7 @@ class Report:
     def sentences(self) -> Iterator[str]:
         """One for each reason, with the first names, then the notes."""
         for reason, names in self._by_reason().items():
-            rest = len(names) - SHOWN
-            shown = ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-            yield f"{len(names)} of {self.total} left out: {reason} ({shown})."
+            yield f"{len(names)} of {self.total} left out: {reason} ({shown_list(names, SHOWN)})."
         yield from self.notes
 
     def _by_reason(self) -> dict[str, list[str]]:
