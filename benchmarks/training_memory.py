@@ -40,6 +40,9 @@ SD15: dict[str, Any] = {
     "use_linear_in_transformer": False,
 }
 
+# in place of the published sizes, where only the way is tried
+SMALL: dict[str, Any] = {"num_layers": 2, "channels": (64, 64, 64, 64)}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -104,22 +107,47 @@ JOBS: Mapping[str, Job] = {
 }
 
 
+@dataclass(frozen=True)
+class Built:
+    """A network with what is trained of it, and a call of it."""
+
+    network: nn.Module
+    blocks: list[nn.Module]
+    # in fp32
+    trained: Mapping[str, nn.Parameter]
+    forward: Callable[[], Tensor]
+
+    def loss(self) -> Tensor:
+        """Some loss: memory and time do not depend on which."""
+        return self.forward().float().square().mean()
+
+
+def build(job: Job, small: bool = False) -> Built:
+    """The network of a job on PyTorch's default device, its values not set; `small`: the same of a few narrow blocks."""
+    network, blocks, forward = _motion(job, small) if job.family == "animatediff" else _of_family(job, small)
+    trained = _trained(network, _training("recipe").PartChoice(job.part, job.rank, layers=job.layers))
+    return Built(network, blocks, trained, forward)
+
+
 def predicted(job: Job, checkpointing: bool = True) -> Any:
     """What `modules/training/memory.py` says of a job."""
-    memory, recipe = _training("memory"), _training("recipe")
     with FakeTensorMode():
-        network, blocks, forward = _motion(job) if job.family == "animatediff" else _of_family(job)
-        trained = _trained(network, recipe.PartChoice(job.part, job.rank, layers=job.layers))
+        built = build(job)
     if checkpointing:
-        _training("checkpointing").checkpoint_blocks(blocks)
-    return memory.predict(network, trained, lambda: forward().float().square().mean(), recipe.Steps())
+        checkpoint(built)
+    return _training("memory").predict(built.network, built.trained, built.loss, _training("recipe").Steps())
+
+
+def checkpoint(built: Built) -> None:
+    """Have the blocks computed anew in the backward pass."""
+    _training("checkpointing").checkpoint_blocks(built.blocks)
 
 
 def _training(name: str) -> Any:
     return importlib.import_module(f"{ours.PACK}.modules.training.{name}")
 
 
-def _of_family(job: Job) -> tuple[nn.Module, list[nn.Module], Callable[[], Tensor]]:
+def _of_family(job: Job, small: bool) -> tuple[nn.Module, list[nn.Module], Callable[[], Tensor]]:
     families = importlib.import_module(f"{ours.PACK}.modules.families")
     clip = importlib.import_module(f"{ours.PACK}.modules.families.family").Clip
     operations = _training("operations").EmptyCastOperations
@@ -127,9 +155,13 @@ def _of_family(job: Job) -> tuple[nn.Module, list[nn.Module], Callable[[], Tenso
     part = family.parts["diffusion_model"]
     config = next((c for c in part.published if part.variant(c) == job.variant), None)
     config = config or ours.config(job.family, "diffusion_model")
+    if small:
+        config = replace(config, **{key: value for key, value in SMALL.items() if hasattr(config, key)})
     network = part.build(config, ops=operations, dtype=HALF).requires_grad_(False)
     inputs = {
-        name: value.to(HALF) if torch.is_tensor(value) and value.is_floating_point() else value
+        name: value.to(torch.get_default_device(), HALF if value.is_floating_point() else None)
+        if torch.is_tensor(value)
+        else value
         for name, value in family.network.inputs(config, clip(*job.size, job.count)).items()
     }
     if job.part == "exvideo":
@@ -144,7 +176,7 @@ def _of_family(job: Job) -> tuple[nn.Module, list[nn.Module], Callable[[], Tenso
     return network, list(blocks), partial(network, **inputs)
 
 
-def _motion(job: Job) -> tuple[nn.Module, list[nn.Module], Callable[[], Tensor]]:
+def _motion(job: Job, small: bool) -> tuple[nn.Module, list[nn.Module], Callable[[], Tensor]]:
     """ComfyUI's UNet with motion modules, as the trainer has them."""
     unet = peers.load_host("comfy.ldm.modules.diffusionmodules.openaimodel").UNetModel
     layers = peers.load_host("comfy.ops").disable_weight_init
@@ -155,8 +187,11 @@ def _motion(job: Job) -> tuple[nn.Module, list[nn.Module], Callable[[], Tensor]]
     part = ours.part("animatediff", "motion_module")
     config = next(known for known in part.published if part.variant(known) == job.variant)
     backend = importlib.import_module(f"{ours.PACK}.nodes.host.backend")
+    sizes = SD15
+    if small:
+        sizes, config = {**SD15, "model_channels": 32}, replace(config, channels=(32, 64, 128, 128))
     motion = part.build(config, _training("operations").EmptyCastOperations, backend.attend_short, HALF)
-    base = unet(**SD15, dtype=HALF, operations=layers, device="cpu")
+    base = unet(**sizes, dtype=HALF, operations=layers, device=torch.get_default_device())
     network = host.PictureNetwork(base, motion).requires_grad_(False)
     width, height, frames = job.size
     x = torch.zeros(job.count * frames, 4, height // 8, width // 8, dtype=HALF)

@@ -9,9 +9,10 @@ import torch
 
 from kinetograph.benchmarks import ours
 from kinetograph.benchmarks.gpu import __main__ as command
-from kinetograph.benchmarks.gpu import slabs, steps
+from kinetograph.benchmarks.gpu import slabs, steps, trainings
 from kinetograph.benchmarks.gpu.report import Report, read_rows
 from kinetograph.benchmarks.memory import peak_live_bytes
+from kinetograph.benchmarks.training_memory import JOBS
 from kinetograph.modules.layers import slabs as kit
 
 
@@ -87,3 +88,25 @@ def test_a_step_ends_at_its_limit_and_the_others_go_on(tmp_path, monkeypatch):
 def test_every_step_has_a_phase_of_its_own():
     assert sorted(step for phase in steps.PHASES for step in phase) == sorted(steps.STEPS)
     assert set(steps.LIMITS) <= set(steps.STEPS)
+
+
+def test_every_training_has_a_step():
+    chosen = [arguments for _, function, arguments in steps.TRAININGS.values() if function == "run"]
+    found = [
+        name
+        for name, job in JOBS.items()
+        for family, part in chosen
+        if job.family == family and part in (job.part, job.variant)
+    ]
+    assert sorted(found) == sorted(JOBS)
+    assert trainings.PEERS.keys() <= JOBS.keys()
+
+
+def test_a_training_is_measured_beside_what_was_foreseen(tmp_path, monkeypatch):
+    name = "SVD LoRA r64 over time, 512x320, 14 frames"
+    monkeypatch.setattr(trainings, "JOBS", {name: JOBS[name]})
+    monkeypatch.setattr(trainings, "TINY", (64, 64, 2))
+    trainings.run(Report(tmp_path, "training svd", tiny=True), "svd", "lora")
+    (row,) = read_rows(tmp_path)
+    assert row["finite"] and row["seconds"] > 0 and row["trained"] > 0
+    assert row["foreseen_gib"] == pytest.approx(4.7, abs=0.05)

@@ -24,6 +24,7 @@ TEST_PACKAGES = (
     "beautifulsoup4",
     "diffusers==0.42.1",
     "ftfy",
+    "peft==0.21.2",
     "playwright",
     "pytest",
     "pytest-xdist",

@@ -33,6 +33,16 @@ LAYOUTS: dict[str, Step] = {
     "layers": ("layouts", "layers", ()),
     "slabs": ("slabs", "run", ()),
 }
+TRAININGS: dict[str, Step] = {
+    "training motion": ("trainings", "run", ("animatediff", "v2")),
+    "training svd": ("trainings", "run", ("svd", "lora")),
+    "training 2b": ("trainings", "run", ("cogvideox", "2B")),
+    "training 5b": ("trainings", "run", ("cogvideox", "5B")),
+    "training fun": ("trainings", "run", ("cogvideox", "Fun-5B-InP")),
+    "training easyanimate": ("trainings", "run", ("pixart", "512")),
+    "training exvideo": ("trainings", "run", ("svd", "exvideo")),
+    "training, peers": ("trainings", "beside_peers", ()),
+}
 FILES: dict[str, Step] = {"files": ("checkpoints", "write_all", ())}
 CARDS: dict[str, Step] = {
     "svd on 8 GiB": ("cards", "svd", (8.0, False)),
@@ -54,6 +64,7 @@ STEPS: dict[str, Step] = {
     **COMPARISON,
     **COMPILING,
     **LAYOUTS,
+    **TRAININGS,
 }
 # Steps of a phase start together; the next phase begins when all have ended. Small cards are for nobody beside.
 PHASES = (
@@ -61,6 +72,7 @@ PHASES = (
     (*COMPARISON, *CARDS),
     tuple(LAYOUTS),
     tuple(COMPILING),
+    tuple(TRAININGS),
 )
 # Seconds after which a step is ended, waiting for others included; what it has found is written by then.
 LIMITS = {"layers": 100.0, "slabs": 180.0, **dict.fromkeys(COMPILING, 360.0)}
