@@ -129,8 +129,8 @@ def find_origin(shapes: Shapes) -> Origin:
         return _by_names(shapes, text_keys, num_text)
     best = [one for one in tried if one[-1].matched == most]
     family, part, _, lora = best[0]
-    # what is mostly another's may share a name with one of ours
-    if 2 * (len(lora.renames) + len(text_keys)) < len(shapes) and (sign := _by_sign(shapes)):
+    # another's may share names with one of ours, even most: what does not fit tells whose it is
+    if sign := _by_sign({key: shapes[key] for key in lora.unmatched if key not in text_keys}):
         return _unknown(shapes, sign, text_keys, num_text)
     variants = tuple(variant for other, _, variant, _ in best if other is family)
     return Origin(family.label, family.id, variants, lora, text_keys, num_text, part.lora_folder)

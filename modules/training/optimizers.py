@@ -126,9 +126,16 @@ def _load_bitsandbytes() -> Any:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:
         raise ValueError(
-            'The optimizer "adamw8bit" needs the package bitsandbytes, which is not there '
-            f'({error}). Install it with "pip install --no-deps bitsandbytes", or choose "adamw".'
+            f'The optimizer "adamw8bit" {bitsandbytes_words("adamw")} ({error})'
         ) from None
+
+
+def bitsandbytes_words(instead: str) -> str:
+    """The rest of a sentence on what needs that package where it is missing."""
+    return (
+        "needs the package bitsandbytes, which is not there. Install it with "
+        f'"pip install --no-deps bitsandbytes", or choose {instead}.'
+    )
 
 
 def _build_class(trained: list[nn.Parameter], steps: Steps) -> Optimizer:

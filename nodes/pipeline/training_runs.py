@@ -14,6 +14,7 @@ from ...modules.noise import EDMNoise
 from ...modules.training import configuration, presets
 from ...modules.training.curve import STRIPS, draw_curve, open_picture, with_samples
 from ...modules.training.loop import Progress
+from ...modules.training.optimizers import bitsandbytes_words
 from ...modules.training.recipe import Data, Levels, Loss, Recipe
 from ..host import files, progress, results
 from ..host import training as host
@@ -75,10 +76,7 @@ def learning_problem(learning: Any, machine: Any) -> str | None:
     if not eight_bit or importlib.util.find_spec("bitsandbytes") is not None:
         return None
     who = "learning: adamw8bit" if optimizer == "adamw8bit" else f"machine: {card} takes adamw8bit, which"
-    return (
-        f'{who} needs the package bitsandbytes, which is not there. Install it with "pip install --no-deps bitsandbytes", or '
-        "choose adamw and the machine auto."
-    )
+    return f"{who} {bitsandbytes_words('adamw and the machine auto')}"
 
 
 def recipe_of(model: Any, data: Data, choices: Choices) -> Recipe:

@@ -101,6 +101,15 @@ def test_motion_directors_file_for_the_unet(tmp_path):
     assert examine(path).to_json()["variant"] == "LoRA for SD1.5"
 
 
+@pytest.mark.parametrize("rank", [16, 128])
+@pytest.mark.parametrize("spelling", ["kohya", "PEFT"])
+def test_a_picture_models_lora_is_not_svds(spelling, rank, tmp_path):
+    """SVD's UNet has most of SD1.5's layers by the same names and sizes; those that read the text are narrower."""
+    modules = loras.of_unet(more=loras.FORWARD)
+    path = write_sparse(tmp_path / "a.safetensors", loras.shapes_of(modules, rank, spelling))
+    assert examine(path).to_json()["variant"] == "LoRA for SD1.5"
+
+
 @pytest.mark.parametrize("label", STRANGERS)
 def test_strangers_are_called_by_their_names(label, tmp_path, capsys):
     shapes, words = STRANGERS[label]
