@@ -125,9 +125,7 @@ def _load_bitsandbytes() -> Any:
     try:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:
-        raise ValueError(
-            f'The optimizer "adamw8bit" {bitsandbytes_words("adamw")} ({error})'
-        ) from None
+        raise ValueError(f'The optimizer "adamw8bit" {bitsandbytes_words("adamw")} ({error})') from None
 
 
 def bitsandbytes_words(instead: str) -> str:

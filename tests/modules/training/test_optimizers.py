@@ -115,7 +115,7 @@ def test_muon_takes_the_matrices_inside_blocks():
 
 def test_without_bitsandbytes_the_start_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ValueError, match="needs the package bitsandbytes.*pip install .*or choose .adamw"):
+    with pytest.raises(ValueError, match="needs the package bitsandbytes.*pip install .*or choose adamw"):
         build(named(Net()), Steps(optimizer="adamw8bit"))
 
 
