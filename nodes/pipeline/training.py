@@ -216,7 +216,16 @@ def begin(job: Job, said: VideoModel, plan: Plan, processes: Processes) -> _Cour
     if course.is_first:
         job.folder.mkdir(parents=True, exist_ok=True)
         state.place(job.folder / RECIPE, lambda path: path.write_text(json.dumps(plain(recipe), indent=2)))
+        cut_log(job.folder / LOG, training.done)
     return course
+
+
+def cut_log(log: Path, step: int) -> None:
+    """Leave the steps up to one: a run that was killed wrote later ones, which are made again, perhaps half a line."""
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        state.place(log, lambda path: path.write_text("".join(kept), encoding="utf-8"))
 
 
 def _check_same(earlier: state.State, recipe: Recipe, folder: Path) -> None:

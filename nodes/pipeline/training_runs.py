@@ -167,11 +167,10 @@ def train(model: Any, encoders: Encoders, text: str, choices: Choices) -> io.Nod
 
 
 def losses_of(folder: Path, until: int | None = None) -> list[float]:
-    """The loss of every step in a run's log, of steps that were made twice the later one."""
+    """The loss of every step in a run's log."""
     log = folder / training.LOG
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    told = {entry["step"]: entry["loss"] for entry in map(json.loads, filter(None, lines))}
-    return [told[step] for step in sorted(told) if until is None or step <= until]
+    return [told["loss"] for told in map(json.loads, lines) if until is None or told["step"] <= until]
 
 
 def samples_of(folder: Path) -> list[tuple[int, Any]]:

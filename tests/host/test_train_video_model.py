@@ -111,6 +111,9 @@ def test_cancel_keeps_what_was_learned_and_the_next_run_goes_on(client, folders)
     assert not (folders / "stopped" / "stopped.safetensors").exists()
     step = json.loads((folders / "stopped" / "state.json").read_text())["step"]
     assert reached[0] <= step < 400
+    with (folders / "stopped" / "log.jsonl").open("a") as log:
+        # as a run leaves it that was killed behind its last state, in the middle of a line
+        log.write(json.dumps({"step": step + 1, "loss": 9.0}) + '\n{"step": ')
     for name in ("stopped", "straight"):
         run(client, training(name=name, steps=step + 2, **{"learning.ema": 0.5}))
     gone_on, straight = (
