@@ -5,7 +5,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from ..families.family import Release
-from ..weights.errors import shown_list
 from .errors import DownloadError
 from .hub import HubFile, Repository, is_plain
 
@@ -43,7 +42,7 @@ def _one_name(repository: Repository, release: Release) -> set[str]:
         )
     fitting = [file.path for file in repository.files if fnmatchcase(file.path, release.file)]
     if len(fitting) != 1:
-        said = shown_list(fitting, 8) or "none"
+        said = ", ".join(fitting[:8]) + " and more" * (len(fitting) > 8) or "none"
         raise DownloadError(
             f"{repository.name} should hold one file {release.file}, and holds {said}: choose by hand at {release.address}."
         )

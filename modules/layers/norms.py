@@ -44,5 +44,8 @@ def add_gated(x_bld: Tensor, y_bld: Tensor, text_tokens: int, image_bcd: Tensor,
 def _streams(
     y_bld: Tensor, text_tokens: int, image_bcd: Tensor, text_bcd: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    streams = [(y_bld[:, :text_tokens], text_bcd), (y_bld[:, text_tokens:], image_bcd)]
-    return [(part, rows) for part, rows in streams if part.shape[1]]
+    if not text_tokens:
+        return [(y_bld, image_bcd)]
+    # one split has one gradient; each of two slices has one as large as the whole, of zeros but for the slice
+    text, image = y_bld.split((text_tokens, y_bld.shape[1] - text_tokens), dim=1)
+    return [(text, text_bcd), (image, image_bcd)]

@@ -98,7 +98,8 @@ def rotate(x_bhld: Tensor, table_ld: Tensor, start: int = 0) -> Tensor:
     Computes in float32. Changes `x_bhld` in place unless a graph is being recorded; use the result.
     """
     if is_recorded():
-        return torch.cat([x_bhld[:, :, :start], _rotated(x_bhld[:, :, start:], table_ld)], dim=2)
+        still, moving = x_bhld.split((start, x_bhld.shape[2] - start), dim=2)
+        return torch.cat([still, _rotated(moving, table_ld)], dim=2)
     moving = x_bhld[:, :, start:]
     if x_bhld.dtype == torch.float32:
         _pairs(moving).mul_(table_ld)

@@ -4,8 +4,7 @@ How much at once is one table, `UNET` to `VIDEO_VAE`. The results are those of t
 is independent or, as the statistics of a norm, put together from its pieces.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .feed_forward import FeedForward
 from .operations import Operations
 
 
@@ -46,6 +44,9 @@ UNET = Budget(cpu=2**20, accelerator=2**25)
 # Tokens through layers in which they are wider. On a CPU every slab reads the weights again, so slabs are larger
 # than the caches; 30 * 2^20 are a multiple of 512 tokens in every published network.
 TOKENS = Budget(cpu=2**24, accelerator=30 * 2**20)
+# Tokens in training, between the halves of a feed-forward: slabs as large as keep products fast, for each is computed
+# by kernels of its own and nothing is fetched anew.
+TRAINING = Budget(cpu=2**21, accelerator=2**25)
 # A convolution over time and space: each slab computes the frames beside it once more, so slabs are large everywhere.
 LONG_CLIP = Budget(cpu=2**25, accelerator=2**25)
 IMAGE_VAE = Budget(cpu=2**24, accelerator=2**24)
@@ -145,14 +146,3 @@ def _merge(mean_pbg: Tensor, var_pbg: Tensor, share: Tensor | float) -> tuple[Te
     # about one of them: of a flat clip the mean is far above the deviation
     mean_bg = mean_pbg[0] + (share * (mean_pbg - mean_pbg[0])).sum(dim=0)
     return mean_bg, (share * (var_pbg + (mean_pbg - mean_bg).square())).sum(dim=0)
-
-
-def in_rows(
-    feed_forward: FeedForward, x_bld: Tensor, budget: Budget
-) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
-    """Some tokens (n, d) of x at a time, to be changed in place, and the feed-forward to run on them."""
-    rows_nd = x_bld.view(-1, x_bld.shape[-1])
-    places = list(budget.spans(len(rows_nd), feed_forward.wide, rows_nd.device))
-    with feed_forward.fetched(rows_nd) if len(places) > 1 else nullcontext(feed_forward) as run:
-        for place in places:
-            yield rows_nd[place], run

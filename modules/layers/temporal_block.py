@@ -88,8 +88,7 @@ class TemporalBlock(nn.Module):
             y_ptc = attention(add(call(norm, x_ptc), table), call, options)
             x_ptc = add(x_ptc, y_ptc)
             del y_ptc
-        wide = geglu(call(self.ff.net[0].get_submodule("proj"), call(self.ff_norm, x_ptc)))
-        return add(x_ptc, call(self.ff.net[2], wide))
+        return add(x_ptc, self.ff(call(self.ff_norm, x_ptc), call))
 
     def tables(self, frames: int, like: Tensor, ops: Operations) -> list[Tensor]:
         """The positions of `frames` frames, (t, c), for each attention; ValueError beyond the table."""

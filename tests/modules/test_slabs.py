@@ -96,7 +96,7 @@ def test_a_feed_forward_in_rows(activation, wide, rows, monkeypatch):
     h = F.gelu(h, approximate="tanh") if wide == 4 else h[..., :24] * F.gelu(h[..., 24:])
     expected, sizes = F.linear(h, down.weight, down.bias), []
     with torch.inference_mode():
-        for part, run in slabs.in_rows(layer, x, slabs.TOKENS):
+        for part, run in layer.in_rows(x, slabs.TOKENS):
             sizes.append(len(part))
             part.copy_(run(part))
     assert sum(sizes) == 10 and max(sizes) == min(rows, 10)

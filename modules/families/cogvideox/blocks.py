@@ -74,11 +74,15 @@ class JointAttention(nn.Module):
         return x_bhld if table is None else positions.rotate(x_bhld, table, start)
 
 
-def feed_forward_in_place(y_bld: Tensor, feed_forward: FeedForward) -> Tensor:
-    """The feed-forward of normed tokens, some at a time where there are many."""
+def feed_tokens(normed: Callable[[], Tensor], feed_forward: FeedForward) -> Tensor:
+    """The feed-forward of normed tokens, some at a time where there are many.
+
+    It asks for them itself: in training they are let go once they are wide.
+    """
     if is_recorded():
-        return feed_forward(y_bld)
-    for rows_nd, run in slabs.in_rows(feed_forward, y_bld, slabs.TOKENS):
+        return feed_forward.narrow(feed_forward.widen(normed()))
+    y_bld = normed()
+    for rows_nd, run in feed_forward.in_rows(y_bld, slabs.TOKENS):
         rows_nd.copy_(run(rows_nd))
     return y_bld
 
@@ -111,5 +115,5 @@ class Block(nn.Module):
         y_bld = self.attn1(normed, text_tokens, table, transformer_options)
         x_bld = add_gated(x_bld, y_bld, text_tokens, *first)
         del y_bld
-        y_bld = feed_forward_in_place(self.norm2(x_bld, text_tokens, *second), self.ff)
+        y_bld = feed_tokens(partial(self.norm2, x_bld, text_tokens, *second), self.ff)
         return add_gated(x_bld, y_bld, text_tokens, *second)

@@ -128,7 +128,7 @@ class Block(nn.Module):
             def onward(part: Tensor, at: slice) -> Tensor:
                 part, rows = self._read(part, at, keys, len(x_nld), ask, options), second_n3d[at]
                 y = modulate(norm(part), 0, rows, rows)
-                y = call(self.ff.net[2], gelu_tanh(call(self.ff.net[0].get_submodule("proj"), y)))
+                y = self.ff(y, call)
                 return add_gated(part, y, 0, rows, rows)
 
             return each(x_nld, places, onward)

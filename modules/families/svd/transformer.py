@@ -120,7 +120,7 @@ def add_feed_forward(x_bld: Tensor, norm: nn.Module, feed_forward: FeedForward) 
     """x + feed_forward(norm(x)); some tokens at a time without a graph, for it is eight times as wide inside."""
     if is_recorded():
         return x_bld + feed_forward(norm(x_bld))
-    for rows_nd, run in slabs.in_rows(feed_forward, x_bld, slabs.UNET):
+    for rows_nd, run in feed_forward.in_rows(x_bld, slabs.UNET):
         rows_nd.add_(run(norm(rows_nd)))
     return x_bld
 
