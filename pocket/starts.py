@@ -44,6 +44,21 @@ def grid_start() -> Start:
     return dict(net.motion.state_dict()), {"config": json.dumps(MOTION_SETTINGS)}
 
 
+def motion_start() -> Start:
+    """AnimateDiff's modules, which change nothing, with norms that fit the features of the pocket SD."""
+    from .sd.motion import MotionUNet, build_motion, noisy_clips
+    from .sd.parts import open_base
+    from .tokens import Vocabulary
+
+    torch.manual_seed(0)
+    words = Vocabulary()
+    base = open_base(words)
+    net = MotionUNet(base.unet, build_motion())
+    told = noisy_clips("linear", lambda captions: base.context(words.encode(captions)), FIRST_SEED, FITTED)
+    net.fit_norms(*told)
+    return dict(net.motion.state_dict()), {}
+
+
 def fun_start(channels: int) -> Start:
     """The pocket CogVideoX with further channels beside the noise, all of which count nothing."""
     from .train_fun import start_weights
@@ -55,6 +70,7 @@ def fun_start(channels: int) -> Start:
 STARTS: dict[str, Callable[[], Start]] = {
     "Diffusion_Transformer/pocket-pixart-start": picture_start,
     "Motion_Module/pocket-easyanimate-start": grid_start,
+    "animatediff_models/pocket-motion-start": motion_start,
     "CogVideo/pocket-cogvideox-fun-control-start": lambda: fun_start(CONTROL_SETTINGS["in_channels"]),
     "CogVideo/pocket-cogvideox-fun-inp-start": lambda: fun_start(INPAINT_SETTINGS["in_channels"]),
 }

@@ -75,6 +75,14 @@ class TextToStill(nn.Module):
         return self.text(ids_bl).last_hidden_state
 
 
+def open_base(words: Vocabulary) -> TextToStill:
+    """The shipped text encoder and UNet, frozen."""
+    base = TextToStill(words)
+    base.text = open_text(words, part_of_file(MODEL, TEXT))
+    base.unet.load_state_dict(part_of_file(MODEL, UNET))
+    return base.requires_grad_(False).eval()
+
+
 @torch.no_grad()
 def start_unet(unet: nn.Module) -> None:
     """Start as a network that says "all of it is noise".

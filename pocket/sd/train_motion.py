@@ -13,7 +13,7 @@ from ..optimizers import BlockOptimizer
 from ..shapes import MOTIONS
 from ..tokens import Vocabulary
 from ..training import Averaged, Plan, mean_of, ramp, train
-from .motion import MotionUNet, build_motion
+from .motion import LEAST, MotionUNet, build_motion
 from .parts import TextToStill
 from .sampling import Kind, paths_of, sample
 from .train_base import YOUNG, Noisy, add_noise, drop_captions, errors_of, trained_base
@@ -22,7 +22,6 @@ from .world import FRAMES, Captioned, Subject, all_subjects, captioned, draw_lat
 BATCH = 4
 PEAK_LR = 3e-3
 WARM_UP = 40  # steps
-LEAST = 200  # timestep below which each frame shows by itself where its shape is
 FITTED = 8  # clips on which the norms start
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 250
 FIRST_SEED = 6_000_000
