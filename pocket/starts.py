@@ -35,8 +35,7 @@ def picture_start() -> Start:
 
 def grid_start() -> Start:
     """EasyAnimate's modules, which change nothing, with norms that fit the features of the pocket PixArt."""
-    from .pixart.motion import GridMotion
-    from .pixart.ship import MOTION_SETTINGS
+    from .pixart.motion import MOTION_SETTINGS, GridMotion
 
     torch.manual_seed(0)
     net = GridMotion()

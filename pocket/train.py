@@ -2,7 +2,7 @@
 
 CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
-PixArt: pixart_base, pixart_motion, ship_pixart.
+PixArt: pixart_base, ship_pixart.
 """
 
 import argparse
@@ -113,16 +113,11 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
 
 
 def run_pixart(part: str, runs: Path, steps: int | None) -> None:
-    """One part of the PixArt pocket model and its motion module."""
-    base_run = runs / "pixart_base"
+    """One part of the PixArt pocket model."""
     if part == "pixart_base":
         from .pixart.train_base import train_base
 
-        train_base(base_run, steps or 3300)
-    elif part == "pixart_motion":
-        from .pixart.train_motion import train_motion
-
-        train_motion(runs / part, base_run, steps or 2400)
+        train_base(runs / part, steps or 3300)
     else:
         from .pixart.ship import ship_pixart
 
@@ -144,7 +139,7 @@ COGVIDEOX = (
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
-PIXART = ("pixart_base", "pixart_motion", "ship_pixart")
+PIXART = ("pixart_base", "ship_pixart")
 
 
 def main() -> None:

@@ -7,11 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from ..sd.motion import fit_norm, noisy_clips, start_motion
+from ..sd.world import FRAMES
+from ..shapes import SIZE
 from .parts import LAYERS, MODEL, WIDTH, TextToPicture, attend_to_words
 from .text import Captions
 
 if TYPE_CHECKING:
     from ...modules.families.easyanimate.model import GridModules
+
+# the clips that the modules are trained on
+MOTION_SETTINGS = {"width": SIZE, "height": SIZE, "num_frames": FRAMES}
 
 
 def build_motion() -> "GridModules":

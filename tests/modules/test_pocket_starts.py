@@ -1,6 +1,8 @@
 """Files that pocket trainings from nothing start with: each one that a configuration names can be written."""
 
 import pytest
+import torch
+from torch import nn
 
 from kinetograph.modules.families import COGVIDEOX, PIXART
 from kinetograph.modules.training.configuration import read_recipe
@@ -8,6 +10,8 @@ from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.files import read_header
 from kinetograph.pocket import starts
 from kinetograph.pocket.parts import ROOT
+from kinetograph.pocket.pixart.motion import GridMotion, fit_modules
+from kinetograph.pocket.pixart.parts import LAYERS, WIDTH, TextToPicture
 
 RECIPES = [read_recipe(path) for path in sorted((ROOT / "configs" / "training" / "pocket").glob("*.toml"))]
 
@@ -29,3 +33,43 @@ def test_every_start_is_one_that_a_configuration_names():
 def test_a_network_s_start_is_complete_and_full_precision(name, tmp_path):
     finding = detect(read_header(starts.write_start(name, tmp_path)), (COGVIDEOX, PIXART), "diffusion_model")
     assert not finding.check().missing and not finding.unexpected and finding.dtype == "float32"
+
+
+@pytest.fixture
+def grid():
+    """EasyAnimate's modules in the shipped base, and four frames for them: x, timesteps, contexts."""
+    torch.manual_seed(0)
+    return GridMotion(), (torch.randn(4, 4, 8, 8), torch.full((4,), 400.0), torch.randn(4, 3, 32))
+
+
+def test_grid_modules_start_as_nothing_and_join_frames(grid):
+    net, (x, t, context) = grid
+    base = TextToPicture().eval()
+    base.transformer.load_state_dict(net.base.transformer.state_dict(), strict=False)
+    fit_modules(net.motion, lambda: net.base(x, t, context, 2))
+    alone = base(x, t, context)
+    torch.testing.assert_close(net.base(x, t, context, 2), alone, atol=1e-5, rtol=1e-5)
+    for _, place in net.motion.items():
+        nn.init.normal_(place.attn_temporal.temporal_transformer.proj_out.weight, std=0.1)
+    joined = net.base(x, t, context, 2)
+    other = net.base(torch.cat([torch.zeros_like(x[:1]), x[1:]]), t, context, 2)
+    # two clips of two frames: the first clip's second frame sees its first one, the second clip does not
+    assert (other[1] - joined[1]).abs().max() > 1e-3
+    torch.testing.assert_close(other[2:], joined[2:], atol=1e-5, rtol=1e-5)
+
+
+def test_norms_are_fitted_to_the_tokens_at_their_door(grid):
+    net, given = grid
+    tokens = {}
+    for number, (_, place) in enumerate(net.motion.items()):
+        module = place.attn_temporal.temporal_transformer
+        module.register_forward_pre_hook(lambda m, inputs, n=number: tokens.update({n: (m.norm, inputs[0])}))
+    fit_modules(net.motion, lambda: net.base(*given, 4))
+    assert len(tokens) == LAYERS
+    for norm, x_nld in tokens.values():
+        groups = x_nld.unflatten(2, (32, -1))
+        centred = groups - groups.mean((1, 3), keepdim=True)
+        y = (centred / groups.var((1, 3), correction=0, keepdim=True).add(1e-6).sqrt()).flatten(2)
+        y = y * norm.weight + norm.bias
+        torch.testing.assert_close(y.mean((0, 1)), torch.zeros(WIDTH), atol=1e-3, rtol=0)
+        assert (y.std((0, 1)) <= 1.01).all() and y.std((0, 1)).median() > 0.98
