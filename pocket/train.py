@@ -1,6 +1,6 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
-CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
 PixArt: pixart_base, ship_pixart.
 """
@@ -55,7 +55,7 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
 
 
 def run_svd(part: str, runs: Path, steps: int | None) -> None:
-    """One part of the SVD pocket model and its ExVideo patch."""
+    """One part of the SVD pocket model."""
     vision_run, unet_run = runs / "svd_vision", runs / "svd_unet"
     if part == "svd_vision":
         from .svd.vision import train_vision
@@ -70,15 +70,10 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
         from .svd.train_unet import train_unet
 
         train_unet(unet_run, vision_run, steps or 1600)
-    elif part == "exvideo":
-        from .svd.train_exvideo import train_exvideo
-
-        train_exvideo(runs / "exvideo", unet_run, vision_run, steps or 600)
     else:
-        from .svd.ship import ship_exvideo, ship_svd, write_log
+        from .svd.ship import ship_svd, write_log
 
         ship_svd(runs)
-        ship_exvideo(runs)
         write_log(runs)
 
 
@@ -137,7 +132,7 @@ COGVIDEOX = (
     "control",
     "ship_control",
 )
-SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
+SVD = ("svd_vision", "svd_vae", "svd_unet", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
 PIXART = ("pixart_base", "ship_pixart")
 
