@@ -60,7 +60,7 @@ def motion_start() -> Start:
 
 def fun_start(channels: int) -> Start:
     """The pocket CogVideoX with further channels beside the noise, all of which count nothing."""
-    from .train_fun import start_weights
+    from .shipped import start_weights
 
     settings = CONTROL_SETTINGS if channels == CONTROL_SETTINGS["in_channels"] else INPAINT_SETTINGS
     return start_weights(channels), {"config": json.dumps(settings)}

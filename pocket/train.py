@@ -1,6 +1,6 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
-CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, ship_svd.
+CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image. SVD: svd_vision, svd_vae, svd_unet, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
 PixArt: pixart_base, ship_pixart.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 RUNS = Path(__file__).resolve().parent / "runs"
 
 
-def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None:
+def run_cogvideox(part: str, runs: Path, steps: int | None) -> None:
     """One part of the CogVideoX pocket models."""
     vae_run, transformer_run = runs / "vae", runs / "transformer"
     if part == "vae":
@@ -39,15 +39,6 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
         from .train_image import ship_image
 
         ship_image(runs / "image", vae_run)
-    elif part in ("inpaint", "control"):
-        from .train_fun import CONTROL, INPAINT, train_fun
-
-        recipe, total = (INPAINT, 6000) if part == "inpaint" else (CONTROL, 2000)
-        train_fun(recipe, runs / part, steps or total, device)
-    elif part in ("ship_inpaint", "ship_control"):
-        from .train_fun import CONTROL, INPAINT, ship_fun
-
-        ship_fun(INPAINT if part == "ship_inpaint" else CONTROL, runs / part.removeprefix("ship_"))
     else:
         from .ship import ship
 
@@ -127,10 +118,6 @@ COGVIDEOX = (
     "ship_outlines",
     "image",
     "ship_image",
-    "inpaint",
-    "ship_inpaint",
-    "control",
-    "ship_control",
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
@@ -144,7 +131,6 @@ def main() -> None:
     reader.add_argument("part", choices=COGVIDEOX + SVD + SD + PIXART)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
-    reader.add_argument("--device", default="cpu", help="of inpaint and control: cpu, or cuda")
     reader.add_argument("--threads", type=int, default=os.cpu_count())
     asked = reader.parse_args()
 
@@ -158,7 +144,7 @@ def main() -> None:
     elif asked.part in PIXART:
         run_pixart(asked.part, asked.runs, asked.steps)
     else:
-        run_cogvideox(asked.part, asked.runs, asked.steps, asked.device)
+        run_cogvideox(asked.part, asked.runs, asked.steps)
 
 
 if __name__ == "__main__":
