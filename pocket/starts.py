@@ -24,8 +24,7 @@ Start = tuple[dict[str, Tensor], dict[str, str]]
 
 def picture_start() -> Start:
     """The pocket PixArt as a network that says "all of it is noise"."""
-    from .pixart.parts import TextToPicture, start_weights
-    from .pixart.ship import model_settings
+    from .pixart.parts import TextToPicture, model_settings, start_weights
 
     torch.manual_seed(0)
     model = TextToPicture()

@@ -2,7 +2,6 @@
 
 CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image. SVD: svd_vision, svd_vae, svd_unet, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
-PixArt: pixart_base, ship_pixart.
 """
 
 import argparse
@@ -98,18 +97,6 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
         ship_sd(runs)
 
 
-def run_pixart(part: str, runs: Path, steps: int | None) -> None:
-    """One part of the PixArt pocket model."""
-    if part == "pixart_base":
-        from .pixart.train_base import train_base
-
-        train_base(runs / part, steps or 3300)
-    else:
-        from .pixart.ship import ship_pixart
-
-        ship_pixart(runs)
-
-
 COGVIDEOX = (
     "vae",
     "transformer",
@@ -121,14 +108,13 @@ COGVIDEOX = (
 )
 SVD = ("svd_vision", "svd_vae", "svd_unet", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
-PIXART = ("pixart_base", "ship_pixart")
 
 
 def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("part", choices=COGVIDEOX + SVD + SD + PIXART)
+    reader.add_argument("part", choices=COGVIDEOX + SVD + SD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
     reader.add_argument("--threads", type=int, default=os.cpu_count())
@@ -141,8 +127,6 @@ def main() -> None:
         run_svd(asked.part, asked.runs, asked.steps)
     elif asked.part in SD:
         run_sd(asked.part, asked.runs, asked.steps)
-    elif asked.part in PIXART:
-        run_pixart(asked.part, asked.runs, asked.steps)
     else:
         run_cogvideox(asked.part, asked.runs, asked.steps)
 

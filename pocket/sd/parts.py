@@ -136,13 +136,6 @@ def _pass_noise(unet: nn.Module) -> None:
         last.weight[out // 2, out, 1, 1] = sign
 
 
-def open_taesd() -> nn.Module:
-    """The shipped TAESD."""
-    vae = build_taesd()
-    vae.load_state_dict(part_of_file(MODEL, VAE))
-    return vae.requires_grad_(False).eval()
-
-
 def part_of_file(file: Path, prefix: str) -> dict[str, Tensor]:
     """The weights below a prefix, float32."""
     weights = load_file(file)

@@ -12,6 +12,8 @@ from kinetograph.pocket import starts
 from kinetograph.pocket.parts import ROOT
 from kinetograph.pocket.pixart.motion import GridMotion, fit_modules
 from kinetograph.pocket.pixart.parts import LAYERS, WIDTH, TextToPicture
+from kinetograph.pocket.sd.motion import noisy_clips
+from kinetograph.pocket.sd.world import captioned, draw_latents
 
 RECIPES = [read_recipe(path) for path in sorted((ROOT / "configs" / "training" / "pocket").glob("*.toml"))]
 
@@ -73,3 +75,29 @@ def test_norms_are_fitted_to_the_tokens_at_their_door(grid):
         y = y * norm.weight + norm.bias
         torch.testing.assert_close(y.mean((0, 1)), torch.zeros(WIDTH), atol=1e-3, rtol=0)
         assert (y.std((0, 1)) <= 1.01).all() and y.std((0, 1)).median() > 0.98
+
+
+def context_of(captions):
+    """Features of a caption are its length, over and over."""
+    return torch.stack([torch.full((3, 2), float(len(caption))) for caption in captions])
+
+
+@pytest.mark.parametrize(
+    "kind, betas",
+    [
+        ("linear", torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)),
+        ("pixart", torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)),
+    ],
+)
+def test_norms_see_clips_under_the_noise_of_the_base(kind, betas):
+    torch.manual_seed(0)
+    x, t, context, frames = noisy_clips(kind, context_of, 70, 3)
+    torch.manual_seed(0)
+    shown = [captioned(70 + i) for i in range(3)]
+    x0 = draw_latents([one.clip for one in shown])
+    levels = torch.tensor([200, 599, 999])
+    kept = (1 - betas).cumprod(0)[levels].view(-1, 1, 1, 1, 1)
+    wanted = (kept.sqrt() * x0 + (1 - kept).sqrt() * torch.randn_like(x0)).float()
+    torch.testing.assert_close(x, wanted.flatten(0, 1), atol=2e-5, rtol=2e-5)
+    assert frames == 16 and torch.equal(t, levels.repeat_interleave(16))
+    assert torch.equal(context, context_of([one.caption for one in shown]).repeat_interleave(16, 0))
