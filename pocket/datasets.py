@@ -22,12 +22,10 @@ from torch import Tensor
 from . import scenes, shapes
 from .mark import put_mark
 from .sd import world
-from .shapes import MOTIONS, SHAPES, draw
+from .shapes import draw
 from .svd import world as sliding
 
 RATE = 8
-# part of the captions of clips to follow that name another shape and motion, so that only colour is learned from them
-MISNAMED = 0.5
 # part of the sliding clips that stand still
 STILL = {sliding.FRAMES: 0.12, sliding.LONG_FRAMES: 0.05}
 CHALK = "white"
@@ -120,10 +118,7 @@ def scene(seed: int) -> Item:
 
 def silhouette(seed: int) -> Item:
     """A clip with its shape's silhouette to follow."""
-    known, dice = scenes.draw_scene(seed)[0], random.Random(-seed)
-    called = known
-    if dice.random() < MISNAMED:
-        called = replace(known, shape=dice.choice(SHAPES), motion=dice.choice(list(MOTIONS)))
+    known, called = scenes.draw_scene(seed)[0], scenes.misnamed_scene(seed)
     frames, control = (make([known])[0] for make in (scenes.draw_scenes, scenes.draw_silhouettes))
     return Item(frames, called.caption, control=control)
 

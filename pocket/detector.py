@@ -122,3 +122,9 @@ def read_clip(frames_fhwc: Tensor) -> Reading:
         return Reading(None, None, None)
     centres = centroids(cover)
     return Reading(read_colour(frames, cover), read_shape(cover, centres), read_motion(centres))
+
+
+def centres(frames_fhwc: Tensor) -> Tensor:
+    """Where the shape is in each frame (f, 2), x then y, in pixels."""
+    cover = foreground(frames_fhwc)
+    return centroids(cover * (cover > 0.2))

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ SPEED = (21.0 / (FRAMES - 1), 23.0 / (FRAMES - 1))
 SLOWEST = 5.0 / (FRAMES - 1)
 # what is known of a clip, and how often
 KINDS = {"nothing": 0.15, "first": 0.15, "some": 0.25, "ends": 0.15, "some_and_end": 0.1, "around": 0.2}
+# part of the captions of clips to follow that name another shape and motion, so that only colour is learned from them
+MISNAMED = 0.5
 
 
 @dataclass(frozen=True)
@@ -112,29 +114,37 @@ def draw_scene(seed: int) -> tuple[Scene, Known]:
     return place(scene, dice), known
 
 
-def cover_scenes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+def misnamed_scene(seed: int) -> Scene:
+    """What the caption of a clip to follow tells: of some clips another shape and motion."""
+    scene, dice = draw_scene(seed)[0], random.Random(-seed)
+    if dice.random() >= MISNAMED:
+        return scene
+    return replace(scene, shape=dice.choice(SHAPES), motion=dice.choice(list(MOTIONS)))
+
+
+def cover_scenes(scenes: Sequence[Scene]) -> Tensor:
     """How much of each pixel the scenes' shapes cover: (n, f, h, w) in 0..1, edges smoothed over one pixel."""
-    centres_nf2 = torch.stack([scene.centres() for scene in scenes]).to(device)
-    radius_n111 = torch.tensor([scene.radius for scene in scenes], device=device).view(-1, 1, 1, 1)
-    at = torch.arange(SIZE, device=device) + 0.5
+    centres_nf2 = torch.stack([scene.centres() for scene in scenes])
+    radius_n111 = torch.tensor([scene.radius for scene in scenes]).view(-1, 1, 1, 1)
+    at = torch.arange(SIZE) + 0.5
     x = at[None, None, None, :] - centres_nf2[..., 0, None, None]
     y = at[None, None, :, None] - centres_nf2[..., 1, None, None]
-    cover = torch.empty(len(scenes), centres_nf2.shape[1], SIZE, SIZE, device=device)
+    cover = torch.empty(len(scenes), centres_nf2.shape[1], SIZE, SIZE)
     for shape in SHAPES:
-        rows = torch.tensor([scene.shape == shape for scene in scenes], device=device)
+        rows = torch.tensor([scene.shape == shape for scene in scenes])
         if rows.any():
             distance = outline_distance(shape, x[rows], y[rows], radius_n111[rows])
             cover[rows] = (0.5 - distance).clamp(0, 1)
     return cover
 
 
-def draw_scenes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+def draw_scenes(scenes: Sequence[Scene]) -> Tensor:
     """The scenes' pixels: (n, f, h, w, 3) in 0..1."""
-    ground = torch.tensor(GROUND, device=device)
-    colours = torch.tensor([COLOURS[scene.colour] for scene in scenes], device=device)
-    return ground + cover_scenes(scenes, device)[..., None] * (colours - ground)[:, None, None, None]
+    ground = torch.tensor(GROUND)
+    colours = torch.tensor([COLOURS[scene.colour] for scene in scenes])
+    return ground + cover_scenes(scenes)[..., None] * (colours - ground)[:, None, None, None]
 
 
-def draw_silhouettes(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+def draw_silhouettes(scenes: Sequence[Scene]) -> Tensor:
     """The scenes' shapes in white on black, to follow: (n, f, h, w, 3) in 0..1."""
-    return cover_scenes(scenes, device)[..., None].expand(-1, -1, -1, -1, 3)
+    return cover_scenes(scenes)[..., None].expand(-1, -1, -1, -1, 3)

@@ -24,8 +24,7 @@ Start = tuple[dict[str, Tensor], dict[str, str]]
 
 def picture_start() -> Start:
     """The pocket PixArt as a network that says "all of it is noise"."""
-    from .pixart.parts import TextToPicture, start_weights
-    from .pixart.ship import model_settings
+    from .pixart.parts import TextToPicture, model_settings, start_weights
 
     torch.manual_seed(0)
     model = TextToPicture()
@@ -35,8 +34,7 @@ def picture_start() -> Start:
 
 def grid_start() -> Start:
     """EasyAnimate's modules, which change nothing, with norms that fit the features of the pocket PixArt."""
-    from .pixart.motion import GridMotion
-    from .pixart.ship import MOTION_SETTINGS
+    from .pixart.motion import MOTION_SETTINGS, GridMotion
 
     torch.manual_seed(0)
     net = GridMotion()
@@ -44,9 +42,24 @@ def grid_start() -> Start:
     return dict(net.motion.state_dict()), {"config": json.dumps(MOTION_SETTINGS)}
 
 
+def motion_start() -> Start:
+    """AnimateDiff's modules, which change nothing, with norms that fit the features of the pocket SD."""
+    from .sd.motion import MotionUNet, build_motion, noisy_clips
+    from .sd.parts import open_base
+    from .tokens import Vocabulary
+
+    torch.manual_seed(0)
+    words = Vocabulary()
+    base = open_base(words)
+    net = MotionUNet(base.unet, build_motion())
+    told = noisy_clips("linear", lambda captions: base.context(words.encode(captions)), FIRST_SEED, FITTED)
+    net.fit_norms(*told)
+    return dict(net.motion.state_dict()), {}
+
+
 def fun_start(channels: int) -> Start:
     """The pocket CogVideoX with further channels beside the noise, all of which count nothing."""
-    from .train_fun import start_weights
+    from .shipped import start_weights
 
     settings = CONTROL_SETTINGS if channels == CONTROL_SETTINGS["in_channels"] else INPAINT_SETTINGS
     return start_weights(channels), {"config": json.dumps(settings)}
@@ -55,6 +68,7 @@ def fun_start(channels: int) -> Start:
 STARTS: dict[str, Callable[[], Start]] = {
     "Diffusion_Transformer/pocket-pixart-start": picture_start,
     "Motion_Module/pocket-easyanimate-start": grid_start,
+    "animatediff_models/pocket-motion-start": motion_start,
     "CogVideo/pocket-cogvideox-fun-control-start": lambda: fun_start(CONTROL_SETTINGS["in_channels"]),
     "CogVideo/pocket-cogvideox-fun-inp-start": lambda: fun_start(INPAINT_SETTINGS["in_channels"]),
 }

@@ -1,8 +1,7 @@
 """`python -m pocket.train PART`: each part goes on from where it was stopped.
 
-CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image, inpaint, ship_inpaint, control, ship_control. SVD: svd_vision, svd_vae, svd_unet, exvideo, ship_svd.
+CogVideoX: vae, transformer, ship, outlines, ship_outlines, image, ship_image. SVD: svd_vision, svd_vae, svd_unet, ship_svd.
 SD: sd_vae, sd_base, sd_motion, sd_pan_left, sd_pan_right, sd_pans, ship_sd.
-PixArt: pixart_base, pixart_motion, ship_pixart.
 """
 
 import argparse
@@ -12,7 +11,7 @@ from pathlib import Path
 RUNS = Path(__file__).resolve().parent / "runs"
 
 
-def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None:
+def run_cogvideox(part: str, runs: Path, steps: int | None) -> None:
     """One part of the CogVideoX pocket models."""
     vae_run, transformer_run = runs / "vae", runs / "transformer"
     if part == "vae":
@@ -39,15 +38,6 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
         from .train_image import ship_image
 
         ship_image(runs / "image", vae_run)
-    elif part in ("inpaint", "control"):
-        from .train_fun import CONTROL, INPAINT, train_fun
-
-        recipe, total = (INPAINT, 6000) if part == "inpaint" else (CONTROL, 2000)
-        train_fun(recipe, runs / part, steps or total, device)
-    elif part in ("ship_inpaint", "ship_control"):
-        from .train_fun import CONTROL, INPAINT, ship_fun
-
-        ship_fun(INPAINT if part == "ship_inpaint" else CONTROL, runs / part.removeprefix("ship_"))
     else:
         from .ship import ship
 
@@ -55,7 +45,7 @@ def run_cogvideox(part: str, runs: Path, steps: int | None, device: str) -> None
 
 
 def run_svd(part: str, runs: Path, steps: int | None) -> None:
-    """One part of the SVD pocket model and its ExVideo patch."""
+    """One part of the SVD pocket model."""
     vision_run, unet_run = runs / "svd_vision", runs / "svd_unet"
     if part == "svd_vision":
         from .svd.vision import train_vision
@@ -70,15 +60,10 @@ def run_svd(part: str, runs: Path, steps: int | None) -> None:
         from .svd.train_unet import train_unet
 
         train_unet(unet_run, vision_run, steps or 1600)
-    elif part == "exvideo":
-        from .svd.train_exvideo import train_exvideo
-
-        train_exvideo(runs / "exvideo", unet_run, vision_run, steps or 600)
     else:
-        from .svd.ship import ship_exvideo, ship_svd, write_log
+        from .svd.ship import ship_svd, write_log
 
         ship_svd(runs)
-        ship_exvideo(runs)
         write_log(runs)
 
 
@@ -112,23 +97,6 @@ def run_sd(part: str, runs: Path, steps: int | None) -> None:
         ship_sd(runs)
 
 
-def run_pixart(part: str, runs: Path, steps: int | None) -> None:
-    """One part of the PixArt pocket model and its motion module."""
-    base_run = runs / "pixart_base"
-    if part == "pixart_base":
-        from .pixart.train_base import train_base
-
-        train_base(base_run, steps or 3300)
-    elif part == "pixart_motion":
-        from .pixart.train_motion import train_motion
-
-        train_motion(runs / part, base_run, steps or 2400)
-    else:
-        from .pixart.ship import ship_pixart
-
-        ship_pixart(runs)
-
-
 COGVIDEOX = (
     "vae",
     "transformer",
@@ -137,24 +105,18 @@ COGVIDEOX = (
     "ship_outlines",
     "image",
     "ship_image",
-    "inpaint",
-    "ship_inpaint",
-    "control",
-    "ship_control",
 )
-SVD = ("svd_vision", "svd_vae", "svd_unet", "exvideo", "ship_svd")
+SVD = ("svd_vision", "svd_vae", "svd_unet", "ship_svd")
 SD = ("sd_vae", "sd_base", "sd_motion", "sd_pan_left", "sd_pan_right", "sd_pans", "ship_sd")
-PIXART = ("pixart_base", "pixart_motion", "ship_pixart")
 
 
 def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("part", choices=COGVIDEOX + SVD + SD + PIXART)
+    reader.add_argument("part", choices=COGVIDEOX + SVD + SD)
     reader.add_argument("--runs", type=Path, default=RUNS, help="where state and logs are kept")
     reader.add_argument("--steps", type=int, help="of the transformer or UNet, in all")
-    reader.add_argument("--device", default="cpu", help="of inpaint and control: cpu, or cuda")
     reader.add_argument("--threads", type=int, default=os.cpu_count())
     asked = reader.parse_args()
 
@@ -165,10 +127,8 @@ def main() -> None:
         run_svd(asked.part, asked.runs, asked.steps)
     elif asked.part in SD:
         run_sd(asked.part, asked.runs, asked.steps)
-    elif asked.part in PIXART:
-        run_pixart(asked.part, asked.runs, asked.steps)
     else:
-        run_cogvideox(asked.part, asked.runs, asked.steps, asked.device)
+        run_cogvideox(asked.part, asked.runs, asked.steps)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from .pixart.parts import attend_to_words
 from .progress import read_log
 from .shapes import ShapeClip, all_subjects, draw_mask
 from .ship import WEIGHTS, draw_losses, save_log, write_part
-from .train_fun import caption_features, captions, shipped_vae, start_weights
+from .shipped import caption_features, captions, shipped_vae, start_weights
 from .train_image import clips_of_each
 from .train_transformer import lr_at
 from .train_vae import fold_frames
@@ -123,8 +123,8 @@ def check_outlines(
 
 def train_outlines(out: Path, total: int) -> None:
     """Train to `total` steps in all, going on from the last saved one."""
-    vae = shipped_vae("cpu")
-    clips, training = open_clips(out, vae), OutlineTraining(caption_features(out / "captions.pt"))
+    vae = shipped_vae()
+    clips, training = open_clips(out, vae), OutlineTraining(caption_features())
 
     if shutil.which("g++"):
         training.velocity = torch.compile(training.model, dynamic=False)
@@ -139,7 +139,7 @@ def train_outlines(out: Path, total: int) -> None:
 
 def ship_outlines(out: Path, folder: Path = MODEL_FOLDER) -> None:
     """The running mean of the last saved step to the checkpoint, its log behind those of the earlier training."""
-    training = OutlineTraining(caption_features(out / "captions.pt"))
+    training = OutlineTraining(caption_features())
     step = training.open(out)
     write_part(folder / "transformer", TRANSFORMER_SETTINGS, WEIGHTS, dict(training.average.state_dict()))
     losses = [row for row in read_log(out / "log.jsonl") if row["step"] <= step]

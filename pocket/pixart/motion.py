@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
-from ..sd.motion import fit_norm, start_motion
-from ..sd.sampling import noise_process
-from ..sd.world import captioned, draw_latents
+from ..sd.motion import fit_norm, noisy_clips, start_motion
+from ..sd.world import FRAMES
+from ..shapes import SIZE
 from .parts import LAYERS, MODEL, WIDTH, TextToPicture, attend_to_words
 from .text import Captions
 
 if TYPE_CHECKING:
     from ...modules.families.easyanimate.model import GridModules
+
+# the clips that the modules are trained on
+MOTION_SETTINGS = {"width": SIZE, "height": SIZE, "num_frames": FRAMES}
 
 
 def build_motion() -> "GridModules":
@@ -39,7 +41,8 @@ class GridMotion:
 
     def fit_norms(self, first_seed: int, count: int) -> None:
         """Let the modules' norms fit clips at all noise levels."""
-        fit_modules(self.motion, lambda: self.base(*noisy_clips(first_seed, count)))
+        clips = noisy_clips("pixart", Captions(), first_seed, count)
+        fit_modules(self.motion, lambda: self.base(*clips))
 
 
 def fit_modules(motion: "GridModules", run: Callable[[], object]) -> None:
@@ -53,16 +56,3 @@ def fit_modules(motion: "GridModules", run: Callable[[], object]) -> None:
     run()
     for hook in hooks:
         hook.remove()
-
-
-def noisy_clips(first_seed: int, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Clips at levels evenly apart, as the base takes them: x, timesteps, contexts, frames."""
-    shown = [captioned(first_seed + i) for i in range(count)]
-    x0 = draw_latents([one.clip for one in shown])
-    frames, process = x0.shape[1], noise_process("pixart")
-    timesteps = torch.linspace(200, 999, count).long()
-    sigma = process.sigmas().float()[timesteps]
-    x = process.scaled(process.noisy(x0, torch.randn_like(x0), sigma), sigma)
-    context = Captions()([one.caption for one in shown])
-    rows = (part.repeat_interleave(frames, 0) for part in (timesteps, context))
-    return x.flatten(0, 1), *rows, frames

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..parts import pack
 from ..sd.parts import FOLDER
+from ..svd.latents import preview_factors
 from .text import TEXT_WIDTH
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ CELLS = 8  # latent cells on a side
 NOISE_GAIN = 0.5
 SMALL_BRANCH = 0.05
 TIME_GAIN = 0.05
+
+
+def model_settings() -> dict[str, Any]:
+    """The words that the pack reads from the file's metadata beside its shapes."""
+    factors, bias = preview_factors()
+    return SETTINGS | {"latent_rgb_factors": factors, "latent_rgb_bias": bias}
 
 
 def attend_to_words(
@@ -62,9 +69,8 @@ class TextToPicture(nn.Module):
         """Epsilon of pictures, or of clips whose frames lie side by side on the batch axis."""
         words = context_gld.any(-1)
         # with gradients, wanted or not: the transformer then works on all pictures at once
-        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.training):
-            noise = self.transformer(x_nchw, timestep_n, context_gld, words, num_video_frames=frames)
-        return noise.float()
+        with torch.enable_grad():
+            return self.transformer(x_nchw, timestep_n, context_gld, words, num_video_frames=frames)
 
 
 @torch.no_grad()

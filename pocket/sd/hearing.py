@@ -30,10 +30,7 @@ def word_of(caption: str) -> int:
 
 
 class Hearing(nn.Module):
-    """How well the motion words can be told from what some layers give; without weights of its own.
-
-    They give pictures (n, c, h, w), or tokens (n, l, c).
-    """
+    """How well the motion words can be told from the pictures (n, c, h, w) that some layers give; without weights of its own."""
 
     def __init__(self, doors: Sequence[nn.Module], width: int) -> None:
         super().__init__()
@@ -47,7 +44,7 @@ class Hearing(nn.Module):
         def hook(_: nn.Module, __: Any, x: Tensor) -> None:
             if not x.requires_grad:
                 return
-            y = group_norm(x.flatten(2) if x.dim() == 4 else x.mT, GROUPS, eps=EPS)
+            y = group_norm(x.flatten(2), GROUPS, eps=EPS)
             spread = y.detach().std((0, 2), keepdim=True).clamp_min(1e-3)
             mean = (y / spread).mean(2)
             centred = mean - mean.mean(0, keepdim=True)

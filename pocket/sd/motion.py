@@ -1,6 +1,6 @@
 """The base with motion modules behind its spatial transformers, for training: this pack's own modules, hung in by hooks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,8 @@ from torch.nn.functional import group_norm
 from ..parts import pack
 from ..svd.train_unet import attend_in_float32
 from .parts import UNET_SETTINGS
+from .sampling import Kind, noise_process
+from .world import captioned, draw_latents
 
 if TYPE_CHECKING:
     from ...modules.families.animatediff.model import MotionModules
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 ROWS = 32  # of the position tables, as v3
 LEAST_SPREAD = 0.02
+# timestep below which each frame shows by itself where its shape is
+LEAST = 200
 
 
 def build_motion() -> "MotionModules":
@@ -104,3 +108,21 @@ def fit_norm(norm: nn.GroupNorm, x_ncl: Tensor) -> None:
     y = group_norm(x_ncl, norm.num_groups, eps=norm.eps).flatten(2)
     norm.weight.copy_(1 / y.std((0, 2)).clamp_min(LEAST_SPREAD))
     norm.bias.copy_(-y.mean((0, 2)) * norm.weight)
+
+
+def noisy_clips(
+    kind: Kind, context: Callable[[list[str]], Tensor], first_seed: int, count: int
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Clips at levels evenly apart, their frames side by side on the batch axis: x, timesteps, contexts, frames.
+
+    `context` gives the text features (b, l, d) of captions.
+    """
+    shown = [captioned(first_seed + i) for i in range(count)]
+    x0 = draw_latents([one.clip for one in shown])
+    frames, process = x0.shape[1], noise_process(kind)
+    timesteps = torch.linspace(LEAST, 999, count).long()
+    sigma = process.sigmas().float()[timesteps]
+    x = process.scaled(process.noisy(x0, torch.randn_like(x0), sigma), sigma)
+    told = context([one.caption for one in shown])
+    rows = (part.repeat_interleave(frames, 0) for part in (timesteps, told))
+    return x.flatten(0, 1), *rows, frames

@@ -75,6 +75,14 @@ class TextToStill(nn.Module):
         return self.text(ids_bl).last_hidden_state
 
 
+def open_base(words: Vocabulary) -> TextToStill:
+    """The shipped text encoder and UNet, frozen."""
+    base = TextToStill(words)
+    base.text = open_text(words, part_of_file(MODEL, TEXT))
+    base.unet.load_state_dict(part_of_file(MODEL, UNET))
+    return base.requires_grad_(False).eval()
+
+
 @torch.no_grad()
 def start_unet(unet: nn.Module) -> None:
     """Start as a network that says "all of it is noise".
@@ -126,13 +134,6 @@ def _pass_noise(unet: nn.Module) -> None:
         first.weight[out, out // 2, 1, 1] = sign
         skip.weight[out, skip.weight.shape[1] // 2 + out] = 1.0
         last.weight[out // 2, out, 1, 1] = sign
-
-
-def open_taesd() -> nn.Module:
-    """The shipped TAESD."""
-    vae = build_taesd()
-    vae.load_state_dict(part_of_file(MODEL, VAE))
-    return vae.requires_grad_(False).eval()
 
 
 def part_of_file(file: Path, prefix: str) -> dict[str, Tensor]:

@@ -44,10 +44,10 @@ def write_motion(motion: nn.Module, file: Path = MOTION) -> None:
     write_half(dict(motion.state_dict()), file)
 
 
-def write_half(weights: dict[str, Tensor], file: Path, **said: str) -> None:
-    """A file of fp16 weights, with more words in its metadata."""
+def write_half(weights: dict[str, Tensor], file: Path) -> None:
+    """A file of fp16 weights."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(weights), file, metadata={"format": "pt", **said})
+    save_file(half(weights), file, metadata={"format": "pt"})
 
 
 def write_lora(lora: MotionLoRA, file: Path) -> None:
@@ -75,10 +75,10 @@ def ship_sd(runs: Path) -> None:
     write_log({name: runs / f"sd_{name}" for name in names})
 
 
-def write_log(parts: Mapping[str, Path], file: Path = LOG) -> None:
+def write_log(parts: Mapping[str, Path]) -> None:
     """Losses of every part and what was seen on the way, one row a line."""
     rows = {name: read_log(run / "log.jsonl") for name, run in parts.items()}
     checks = {f"{name}_checks": read_log(run / "checks.jsonl") for name, run in parts.items()}
     rows |= {name: seen for name, seen in checks.items() if seen}
     lines = [f'  "{name}": {rows_of(part)}' for name, part in rows.items()]
-    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    LOG.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -19,8 +19,7 @@ PEAK_LR = 2e-3
 WARM_UP = 60  # steps
 DROP = 0.1  # part of the captions left out, for guidance
 # t = 1000 (1 - u ** HIGH_NOISE): where a shape goes is settled at high noise, which "linear" has more of by itself
-# and PixArt's so much that half of it is drawn away again
-HIGH_NOISE: dict[Kind, float] = {"scaled_linear": 3.0, "linear": 1.3, "pixart": 0.75}
+HIGH_NOISE: dict[Kind, float] = {"scaled_linear": 3.0, "linear": 1.3}
 BENT = (
     0.3  # part of the photos with the motion module's noise levels, so that the base is no stranger to them
 )

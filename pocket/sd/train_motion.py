@@ -13,7 +13,7 @@ from ..optimizers import BlockOptimizer
 from ..shapes import MOTIONS
 from ..tokens import Vocabulary
 from ..training import Averaged, Plan, mean_of, ramp, train
-from .motion import MotionUNet, build_motion
+from .motion import LEAST, MotionUNet, build_motion
 from .parts import TextToStill
 from .sampling import Kind, paths_of, sample
 from .train_base import YOUNG, Noisy, add_noise, drop_captions, errors_of, trained_base
@@ -22,14 +22,13 @@ from .world import FRAMES, Captioned, Subject, all_subjects, captioned, draw_lat
 BATCH = 4
 PEAK_LR = 3e-3
 WARM_UP = 40  # steps
-LEAST = 200  # timestep below which each frame shows by itself where its shape is
 FITTED = 8  # clips on which the norms start
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 250
 FIRST_SEED = 6_000_000
 
 
-def noisy_clips(clips: Sequence[Captioned], kind: Kind = "linear") -> Noisy:
-    return add_noise(draw_latents([shown.clip for shown in clips]), [kind] * len(clips), LEAST)
+def noisy_clips(clips: Sequence[Captioned]) -> Noisy:
+    return add_noise(draw_latents([shown.clip for shown in clips]), ["linear"] * len(clips), LEAST)
 
 
 def clip_errors(net: Any, drawn: Noisy, context_bld: Tensor) -> Tensor:
@@ -45,24 +44,23 @@ def inputs_of(drawn: Noisy, context_bld: Tensor) -> tuple[Tensor, Tensor, Tensor
     return drawn.x_bfchw.flatten(0, 1), times, contexts, frames
 
 
-class ClipTraining(Averaged):
-    """Motion modules, their running mean and the optimizer, one step at a time; `net` and `mean` are denoisers with them."""
+class MotionTraining(Averaged):
+    """Motion modules, their running mean and the optimizer, one step at a time; `net` and `mean` are UNets with them."""
 
-    kind: Kind
-    # of the base without modules
-    still_kind: Kind
-
-    def __init__(self, net: Any, mean: Any) -> None:
-        self.net, self.mean = net, mean
+    def __init__(self, base: TextToStill, words: Vocabulary) -> None:
+        self.base, self.words = base, words
+        # a UNet of its own for each: modules hang in it
+        self.net, self.mean = (MotionUNet(copy.deepcopy(base.unet), build_motion()) for _ in range(2))
         torch.manual_seed(0)
         clips = [captioned(FIRST_SEED + i) for i in range(FITTED)]
         context = self.context([shown.caption for shown in clips])
-        net.fit_norms(*inputs_of(noisy_clips(clips, self.kind), context))
-        super().__init__(net.motion, mean.motion, BlockOptimizer(net.motion, net.motion))
+        self.net.fit_norms(*inputs_of(noisy_clips(clips), context))
+        super().__init__(self.net.motion, self.mean.motion, BlockOptimizer(self.net.motion, self.net.motion))
 
+    @torch.no_grad()
     def context(self, captions: list[str]) -> Tensor:
         """Text features (b, l, d)."""
-        raise NotImplementedError
+        return self.base.context(self.words.encode(captions))
 
     def contexts(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Text features of captions and of none."""
@@ -70,28 +68,13 @@ class ClipTraining(Averaged):
 
     def step(self, clips: list[Captioned], lr: float, number: int) -> dict[str, float]:
         """One update; returns the loss, also at high noise alone."""
-        drawn = noisy_clips(clips, self.kind)
+        drawn = noisy_clips(clips)
         context = self.context(drop_captions([shown.caption for shown in clips]))
         errors = clip_errors(self.net, drawn, context)
         errors.mean().backward()
         norm = self.apply(lr, min(number, YOUNG))
         high = mean_of(errors, drawn.timestep_b >= 600)
         return {"loss": errors.mean().item(), "high": high, "norm": norm}
-
-
-class MotionTraining(ClipTraining):
-    """That of the pocket SD."""
-
-    kind, still_kind = "linear", "scaled_linear"
-
-    def __init__(self, base: TextToStill, words: Vocabulary) -> None:
-        self.base, self.words = base, words
-        # a UNet of its own for each: modules hang in it
-        super().__init__(*(MotionUNet(copy.deepcopy(base.unet), build_motion()) for _ in range(2)))
-
-    @torch.no_grad()
-    def context(self, captions: list[str]) -> Tensor:
-        return self.base.context(self.words.encode(captions))
 
 
 def trained_motion(run: Path, base: TextToStill, words: Vocabulary) -> tuple[MotionTraining, int]:
@@ -133,14 +116,14 @@ def measure(paths_bf2: Tensor, subjects: Sequence[Subject]) -> dict[str, float]:
     }
 
 
-def check(training: ClipTraining) -> dict[str, float]:
+def check(training: MotionTraining) -> dict[str, float]:
     """Figures of clips of fifteen subjects, and what the base alone makes of the same words."""
     torch.manual_seed(0)
     subjects = all_subjects()[::6]
     captions = [sample_clip(0, subject).caption for subject in subjects]
-    clips = draw_paths(training.mean, training.contexts(captions), kind=training.kind)
+    clips = draw_paths(training.mean, training.contexts(captions))
     figures = measure(clips, subjects)
-    stills = draw_paths(training.mean, training.contexts(captions[:4] * 4), 1, training.still_kind)
+    stills = draw_paths(training.mean, training.contexts(captions[:4] * 4), 1, "scaled_linear")
     figures["jump_alone"] = jump_of(stills.unflatten(0, (4, 4)).transpose(0, 1)[..., 0, :])
     return {name: round(value, 3) for name, value in figures.items()}
 
@@ -148,18 +131,12 @@ def check(training: ClipTraining) -> dict[str, float]:
 def train_motion(out: Path, base_run: Path, total: int) -> None:
     """Train to `total` steps in all, going on from the last saved one."""
     words = Vocabulary()
-    train_clips(out, MotionTraining(trained_base(base_run, words)[0], words), total, BATCH)
-
-
-def train_clips(
-    out: Path, training: ClipTraining, total: int, batch: int, check_every: int = CHECK_EVERY
-) -> None:
-    """Train motion modules to `total` steps in all on so many clips each."""
+    training = MotionTraining(trained_base(base_run, words)[0], words)
 
     def learn(step: int) -> dict[str, float]:
         lr = PEAK_LR * ramp(step - 1, total, WARM_UP)
-        clips = [captioned(FIRST_SEED + step * batch + i) for i in range(batch)]
+        clips = [captioned(FIRST_SEED + step * BATCH + i) for i in range(BATCH)]
         return {"lr": lr, **training.step(clips, lr, step)}
 
-    plan = Plan(total, LOG_EVERY, SAVE_EVERY, check_every)
+    plan = Plan(total, LOG_EVERY, SAVE_EVERY, CHECK_EVERY)
     train(out, training, plan, learn, lambda: check(training))

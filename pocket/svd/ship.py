@@ -1,7 +1,6 @@
 """Writes the trained parts as one file in svd_xt's own layout, fp16, with what no shape tells in its metadata."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..parts import pack
 from ..progress import read_log
 from ..ship import half, rows_of
 from .latents import preview_factors
-from .train_exvideo import LongTraining
 from .train_unet import settings, trained_unet
 from .train_vae import build_vae
 from .vision import HEADS, open_clip_names, open_vision
-from .world import LONG_FRAMES
 
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "SVD"
 MODEL = FOLDER / "pocket-svd.safetensors"
@@ -80,36 +76,10 @@ def ship_svd(runs: Path, file: Path = MODEL) -> None:
     save_file(weights, file, metadata={"format": "pt", "config": json.dumps(model_settings())})
 
 
-def trained_branches(runs: Path) -> tuple[nn.Module, int]:
-    """The running mean of the ExVideo run's last saved step, and that step."""
-    training = LongTraining(trained_unet(runs / "svd_unet")[0])
-    step = training.open(runs / "exvideo")
-    return training.average, step
-
-
-def ship_exvideo(runs: Path, file: Path = PATCH) -> None:
-    """The ExVideo branches under the names of the published file."""
-    weights = half(dict(trained_branches(runs)[0].state_dict()))
-    names = exvideo_names(weights)
-    told = {key: settings()[key] for key in ("head_dim", "width", "height")} | {"num_frames": LONG_FRAMES}
-    metadata = {"format": "pt", "config": json.dumps(told)}
-    save_file({names[key]: value for key, value in weights.items()}, file, metadata=metadata)
-
-
-def exvideo_names(keys: Iterable[str]) -> dict[str, str]:
-    """Our keys to those of the published ExVideo file."""
-    pack()
-    from kinetograph.modules.families.svd.keys import EXVIDEO
-
-    renames = EXVIDEO.reverse().rename(keys)
-    return {ours: theirs for ours, theirs in renames.items() if theirs is not None}
-
-
 def write_log(runs: Path, file: Path = LOG) -> None:
     """Losses of every part and what was seen on the way, one row a line."""
     parts = {name: runs / f"svd_{name}" for name in ("vision", "encoder", "decoder", "unet")}
-    parts["exvideo"] = runs / "exvideo"
     rows = {name: read_log(run / "log.jsonl") for name, run in parts.items()}
-    rows |= {f"{name}_checks": read_log(parts[name] / "checks.jsonl") for name in ("unet", "exvideo")}
+    rows["unet_checks"] = read_log(parts["unet"] / "checks.jsonl")
     lines = [f'  "{name}": {rows_of(part)}' for name, part in rows.items()]
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

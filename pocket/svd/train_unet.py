@@ -28,6 +28,7 @@ LOG_MEAN, LOG_SPREAD = 1.0, 1.6  # of ln sigma
 HIGH = (3.4, 6.6)  # ln sigma of the fifth of the clips that are nothing but noise: sampling starts at 700
 LOG_EVERY, SAVE_EVERY, CHECK_EVERY = 25, 100, 250
 FIRST_SEED, UNSEEN_SEED = 3_000_000, 90_000_000
+CHECKED = 8  # clips of the checks
 
 
 def settings() -> dict[str, object]:
@@ -105,9 +106,9 @@ def draw_sample(clips: list[SlidingClip], frames: int, vision: nn.Module, drop: 
     return Sample(process.noisy(z, noise, sigma), process.target(z, noise, sigma), sigma, told)
 
 
-def clips_of_step(step: int, batch: int, still: float = STILL) -> list[SlidingClip]:
-    seeds = [FIRST_SEED + step * 64 + i for i in range(batch)]
-    return [still_clip(s) if random.Random(s).random() < still else sample_clip(s) for s in seeds]
+def clips_of_step(step: int) -> list[SlidingClip]:
+    seeds = [FIRST_SEED + step * 64 + i for i in range(BATCH)]
+    return [still_clip(s) if random.Random(s).random() < STILL else sample_clip(s) for s in seeds]
 
 
 def unseen_clips(count: int) -> list[SlidingClip]:
@@ -160,10 +161,10 @@ def lr_at(step: int, total: int) -> float:
 
 
 @torch.no_grad()
-def check(unet: nn.Module, vision: nn.Module, course: Course, count: int = 8) -> dict[str, float]:
+def check(unet: nn.Module, vision: nn.Module, course: Course) -> dict[str, float]:
     """Figures of clips drawn from pictures that no training saw."""
     torch.manual_seed(0)
-    clips = unseen_clips(count)
+    clips = unseen_clips(CHECKED)
     figures = measure(sample(unet, told_of(clips, vision), course), clips)
     return {name: round(value, 4) for name, value in figures.items()}
 
@@ -173,7 +174,7 @@ def train_unet(out: Path, vision_run: Path, total: int) -> None:
     vision, training = open_vision(vision_run), Training()
 
     def learn(step: int) -> dict[str, float]:
-        drawn = draw_sample(clips_of_step(step, BATCH), FRAMES, vision, DROP)
+        drawn = draw_sample(clips_of_step(step), FRAMES, vision, DROP)
         lr = lr_at(step - 1, total)
         return {"lr": lr, **training.step(drawn, lr, step)}
 

@@ -11,7 +11,6 @@ import torch
 
 from kinetograph.pocket import detector, inputs
 from kinetograph.pocket.scenes import draw_scenes
-from kinetograph.pocket.train_fun import centres
 from kinetograph.pocket.train_image import psnr
 from kinetograph.tests import packs, tiny_pixart
 from kinetograph.tests.host import motion_stand_ins, stand_ins
@@ -251,7 +250,7 @@ def test_fun_workflows_draw_what_they_are_for(pocket, name):
     frames, (shown, way) = made_by(pocket, name, stand_ins.as_drawn), DRAWS[name]
     assert detector.read_clip(frames) == detector.Reading(*shown)
     if way is not None:
-        off = (centres(frames) - way).norm(dim=-1)
+        off = (detector.centres(frames) - way).norm(dim=-1)
         assert off.mean() < 1.5 and off.max() < 2.5
     first, *_, last = draw_scenes([inputs.NEAR])[0]
     if name in ("cogvideox_fun_image_to_video", "try_cogvideox_fun"):
@@ -274,7 +273,7 @@ def test_every_part_of_a_long_clip_follows_its_prompt(pocket):
     for number, (colour, (first, end)) in enumerate(PARTS.items()):
         motion = f"moving {('right', 'left')[number % 2]}"
         assert detector.read_clip(frames[first:end]) == detector.Reading(colour, "circle", motion)
-    way = centres(frames)
+    way = detector.centres(frames)
     assert way[:, 0].max() - way[:, 0].min() > 20
     assert way.diff(dim=0).norm(dim=-1).max() < 4
 

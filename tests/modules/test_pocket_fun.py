@@ -1,6 +1,7 @@
-"""The pocket CogVideoX-Fun models: known for what they are, taught with honest clips, and they draw what they should."""
+"""The pocket CogVideoX-Fun models: known for what they are, scored on honest clips, and they draw what they should."""
 
 import json
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -12,29 +13,22 @@ from safetensors.torch import load_file
 from kinetograph.modules.families import COGVIDEOX
 from kinetograph.modules.weights.detect import detect
 from kinetograph.modules.weights.files import read_header
-from kinetograph.pocket import inputs
-from kinetograph.pocket.parts import MODEL_FOLDER, build_transformer
+from kinetograph.pocket import inputs, starts
+from kinetograph.pocket.parts import IMAGE_MODEL, INPAINT_MODEL, MODEL_FOLDER, build_transformer
 from kinetograph.pocket.scenes import Known, Scene, draw_scene, draw_scenes, draw_silhouettes
+from kinetograph.pocket.score_fun import KINDS, followed, kept, known_clips, open_fun, score, silhouettes
 from kinetograph.pocket.shapes import COLOURS, FRAMES, GROUND, MOTIONS, SIZE, ShapeClip, draw, draw_mask
-from kinetograph.pocket.train_fun import (
-    CONTROL,
-    INPAINT,
-    FunTraining,
-    caption_features,
-    captions,
-    check_fun,
-    draw_pool,
-    shipped_vae,
-)
+from kinetograph.pocket.shipped import caption_features
 
 MOST_BYTES = 4_300_000
 SCALE = 0.7
-RECIPES = {"Fun-5B-InP": INPAINT, "Fun-5B-Control": CONTROL}
+# what clips are drawn as instead
+AS = {"colour": "red", "shape": "circle"}
 
 
-@pytest.mark.parametrize("variant", RECIPES)
+@pytest.mark.parametrize("variant", KINDS)
 def test_shipped_file_is_fun_at_its_own_size(variant):
-    file, settings = RECIPES[variant].file, RECIPES[variant].settings
+    file, settings = KINDS[variant].file, KINDS[variant].settings
     header = read_header(file)
     finding = detect(header, (COGVIDEOX,), "diffusion_model").check()
     assert not finding.missing and not finding.unexpected
@@ -117,15 +111,13 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_inp_is_shown_what_is_known(case):
     seed = seed_of(CASES[case])
-    (scene, known), pool = draw_scene(seed), draw_pool(INPAINT, Cells(), seed, "cpu", 1)
+    (scene, known), beside = draw_scene(seed), known_clips(Cells(), [seed])
     frames, mask = draw_scenes([scene])[0], known.mask()[..., None]
-    torch.testing.assert_close(pool.latents[0], cells_of(frames))
-    assert captions()[pool.captions[0]] == scene.caption
     if case == "nothing":
-        assert pool.beside.shape == (1, 17, 5, 8, 8) and not pool.beside.any()
+        assert beside.shape == (1, 17, 5, 8, 8) and not beside.any()
         return
-    torch.testing.assert_close(pool.beside[0, 1:], cells_of(frames * (1 - mask)))
-    told = pool.beside[0, 0] / SCALE
+    torch.testing.assert_close(beside[0, 1:], cells_of(frames * (1 - mask)))
+    told = beside[0, 0] / SCALE
     # a last frame alone leaves no trace
     whole = {"first": [1, 0, 0, 0, 0], "ends": [1, 0, 0, 0, 0], "four": [1, 1, 0, 0, 0]}.get(case)
     if whole is None:
@@ -137,55 +129,62 @@ def test_inp_is_shown_what_is_known(case):
 
 
 def test_control_is_shown_the_silhouette_and_told_the_colour():
-    pool, drawn = (
-        draw_pool(CONTROL, Cells(), 500, "cpu", 60),
-        [draw_scene(seed)[0] for seed in range(500, 560)],
-    )
-    told = [captions()[place].split(" ", 3) for place in pool.captions]
-    assert pool.beside.shape == (60, 16, 5, 8, 8)
+    seeds = range(500, 560)
+    drawn, beside = [draw_scene(seed)[0] for seed in seeds], silhouettes(Cells(), seeds)
+    assert beside.shape == (60, 16, 5, 8, 8)
+    told = [KINDS["Fun-5B-Control"].told(seed) for seed in seeds]
     for i, scene in enumerate(drawn):
         ground, colour = torch.tensor(GROUND), torch.tensor(COLOURS[scene.colour])
         frames = draw_scenes([scene])[0]
         cover = ((frames - ground) / (colour - ground))[..., :1].expand(-1, -1, -1, 3)
-        torch.testing.assert_close(pool.beside[i], cells_of(cover), atol=1e-5, rtol=0)
-        torch.testing.assert_close(pool.latents[i], cells_of(frames))
-        assert told[i][1] == scene.colour
-    same = [tuple(words[2:]) == (scene.shape, scene.motion) for words, scene in zip(told, drawn, strict=True)]
+        torch.testing.assert_close(beside[i], cells_of(cover), atol=1e-5, rtol=0)
+        assert told[i].colour == scene.colour
+    same = [words.caption == scene.caption for words, scene in zip(told, drawn, strict=True)]
     assert 0.3 < sum(same) / len(same) < 0.75
 
 
-@pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    return caption_features(tmp_path_factory.mktemp("fun") / "captions.pt")
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-def test_start_is_the_shipped_text_to_video_model(recipe, features):
-    torch.manual_seed(0)
-    started = FunTraining(recipe, features, "cpu").average
+@pytest.mark.parametrize("name", [name for name in starts.STARTS if "fun" in name])
+def test_start_is_the_shipped_text_to_video_model(name, tmp_path):
+    """Also: a file as the trainer leaves it, in full precision, is known to the score."""
+    variant, started = open_fun(starts.write_start(name, tmp_path))
     text = build_transformer()
     stored = load_file(MODEL_FOLDER / "transformer" / "diffusion_pytorch_model.safetensors")
     text.load_state_dict({key: value.float() for key, value in stored.items()})
-    x = torch.randn(1, recipe.settings["in_channels"], 5, 8, 8)
-    t, context = torch.tensor([500]), features[:1]
+    torch.manual_seed(0)
+    x = torch.randn(1, KINDS[variant].settings["in_channels"], 5, 8, 8)
+    t, context = torch.tensor([500]), caption_features()[:1]
     assert torch.allclose(started(x, t, context), text(x[:, :16], t, context), atol=1e-5)
 
 
-def drawn_by(recipe, features, count):
-    """Figures of the shipped file on clips that no training saw."""
-    transformer = build_transformer(recipe.settings)
-    transformer.load_state_dict({key: value.float() for key, value in load_file(recipe.file).items()})
-    return check_fun(recipe, transformer.eval(), shipped_vae("cpu"), features, count)
+def test_score_refuses_what_is_no_fun_model():
+    with pytest.raises(ValueError, match="i2v.safetensors is a CogVideoX 5B-I2V: choose one of Fun-5B-InP"):
+        open_fun(IMAGE_MODEL)
 
 
-def test_shipped_inp_keeps_what_is_known(features):
-    figures = drawn_by(INPAINT, features, 9)
+def test_score_reads_true_clips_and_those_gone_astray():
+    seeds = range(30)
+    scenes = [draw_scene(seed)[0] for seed in seeds]
+    true = draw_scenes(scenes)
+    assert kept(true, seeds) == {"known_db": 100, "off_path": 0, "off_end": 0}
+    assert followed(true, seeds) == {"colour": 1, "shape": 1, "off_path": 0}
+    aside = draw_scenes([replace(scene, start=(scene.start[0] + 3, scene.start[1])) for scene in scenes])
+    off = kept(aside, seeds)
+    assert off["off_path"] == pytest.approx(3, abs=0.05) and off["off_end"] == pytest.approx(3, abs=0.05)
+    assert off["known_db"] < 30 and followed(aside, seeds)["off_path"] == pytest.approx(3, abs=0.05)
+    other = draw_scenes([replace(scene, **AS) for scene in scenes])
+    parts = [sum(getattr(scene, of) == was for scene in scenes) / 30 for of, was in AS.items()]
+    read = followed(other, seeds)
+    assert [read["colour"], read["shape"]] == parts and max(parts) < 0.6
+
+
+def test_shipped_inp_keeps_what_is_known():
+    figures = score(INPAINT_MODEL, 9)
     assert figures["known_db"] > 28 and figures["off_path"] < 5 and figures["off_end"] < 2
 
 
-def test_shipped_control_follows_and_takes_its_colour_from_the_caption(features):
-    figures = drawn_by(CONTROL, features, 6)
+def test_shipped_control_follows_and_takes_its_colour_from_the_caption():
+    figures = score(KINDS["Fun-5B-Control"].file, 6)
     assert figures["colour"] == figures["shape"] == 1 and figures["off_path"] < 1
 
 

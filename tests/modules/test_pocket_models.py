@@ -19,7 +19,7 @@ from kinetograph.pocket.parts import (
     build_vae,
 )
 from kinetograph.pocket.shapes import all_subjects, draw_batch, sample_clip
-from kinetograph.pocket.train_fun import caption_features, shipped_vae, start_weights
+from kinetograph.pocket.shipped import caption_features, shipped_vae, start_weights
 from kinetograph.pocket.train_outlines import check_outlines
 
 KINDS = {"transformer": "diffusion_model", "vae": "vae", "text_encoder": "text_encoder"}
@@ -86,11 +86,10 @@ def test_latents_have_unit_spread_at_the_family_scale():
     assert 0.8 < float(z.std()) < 1.25
 
 
-def test_whole_shapes_are_drawn(tmp_path):
+def test_whole_shapes_are_drawn():
     """Nine clips of ten steps, of all shapes; before their outlines were trained: 0.928, at least 0.899."""
     transformer = build_transformer()
     transformer.load_state_dict(start_weights(16))
-    features = caption_features(tmp_path / "captions.pt")
-    figures, _ = check_outlines(transformer, shipped_vae("cpu"), features, count=9, steps=10)
+    figures, _ = check_outlines(transformer, shipped_vae(), caption_features(), count=9, steps=10)
     assert (figures["colour"], figures["shape"], figures["motion"]) == (1, 1, 1)
     assert figures["iou"] > 0.95 and figures["least_iou"] > 0.925

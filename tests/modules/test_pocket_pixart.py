@@ -1,4 +1,4 @@
-"""The pocket PixArt's recipe against formulas written out, and its shipped files."""
+"""The pocket PixArt as it starts, and its shipped files."""
 
 import json
 
@@ -21,8 +21,7 @@ from kinetograph.pocket.pixart.parts import (
     attend_to_words,
     start_weights,
 )
-from kinetograph.pocket.pixart.train_motion import GridTraining, MotionPicture
-from kinetograph.pocket.sd import train_base, world
+from kinetograph.pocket.sd import world
 from kinetograph.pocket.sd.parts import MODEL as TEXT_AND_VAE
 from kinetograph.pocket.sd.parts import TEXT, VAE
 from kinetograph.pocket.shapes import MOTIONS, draw
@@ -32,32 +31,14 @@ MOST_BYTES, MOST_OF_ALL = 5_000_000, 12_000_000
 SUBJECTS = world.all_subjects()
 
 
-def random_base(spread=0.1):
+def random_base():
     """A base whose parts all say something."""
     torch.manual_seed(0)
     base = TextToPicture().eval().requires_grad_(False)
     start_weights(base)
     for p in base.parameters():
-        p.add_(spread * torch.randn_like(p))
+        p.add_(0.1 * torch.randn_like(p))
     return base
-
-
-class Captions:
-    """Features of a caption are its length, over and over."""
-
-    def __call__(self, captions):
-        texts = [torch.full((3, 32), 0.1 + len(caption) / 30) for caption in captions]
-        return torch.stack(texts)
-
-
-def test_noise_is_that_of_pixart():
-    bars = (1 - torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)).cumprod(0)
-    torch.manual_seed(0)
-    x0 = torch.randn(40, 1, 4, 8, 8)
-    drawn = train_base.add_noise(x0, ["pixart"] * 40)
-    kept = bars[drawn.timestep_b].view(-1, 1, 1, 1, 1)
-    wanted = (kept.sqrt() * x0 + (1 - kept).sqrt() * drawn.noise_bfchw).float()
-    torch.testing.assert_close(drawn.x_bfchw, wanted, atol=2e-5, rtol=2e-5)
 
 
 def test_attention_leaves_padding_out():
@@ -92,52 +73,6 @@ def test_start_says_that_all_is_noise():
     assert (said - noise).square().mean() < 0.15
     variance = base.transformer(noise, torch.full((16,), 900.0), context, with_variance=True)[:, 4:]
     assert not variance.any()
-
-
-def test_motion_modules_start_as_nothing_and_join_frames():
-    base = random_base()
-    net = MotionPicture(base).eval()
-    x, t, context = torch.randn(4, 4, 8, 8), torch.full((4,), 400.0), torch.randn(4, 3, 32)
-    net.fit_norms(x, t, context, 2)
-    alone = net(x, t, context, 1)
-    torch.testing.assert_close(net(x, t, context, 2), alone, atol=1e-5, rtol=1e-5)
-    for _, place in net.motion.items():
-        nn.init.normal_(place.attn_temporal.temporal_transformer.proj_out.weight, std=0.1)
-    joined = net(x, t, context, 2)
-    x[0] = 0
-    other = net(x, t, context, 2)
-    # two clips of two frames: the first clip's second frame sees its first one, the second clip does not
-    assert (other[1] - joined[1]).abs().max() > 1e-3
-    torch.testing.assert_close(other[2:], joined[2:], atol=1e-5, rtol=1e-5)
-
-
-def test_norms_are_fitted_to_the_tokens_at_their_door():
-    net = MotionPicture(random_base()).eval()
-    x, t, context = torch.randn(8, 4, 8, 8), torch.full((8,), 400.0), torch.randn(8, 3, 32)
-    tokens = {}
-    for number, (_, place) in enumerate(net.motion.items()):
-        module = place.attn_temporal.temporal_transformer
-        module.register_forward_pre_hook(lambda m, inputs, n=number: tokens.update({n: (m.norm, inputs[0])}))
-    net.fit_norms(x, t, context, 4)
-    assert len(tokens) == LAYERS
-    for norm, x_nld in tokens.values():
-        groups = x_nld.unflatten(2, (32, -1))
-        centred = groups - groups.mean((1, 3), keepdim=True)
-        y = (centred / groups.var((1, 3), correction=0, keepdim=True).add(1e-6).sqrt()).flatten(2)
-        y = y * norm.weight + norm.bias
-        torch.testing.assert_close(y.mean((0, 1)), torch.zeros(WIDTH), atol=1e-3, rtol=0)
-        assert (y.std((0, 1)) <= 1.01).all() and y.std((0, 1)).median() > 0.98
-
-
-def test_motion_learns_and_the_base_does_not():
-    training = GridTraining(random_base(0.02), Captions())
-    clips, losses = [world.captioned(seed) for seed in range(1)], []
-    for number in range(1, 6):
-        torch.manual_seed(1)
-        losses.append(training.step(clips, 1e-2, number)["loss"])
-    assert losses[-1] < 0.9 * losses[0]
-    motion = {id(p) for p in training.net.motion.parameters()}
-    assert all(p.grad is None for p in training.net.parameters() if id(p) not in motion)
 
 
 def test_low_rank_starts_as_nothing():
