@@ -75,7 +75,7 @@ def _recipe(part, loss=None, **steps):
 
 
 def finish(processes, folder, name, make, resume=None, keep=0, **steps):
-    """A training to its end, from an earlier state where there is one; its state, network and losses."""
+    """A training to its end, from an earlier state where there is one; its state, network and losses lie in the folder."""
     course = make(processes, **steps)
     if resume:
         course.go_on(state.load(resume))
@@ -99,6 +99,7 @@ def finish(processes, folder, name, make, resume=None, keep=0, **steps):
                 {"losses": losses, "began": began, "local": local, "numbers": numbers, "sample": sample}
             )
         )
+    return course
 
 
 def _sample(course):
