@@ -184,7 +184,7 @@ def together(count, work, *arguments, **named):
     """The same to their end; SystemExit unless all came there."""
     started = start(count, work, *arguments, **named)
     for process in started:
-        process.join(120)
+        process.join(300)
     if any(process.exitcode for process in started):
         kill(started)
         raise SystemExit(f"{work.__name__} {arguments} {named}: {[process.exitcode for process in started]}")

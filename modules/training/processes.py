@@ -38,7 +38,7 @@ class Alone:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.engine = None
+        self.engine: Engine | None = None
 
     def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         pass
