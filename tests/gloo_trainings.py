@@ -75,7 +75,7 @@ def _recipe(part, loss=None, **steps):
 
 
 def finish(processes, folder, name, make, resume=None, keep=0, **steps):
-    """A training to its end, from an earlier state where there is one; its state, network and losses."""
+    """A training to its end, from an earlier state where there is one; its state, network and losses lie in the folder."""
     course = make(processes, **steps)
     if resume:
         course.go_on(state.load(resume))
@@ -99,6 +99,7 @@ def finish(processes, folder, name, make, resume=None, keep=0, **steps):
                 {"losses": losses, "began": began, "local": local, "numbers": numbers, "sample": sample}
             )
         )
+    return course
 
 
 def _sample(course):
@@ -183,7 +184,7 @@ def together(count, work, *arguments, **named):
     """The same to their end; SystemExit unless all came there."""
     started = start(count, work, *arguments, **named)
     for process in started:
-        process.join(120)
+        process.join(300)
     if any(process.exitcode for process in started):
         kill(started)
         raise SystemExit(f"{work.__name__} {arguments} {named}: {[process.exitcode for process in started]}")

@@ -1,5 +1,6 @@
 """The processes that `accelerate launch` started, as the trainer sees them."""
 
+import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -9,6 +10,8 @@ from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from ..modules.training.sharding import is_share
+from ..modules.training.updates import Engine
+from . import zero2
 
 # one that encodes a longer video than the others is waited for; one that died is noticed by the launcher
 PATIENCE = timedelta(days=1)
@@ -18,23 +21,35 @@ ORDINARY = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI
 
 
 class Accelerated:
-    """`Processes` over accelerate: one device each, gradients shared by all-reduce.
+    """`Processes` over accelerate: one device each, gradients shared by all-reduce, or updates by DeepSpeed's ZeRO-2.
 
     ValueError where accelerate was set to a way of sharing that this trainer leaves to its own configuration.
     """
 
     def __init__(self, cpu: bool = False) -> None:
+        by_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+        if by_deepspeed:
+            zero2.check_wish()
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
         # precision is the recipe's
         accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[patience])
-        if accelerator.distributed_type not in ORDINARY:
+        kinds = (*ORDINARY, DistributedType.DEEPSPEED) if by_deepspeed else ORDINARY
+        if accelerator.distributed_type not in kinds:
             raise ValueError(
-                f"accelerate was set to {accelerator.distributed_type.value}. Launch plain processes (--multi_gpu, or --cpu); "
-                'to share weights among them set machine.sharing to "weights" in the configuration.'
+                f"accelerate was set to {accelerator.distributed_type.value}. Launch plain processes (--multi_gpu, or --cpu), "
+                f"or DeepSpeed's ZeRO-2 ({zero2.CONFIGURATION}); to share weights among plain ones set machine.sharing to "
+                '"weights" in the configuration.'
             )
         self._accelerator = accelerator
         self.rank, self.count = accelerator.process_index, accelerator.num_processes
         self.device: torch.device = accelerator.device
+        started = int(os.environ.get("WORLD_SIZE", self.count))
+        if started != self.count:
+            raise ValueError(
+                f"{started} processes were started, and no GPU was found for them: to train on CPUs add --cpu behind the "
+                "configuration."
+            )
+        self.engine: Engine | None = zero2.ZeRO2(self) if by_deepspeed else None
 
     def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace the gradients by their mean over all processes; of shared weights they are that already."""

@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from . import batch, optimizers, schedules, sharding
+from . import batch, schedules, sharding
 from .average import Average
 from .draws import order
 from .loss import losses
@@ -18,6 +19,7 @@ from .processes import Alone, Processes, share_of
 from .recipe import Recipe
 from .state import State
 from .subject import Example, Subject
+from .updates import OwnUpdates, Updates
 
 MODEL, OPTIMIZER, AVERAGE = "model.", "optimizer.", "ema."
 
@@ -61,10 +63,8 @@ class Training:
             raise ValueError("There is nothing to train on: the data set holds no clip.")
         self.subject, self.trained, self.examples, self.recipe = subject, dict(trained), examples, recipe
         self.processes, self.dtype = processes or Alone(), dtype
-        self.optimizer = optimizers.build(self.trained, recipe.steps)
+        self.updates = self._updates()
         self.average = Average(self.trained, recipe.steps.ema) if recipe.steps.ema else None
-        # fp16 gradients would be lost below its smallest number
-        self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=dtype == torch.float16)
         self.done = 0
         share_of(self._clips_of(1), self.processes)
         if not self.is_whole:
@@ -72,23 +72,16 @@ class Training:
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process holds all of what is trained, and not a share of it."""
-        return not any(map(sharding.is_share, self.trained.values()))
+        """Whether this process holds all of what is trained and remembered, and not a share of it."""
+        return self.updates.is_whole and not any(map(sharding.is_share, self.trained.values()))
 
     def step(self) -> Progress:
         """The next update. ArithmeticError when the loss is no number: nothing is changed then."""
         start, number, steps = time.perf_counter(), self.done + 1, self.recipe.steps
         loss = self.processes.mean(self._gradients(share_of(self._clips_of(number), self.processes))).item()
-        self.processes.share_gradients(self.trained.values())
         self._check(loss, number)
-        self.scaler.unscale_(self.optimizer)
-        norm = self._cut(number)
         lr = steps.lr * schedules.rate(number, steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = self.updates.apply(lr, lambda norm: schedules.clip_norm(number, norm, steps))
         if self.average:
             self.average.follow()
         self.done = number
@@ -107,10 +100,10 @@ class Training:
     def state(self) -> State:
         """All that going on needs. Whole for the first process alone, but all that share weights call it."""
         tensors: dict[str, Tensor] = {MODEL + name: p.detach() for name, p in self.trained.items()}
-        tensors |= _below(OPTIMIZER, optimizers.state_tensors(self.optimizer, self.trained))
+        tensors |= _below(OPTIMIZER, self.updates.state())
         if self.average:
             tensors |= _below(AVERAGE, self.average.state())
-        return State(self.done, self._whole(tensors), {"scale": self.scaler.state_dict()})
+        return State(self.done, self._whole(tensors), {"scale": self.updates.scale()})
 
     @torch.no_grad()
     def go_on(self, state: State) -> None:
@@ -123,13 +116,18 @@ class Training:
             )
         for name, value in self._shares(stored).items():
             self.trained[name].copy_(value)
-        optimizer = self._shares(_of(OPTIMIZER, state.tensors))
-        optimizers.load_state_tensors(self.optimizer, self.trained, optimizer)
+        self.updates.go_on(self._shares(_of(OPTIMIZER, state.tensors)), state.facts["scale"])
         if self.average:
             self.average.load(self._shares(_of(AVERAGE, state.tensors)))
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state.facts["scale"])
         self.done = state.step
+
+    def _updates(self) -> Updates:
+        engine, steps = self.processes.engine, self.recipe.steps
+        if engine is not None:
+            return engine.updates(self.trained, steps)
+        # fp16 gradients would be lost below its smallest number
+        scaler = torch.amp.GradScaler(self.processes.device.type, enabled=self.dtype == torch.float16)
+        return OwnUpdates(self.trained, steps, self.processes.share_gradients, scaler)
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return sharding.whole(tensors, keep=self.processes.rank == 0)
@@ -151,11 +149,15 @@ class Training:
     def _gradients(self, places: list[int]) -> Tensor:
         """Backward of this process's clips; returns their mean loss."""
         steps, total = self.recipe.steps, torch.zeros((), device=self.processes.device)
-        for examples in batch.alike(map(self._example, places), steps.at_once):
-            loss = self.losses_of(examples).sum() / len(places)
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
+        calls = batch.alike(map(self._example, places), steps.at_once)
+        for number, examples in enumerate(calls, 1):
+            loss = partial(self._part, examples, len(places))
+            total += self.updates.backward(loss, last=number == len(calls))
         return total
+
+    def _part(self, examples: list[Example], count: int) -> Tensor:
+        """What these clips have in the mean loss of `count`."""
+        return self.losses_of(examples).sum() / count
 
     def losses_of(self, examples: list[Example]) -> Tensor:
         """The losses (b,) of clips of equal shapes."""
@@ -174,18 +176,9 @@ class Training:
             return nullcontext()
         return torch.autocast(self.processes.device.type, self.dtype)
 
-    def _cut(self, number: int) -> float:
-        """Cut the gradients to the recipe's norm; returns what it was."""
-        parameters = [p for p in self.trained.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        most = schedules.clip_norm(number, norm.item(), self.recipe.steps)
-        if most:
-            nn.utils.clip_grads_with_norm_(parameters, most, norm)
-        return norm.item()
-
     def _check(self, loss: float, number: int) -> None:
         if loss != loss or abs(loss) == float("inf"):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.updates.drop()
             raise ArithmeticError(
                 f"The loss of step {number} is {loss}: nothing was learned from it. Lower lr, or choose precision "
                 "bf16 or fp32."

@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .updates import Engine
+
 
 class Processes(Protocol):
     """Several processes of one training, one device each. Every process calls every method at the same place."""
@@ -13,6 +15,8 @@ class Processes(Protocol):
     rank: int
     count: int
     device: torch.device
+    # what makes the updates in place of this pack, with shares of its own
+    engine: Engine | None
 
     def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace the gradients by their mean over all processes."""
@@ -34,6 +38,7 @@ class Alone:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        self.engine: Engine | None = None
 
     def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         pass

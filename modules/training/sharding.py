@@ -97,16 +97,21 @@ def _share(tensor: Tensor, parameter: Any) -> Tensor:
     return distribute_tensor(tensor.to(parameter.device), mesh, parameter.placements, src_data_rank=None)
 
 
-def check(recipe: Recipe, dtype: torch.dtype) -> None:
-    """ValueError for what processes that share weights cannot do."""
+def check(
+    recipe: Recipe,
+    dtype: torch.dtype,
+    way: str = 'machine.sharing "weights"',
+    instead: str = 'share "gradients"',
+) -> None:
+    """ValueError for what processes cannot do of which each updates a share of the weights, by `way`."""
     optimizer = recipe.steps.optimizer
     if optimizer not in OPTIMIZERS:
         raise ValueError(
-            f'"{optimizer}" needs whole weights, and machine.sharing is "weights": choose {" or ".join(OPTIMIZERS)}, or '
-            'share "gradients".'
+            f'"{optimizer}" needs whole weights, and {way} gives each process a share to update: choose '
+            f"{' or '.join(OPTIMIZERS)}, or {instead}."
         )
     if dtype == torch.float16:
-        raise ValueError('fp16 with machine.sharing "weights" is not possible: choose bf16 or fp32.')
+        raise ValueError(f"fp16 with {way} is not possible: choose bf16 or fp32.")
 
 
 def check_calls(examples: Shaped, at_once: int) -> None:
@@ -116,6 +121,6 @@ def check_calls(examples: Shaped, at_once: int) -> None:
     kinds = {examples[number].shapes for number in range(len(examples))}
     if len(kinds) > 1:
         raise ValueError(
-            f"Processes that share weights call the network equally often, but the clips have {len(kinds)} different shapes "
+            f"Processes that share weights or updates call the network equally often, but the clips have {len(kinds)} different shapes "
             f"and up to {at_once} go through at once: set steps.at_once to 1."
         )

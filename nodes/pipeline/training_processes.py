@@ -23,8 +23,11 @@ def check(recipe: Recipe, processes: Processes) -> None:
     share_of(list(range(recipe.steps.batch)), processes)
     # tells a package that is missing
     optimizers.build({"none": nn.Parameter(torch.zeros(2, 2))}, recipe.steps)
+    dtype = host.training_dtype(recipe.machine.precision)
+    if processes.engine is not None:
+        processes.engine.check(recipe, dtype)
     if recipe.machine.sharing == "weights" and processes.count > 1:
-        sharding.check(recipe, host.training_dtype(recipe.machine.precision))
+        sharding.check(recipe, dtype)
 
 
 def encode(
