@@ -9,7 +9,7 @@ from kinetograph.modules.training.configuration import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = json.loads((ROOT / "pocket" / "trainings.json").read_text(encoding="utf-8"))
-AT_MOST = ("ratio", "area_at_0")
+AT_MOST = ("ratio", "area_at_0", "off_path")
 
 
 def missed(stage):
