@@ -7,7 +7,8 @@ weights, what is trained in fp32, every block computed anew. The spec's own figu
 import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -130,12 +131,27 @@ def build(job: Job, small: bool = False) -> Built:
 
 
 def predicted(job: Job, checkpointing: bool = True) -> Any:
-    """What `modules/training/memory.py` says of a job."""
+    """What `modules/training/memory.py` says of a job on a card."""
     with FakeTensorMode():
         built = build(job)
     if checkpointing:
         checkpoint(built)
-    return _training("memory").predict(built.network, built.trained, built.loss, _training("recipe").Steps())
+    with _slabs_of_a_card():
+        return _training("memory").predict(
+            built.network, built.trained, built.loss, _training("recipe").Steps()
+        )
+
+
+@contextmanager
+def _slabs_of_a_card() -> Iterator[None]:
+    """Fake tensors lie on a CPU here, which works on less at once."""
+    slabs = importlib.import_module(f"{ours.PACK}.modules.layers.slabs")
+    usual = slabs.TRAINING
+    slabs.TRAINING = replace(usual, cpu=usual.accelerator)
+    try:
+        yield
+    finally:
+        slabs.TRAINING = usual
 
 
 def checkpoint(built: Built) -> None:

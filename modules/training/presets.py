@@ -33,11 +33,11 @@ PRESETS: Mapping[Card, Preset] = {
         64,
         "attention",
         {
-            "MotionLoRA r64 v2, 512x512, 16 frames": 5.6,
-            "AnimateDiff module v2, 256x256, 16 frames, 4 clips": 7.7,
-            "SVD LoRA r64 over time, 1024x576, 14 frames": 9.2,
-            "CogVideoX 2B LoRA r64 attention, 720x480, 49 frames": 6.6,
-            "EasyAnimate module, 512x512, 16 frames": 10.4,
+            "MotionLoRA r64 v2, 512x512, 16 frames": 5.5,
+            "AnimateDiff module v2, 256x256, 16 frames, 4 clips": 7.9,
+            "SVD LoRA r64 over time, 1024x576, 14 frames": 8.2,
+            "CogVideoX 2B LoRA r64 attention, 720x480, 49 frames": 6.2,
+            "EasyAnimate module, 512x512, 16 frames": 10.3,
         },
     ),
     "16 GB": Preset(
@@ -46,8 +46,8 @@ PRESETS: Mapping[Card, Preset] = {
         64,
         "attention",
         {
-            "SVD LoRA r64 over time, 1024x576, 25 frames": 14.2,
-            "EasyAnimate module, 512x512, 16 frames, 2 clips": 12.2,
+            "SVD LoRA r64 over time, 1024x576, 25 frames": 12.3,
+            "EasyAnimate module, 512x512, 16 frames, 2 clips": 11.9,
         },
     ),
     "24 GB": Preset(
@@ -56,11 +56,11 @@ PRESETS: Mapping[Card, Preset] = {
         128,
         "all",
         {
-            "CogVideoX 5B LoRA r64 attention, 720x480, 49 frames": 17.3,
-            "CogVideoX 5B LoRA r128 all, 720x480, 49 frames": 21.0,
+            "CogVideoX 5B LoRA r64 attention, 720x480, 49 frames": 16.7,
+            "CogVideoX 5B LoRA r128 all, 720x480, 49 frames": 20.9,
             "Fun 5B LoRA r128 all, 512x512, 49 frames": 19.2,
-            "EasyAnimate module, 512x512, 80 frames": 19.4,
-            "ExVideo, 256x256, 128 frames": 15.1,
+            "EasyAnimate module, 512x512, 80 frames": 18.5,
+            "ExVideo, 256x256, 128 frames": 14.7,
         },
     ),
     "80 GB": Preset(
@@ -70,7 +70,7 @@ PRESETS: Mapping[Card, Preset] = {
         "all",
         {
             "CogVideoX 5B LoRA r128 all, 720x480, 49 frames": 23.8,
-            "ExVideo, 512x512, 128 frames": 39.2,
+            "ExVideo, 512x512, 128 frames": 37.9,
         },
     ),
 }
