@@ -35,6 +35,11 @@ STEPS = 7
 def lora(processes, **steps):
     """LoRAs of a CogVideoX whose upper halves are not zero."""
     subject = tiny.cogvideox()
+    return Training(subject, low_rank(subject), tiny.examples(subject), _recipe("lora", **steps), processes)
+
+
+def low_rank(subject):
+    """The halves of a LoRA on all projections of a network, the upper ones not zero."""
     layers = {
         n: m for n, m in subject.network.named_modules() if isinstance(m, torch.nn.Linear) and "to_" in n
     }
@@ -43,7 +48,7 @@ def lora(processes, **steps):
     for _, up in low.halves.values():
         up.data = torch.randn(up.shape, generator=dice) * 0.1
     low.attach()
-    return Training(subject, low.parameters(), tiny.examples(subject), _recipe("lora", **steps), processes)
+    return low.parameters()
 
 
 def motion_module(processes, **steps):

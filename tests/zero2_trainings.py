@@ -11,7 +11,6 @@ import deepspeed.ops
 import torch
 
 from kinetograph.modules.training.loop import Training
-from kinetograph.modules.training.low_rank import LowRank
 from kinetograph.modules.training.memory import bytes_of
 from kinetograph.modules.training.recipe import Levels, Loss
 from kinetograph.tests import gloo_trainings as gloo
@@ -25,19 +24,11 @@ PAIRS = {"total": 3, "batch": 2}
 def svd_lora(processes, **steps):
     """LoRAs of an SVD, some of which no clip reaches: whoever looks at one token does so whatever its key."""
     subject = tiny.svd()
-    layers = {
-        n: m for n, m in subject.network.named_modules() if isinstance(m, torch.nn.Linear) and "to_" in n
-    }
-    low = LowRank(layers, 2, 4.0)
-    dice = torch.Generator().manual_seed(1)
-    for _, up in low.halves.values():
-        up.data = torch.randn(up.shape, generator=dice) * 0.1
-    low.attach()
     loss, levels = Loss("denoised", "root_edm", target_scale=1.01), Levels("karras")
     recipe = tiny.recipe(
         "lora", loss, levels, **{"batch": 4, "seed": 11, "ema": 0.9, "clip": 0.05, "lr": 1e-3, **steps}
     )
-    return Training(subject, low.parameters(), tiny.examples(subject), recipe, processes)
+    return Training(subject, gloo.low_rank(subject), tiny.examples(subject), recipe, processes)
 
 
 def motion_module(processes, **steps):

@@ -23,20 +23,19 @@ SAME = 1e-6
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of this test are forks")
 
 
+def run_trainings(program, folder, **variables):
+    """Have a program of `tests/` train into a folder, in a process of its own."""
+    command = [sys.executable, str(ROOT / "tools" / "pack.py"), f"kinetograph.tests.{program}", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def came(tmp_path_factory):
     """(tensors, facts) of what `tests/gloo_trainings.py` trained, by name."""
     folder = tmp_path_factory.mktemp("gloo")
-    command = [
-        sys.executable,
-        str(ROOT / "tools" / "pack.py"),
-        "kinetograph.tests.gloo_trainings",
-        str(folder),
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_trainings("gloo_trainings", folder)
 
     def read(name):
         tensors = folder / f"{name}.safetensors"

@@ -24,7 +24,7 @@ from kinetograph.modules.training import optimizers
 from kinetograph.modules.training.processes import Alone
 from kinetograph.modules.training.recipe import Machine
 from kinetograph.tests import tiny_training as tiny
-from kinetograph.tests.modules.training.test_processes import SAME, learned, worst
+from kinetograph.tests.modules.training.test_processes import SAME, learned, run_trainings, worst
 from kinetograph.tools import zero2
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,15 +38,7 @@ ENVIRONMENT = "ACCELERATE_DEEPSPEED_"
 def came(tmp_path_factory):
     """(tensors, facts, what each process held) of what `tests/zero2_trainings.py` trained, by name."""
     folder = tmp_path_factory.mktemp("zero2")
-    command = [
-        sys.executable,
-        str(ROOT / "tools" / "pack.py"),
-        "kinetograph.tests.zero2_trainings",
-        str(folder),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_trainings("zero2_trainings", folder, DS_ACCELERATOR="cpu")
 
     def read(name):
         tensors, facts = folder / f"{name}.safetensors", folder / f"{name}.json"
