@@ -7,8 +7,7 @@ weights, what is trained in fp32, every block computed anew. The spec's own figu
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..modules.layers import slabs
 from . import ours, peers
+from .gpu.slabs import changed
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training-memory.json"
 HALF = torch.bfloat16
@@ -136,22 +137,12 @@ def predicted(job: Job, checkpointing: bool = True) -> Any:
         built = build(job)
     if checkpointing:
         checkpoint(built)
-    with _slabs_of_a_card():
+    # fake tensors lie on a CPU here, which works on less at once
+    usual = slabs.TRAINING
+    with changed(slabs, "TRAINING", replace(usual, cpu=usual.accelerator)):
         return _training("memory").predict(
             built.network, built.trained, built.loss, _training("recipe").Steps()
         )
-
-
-@contextmanager
-def _slabs_of_a_card() -> Iterator[None]:
-    """Fake tensors lie on a CPU here, which works on less at once."""
-    slabs = importlib.import_module(f"{ours.PACK}.modules.layers.slabs")
-    usual = slabs.TRAINING
-    slabs.TRAINING = replace(usual, cpu=usual.accelerator)
-    try:
-        yield
-    finally:
-        slabs.TRAINING = usual
 
 
 def checkpoint(built: Built) -> None:

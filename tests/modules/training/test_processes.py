@@ -63,16 +63,21 @@ def learned(facts):
     return len(set(numbers)) == len(numbers) and all(number > 0 for number in numbers)
 
 
-@forks
-@pytest.mark.parametrize("name", ["lora", "motion_module", "shared_module", "whole"])
-def test_two_processes_train_as_one_does(came, name):
-    """Weights, means, moments, network and a sampled clip; of `shared_module` and `whole` each process held a share."""
-    (one, alone), (two, shared) = came(f"{name}-1"), came(f"{name}-2")
+def check_same(one, two, alone, shared):
+    """Tensors and losses of two processes are those of one, which learned something."""
     distance, key = worst(two, one)
     assert distance <= SAME, key
     for a, b in zip(alone["losses"], shared["losses"], strict=True):
         assert b == pytest.approx(a, rel=SAME)
     assert learned(alone)
+
+
+@forks
+@pytest.mark.parametrize("name", ["lora", "motion_module", "shared_module", "whole"])
+def test_two_processes_train_as_one_does(came, name):
+    """Weights, means, moments, network and a sampled clip; of `shared_module` and `whole` each process held a share."""
+    (one, alone), (two, shared) = came(f"{name}-1"), came(f"{name}-2")
+    check_same(one, two, alone, shared)
     # and the next step does not go on from the running mean
     a, b = torch.tensor(alone["sample"]), torch.tensor(shared["sample"])
     assert len(a) == 50 and (a - b).norm() <= 1e-5 * a.norm()

@@ -24,7 +24,7 @@ from kinetograph.modules.training import optimizers
 from kinetograph.modules.training.processes import Alone
 from kinetograph.modules.training.recipe import Machine
 from kinetograph.tests import tiny_training as tiny
-from kinetograph.tests.modules.training.test_processes import SAME, learned, run_trainings, worst
+from kinetograph.tests.modules.training.test_processes import SAME, check_same, run_trainings, worst
 from kinetograph.tools import zero2
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,11 +53,7 @@ def came(tmp_path_factory):
 def test_two_processes_train_as_one_does(came, name):
     """Weights, means, moments, network and a sampled clip, by the recipe's clipping and rates; no weight is lost."""
     (one, alone, _), (two, shared, _) = came(f"{name}-1"), came(f"{name}-2")
-    distance, key = worst(two, one)
-    assert distance <= SAME, key
-    for a, b in zip(alone["losses"], shared["losses"], strict=True):
-        assert b == pytest.approx(a, rel=SAME)
-    assert learned(alone)
+    check_same(one, two, alone, shared)
     a, b = torch.tensor(alone["sample"]), torch.tensor(shared["sample"])
     assert len(a) == 50 and (a - b).norm() <= 1e-5 * a.norm()
 
